@@ -1,0 +1,4 @@
+//! Pure sync logic.
+
+pub mod id;
+pub mod time;
