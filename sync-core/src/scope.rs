@@ -1,0 +1,92 @@
+//! Scope: who may hold what. The one place that decides it.
+//!
+//! A record's home is the organization whose node created it; a record that was created independently at two
+//! places has two homes. Everything flows up to the root. Down a link flow the records that have a home in the
+//! child's subtree. A child may send only records whose home, and runs whose node, lie in its subtree; a parent
+//! is trusted with both.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    feed::Lineage,
+    id::{OrgId, OrgPath},
+    store::Head,
+};
+
+/// Where every organization that this node has heard of stands in the tree.
+#[derive(Debug, Clone, Default)]
+pub struct Places(BTreeMap<OrgId, OrgPath>);
+
+impl Places {
+    /// Learns where an organization stands. False when it is known to stand somewhere else: two organizations
+    /// must not share one name.
+    pub fn learn(&mut self, place: &OrgPath) -> bool {
+        self.0.entry(place.org().clone()).or_insert_with(|| place.clone()) == place
+    }
+
+    /// Whether learning this place would contradict what is known.
+    pub fn clashes(&self, place: &OrgPath) -> Option<&OrgPath> {
+        self.0.get(place.org()).filter(|known| *known != place)
+    }
+
+    /// Whether the organization stands at `subtree` or below it. An organization that nobody has announced
+    /// stands nowhere.
+    pub fn is_within(&self, org: &OrgId, subtree: &OrgPath) -> bool {
+        self.0.get(org).is_some_and(|place| place.is_within(subtree))
+    }
+}
+
+/// The neighbour that a row might be sent to.
+pub enum Neighbour<'a> {
+    /// The parent.
+    Up,
+    /// A child, by its place.
+    Down(&'a OrgPath),
+}
+
+/// Whether a row of the feed is to be sent to a neighbour with this lineage.
+///
+/// A row that came from the neighbour is not offered back, unless the neighbour no longer remembers having sent
+/// it. A row that only offers an older entry to a new home is never sent up: the parent has had it already.
+pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: &Places) -> bool {
+    if head.src.is_some_and(|src| lineage.covers(src)) {
+        return false;
+    }
+    match (neighbour, &head.offered_to) {
+        (Neighbour::Up, offered_to) => offered_to.is_none(),
+        (Neighbour::Down(child), Some(home)) => places.is_within(home, child),
+        (Neighbour::Down(child), None) => head.homes.iter().any(|home| places.is_within(home, child)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{feed::Position, id::Incarnation};
+
+    #[test]
+    fn rows_go_up_and_to_their_homes_and_never_back() {
+        let mut places = Places::default();
+        let (hg, dv): (OrgPath, OrgPath) = ("tw/hg".parse().unwrap(), "tw/hg/dv".parse().unwrap());
+        let qn: OrgPath = "tw/qn".parse().unwrap();
+        for place in [&hg, &dv, &qn] {
+            assert!(places.learn(place));
+        }
+        assert!(!places.learn(&"tw/qn/dv".parse().unwrap()), "one name, one place");
+        let src = Position { segment: Incarnation([1; 16]), pos: 5 };
+        let mut head = Head { seq: 1, src: None, homes: vec![dv.org().clone()], offered_to: None };
+        let none = Lineage::default();
+        assert!(wants(&Neighbour::Up, &head, &none, &places));
+        assert!(wants(&Neighbour::Down(&hg), &head, &none, &places));
+        assert!(!wants(&Neighbour::Down(&qn), &head, &none, &places));
+        head.src = Some(src);
+        let mut sender = Lineage::default();
+        sender.extend(src);
+        assert!(!wants(&Neighbour::Down(&dv), &head, &sender, &places), "no echo");
+        assert!(wants(&Neighbour::Down(&dv), &head, &none, &places), "a restored sender gets it back");
+        head.offered_to = Some(qn.org().clone());
+        assert!(!wants(&Neighbour::Up, &head, &none, &places));
+        assert!(wants(&Neighbour::Down(&qn), &head, &none, &places));
+        assert!(!wants(&Neighbour::Down(&dv), &head, &none, &places));
+    }
+}

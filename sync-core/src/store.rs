@@ -1,0 +1,193 @@
+//! What the engine needs of a store: synchronous reads, and one atomic, durable `commit` of a batch.
+//!
+//! A batch is a list of plain facts. The engine (and the folding of records) decides what they are; a store only
+//! keeps them, all of a batch or none. [`MemStore`] is the reference implementation: every other store has to
+//! behave as it does, which the conformance tests check.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::Entry,
+    feed::{Cursor, Digest, Position, Segment, Seq},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId},
+    identity::{Announcement, NodeInfo, Revocation},
+};
+
+mod mem;
+pub use mem::MemStore;
+
+/// The store failed. It is poisoned: the process must end, and recover at its next start.
+#[derive(Debug, thiserror::Error)]
+#[error("the record store failed: {0}")]
+pub struct StoreError(pub String);
+
+/// The part of a feed row that decides who gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The row.
+    pub seq: Seq,
+    /// Where it came from: the place in the feed of the neighbour that sent it. None for a row of this node's
+    /// own making.
+    pub src: Option<Position>,
+    /// All homes of the row's record.
+    pub homes: Vec<OrgId>,
+    /// Set on a row that only offers an older entry to a home that its record has gained.
+    pub offered_to: Option<OrgId>,
+}
+
+/// How far something has come in one lane of this node's own feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Frontier {
+    /// The last row that has to go up.
+    Last,
+    /// The last row that the parent has made durable.
+    Hub,
+    /// The last row that the root has made durable.
+    Root,
+}
+
+impl Frontier {
+    /// All of them.
+    pub const ALL: [Frontier; 3] = [Frontier::Last, Frontier::Hub, Frontier::Root];
+}
+
+/// A promise to pass on: once the root has row `seq`, everything that this node read of `src.segment` in this
+/// lane up to `src.pos` is safe at the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// The lane.
+    pub lane: Lane,
+    /// Where this node had read to in the neighbour's feed.
+    pub src: Position,
+    /// The last row of this node's own feed in that lane that had to go up then.
+    pub seq: Seq,
+}
+
+/// A record as the last fold left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Projected {
+    /// The record.
+    pub record: RecordId,
+    /// The resource as JSON text; none when deleted, or when nothing of it could be read.
+    pub resource: Option<String>,
+    /// The version: the record's heads, for If-Match.
+    pub version: String,
+    /// Open conflicts, as JSON text of the list; none when there are none.
+    pub conflicts: Option<String>,
+    /// How many conflicts are open.
+    pub open_conflicts: u32,
+    /// Entries that wait for others, in feed order.
+    pub waiting: Vec<Seq>,
+    /// Entries that could not be applied, with the reason; they are kept.
+    pub unreadable: Vec<(Seq, String)>,
+    /// A snapshot of the document that contains all applied entries up to `Seq`. None leaves the stored one.
+    pub snapshot: Option<(Seq, Vec<u8>)>,
+}
+
+/// One fact to make durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Begin a segment at the present end of the feed.
+    OpenSegment(Segment),
+    /// Give the segments from the first one on new names, because somebody else writes under the old ones.
+    RenameSegments(Vec<(Incarnation, Segment)>),
+    /// Keep an announcement and what its certificate says.
+    Announce(Announcement, NodeInfo),
+    /// Append an entry to the feed. The engine never appends an entry that the store has.
+    Append {
+        /// The entry.
+        entry: Entry,
+        /// Where it came from; none for this node's own.
+        src: Option<Position>,
+        /// This machine's clock, in milliseconds since 1970; for the age of what is not yet safe.
+        at: i64,
+    },
+    /// Append a row that offers the entry of row `of` to a home that its record has gained.
+    Offer {
+        /// The row that holds the entry.
+        of: Seq,
+        /// The home.
+        home: OrgId,
+    },
+    /// The record has this home (too).
+    AddHome(RecordId, OrgId),
+    /// This node has read a neighbour's feed up to here in this lane.
+    Read(Lane, Cursor),
+    /// A frontier of this node's own feed.
+    Reach(Frontier, Lane, Seq),
+    /// Keep a mark.
+    Mark(Mark),
+    /// Drop a mark.
+    Unmark(Mark),
+    /// Keep a record's projection.
+    Project(Projected),
+    /// Every row up to here is folded into the projection.
+    Folded(Seq),
+    /// Keep a revocation.
+    Revoke(Revocation),
+}
+
+/// What a commit makes durable, all or nothing.
+pub type Batch = Vec<Op>;
+
+/// Synchronous reads. Whatever has been committed is seen by the next read.
+pub trait Store {
+    /// The last row of the feed; 0 when it is empty.
+    fn tip(&self) -> Result<Seq, StoreError>;
+    /// The segments of this node's own feed, oldest first.
+    fn segments(&self) -> Result<Vec<Segment>, StoreError>;
+    /// The running hash at a row; [`crate::feed::CHAIN_START`] for the row before a segment's first.
+    fn chain(&self, at: Seq) -> Result<Option<Chain>, StoreError>;
+    /// Rows of one lane after `after`, at most `limit` of them, in order.
+    fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError>;
+    /// The entry of a row, also of a row that offers an older one.
+    fn entry(&self, seq: Seq) -> Result<Option<Entry>, StoreError>;
+    /// Whether the store has this change of this record.
+    fn has(&self, record: &RecordId, change: &ChangeHash) -> Result<bool, StoreError>;
+    /// The homes of a record, in the order in which they became known; empty when the record is unknown.
+    fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError>;
+    /// The rows that hold the entries of a record, in feed order, without rows that offer older ones.
+    fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError>;
+    /// The last row that this node received from that segment at or before that place: where it was there, and
+    /// the row.
+    fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError>;
+    /// How far this node has read that segment in that lane.
+    fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError>;
+    /// The most recently advanced cursor of each lane in the feed of that node.
+    fn read_of_node(&self, node: NodeId) -> Result<Vec<(Lane, Cursor)>, StoreError>;
+    /// A frontier; 0 when never set.
+    fn frontier(&self, which: Frontier, lane: Lane) -> Result<Seq, StoreError>;
+    /// All marks.
+    fn marks(&self) -> Result<Vec<Mark>, StoreError>;
+    /// An announcement, and what its certificate says.
+    fn announcement(&self, incarnation: Incarnation) -> Result<Option<(Announcement, NodeInfo)>, StoreError>;
+    /// All nodes that have announced themselves, each once.
+    fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError>;
+    /// All revocations.
+    fn revocations(&self) -> Result<Vec<Revocation>, StoreError>;
+    /// The digest of the entries of each home, sorted by home.
+    fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError>;
+    /// The last row that is folded into the projection.
+    fn folded(&self) -> Result<Seq, StoreError>;
+    /// The records of the rows after `after` that hold entries, at most `limit`, with their rows.
+    fn unfolded(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, RecordId)>, StoreError>;
+    /// What the last fold left of a record, with the stored snapshot.
+    fn projected(&self, record: &RecordId) -> Result<Option<Projected>, StoreError>;
+}
+
+/// A store that can be written.
+pub trait StoreMut: Store {
+    /// Makes a batch durable, all of it or nothing. After an error nothing more may be asked of the store.
+    fn commit(&mut self, batch: &[Op]) -> Result<(), StoreError>;
+}
+
+/// A summary of what a store holds, for people and for comparing nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeDigest {
+    /// The home.
+    pub home: OrgId,
+    /// Number of entries.
+    pub entries: u64,
+    /// The sum of [`Digest`] in hexadecimal.
+    pub sum: String,
+}

@@ -1,0 +1,264 @@
+//! The reference store: plain maps in memory, cloned to make a backup.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::feed::{CHAIN_START, extend_chain};
+
+#[derive(Debug, Clone)]
+struct Row {
+    lane: Lane,
+    record: RecordId,
+    /// None on a row that offers the entry of another row.
+    entry: Option<Entry>,
+    offers: Option<(Seq, OrgId)>,
+    src: Option<Position>,
+    chain: Chain,
+    at: i64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct RecordRow {
+    homes: Vec<OrgId>,
+    rows: Vec<Seq>,
+    changes: BTreeMap<ChangeHash, Seq>,
+    projected: Option<Projected>,
+}
+
+/// A store in memory. Clone it and you have a copy of the disk.
+#[derive(Debug, Clone, Default)]
+pub struct MemStore {
+    rows: Vec<Row>,
+    segments: Vec<Segment>,
+    records: BTreeMap<RecordId, RecordRow>,
+    received: BTreeMap<Position, Seq>,
+    read: BTreeMap<(Incarnation, Lane), (u64, Cursor)>,
+    reads: u64,
+    frontiers: BTreeMap<(Frontier, Lane), Seq>,
+    marks: Vec<Mark>,
+    announcements: BTreeMap<Incarnation, (Announcement, NodeInfo)>,
+    revocations: Vec<Revocation>,
+    digests: BTreeMap<OrgId, Digest>,
+    folded: Seq,
+}
+
+impl MemStore {
+    /// All records with what the last fold left of them.
+    pub fn records(&self) -> impl Iterator<Item = (&RecordId, Option<&Projected>)> {
+        self.records.iter().map(|(id, row)| (id, row.projected.as_ref()))
+    }
+
+    /// When the first row that has to go up after `after` became durable here, and how many there are.
+    pub fn pending(&self, lane: Lane, after: Seq, from_above: impl Fn(Position) -> bool) -> (u64, Option<i64>) {
+        let mut rows = self.rows.iter().enumerate().skip(after as usize).map(|(_, row)| row).filter(|row| {
+            row.lane == lane && row.offers.is_none() && !row.src.is_some_and(&from_above)
+        });
+        let first = rows.next();
+        (first.is_some() as u64 + rows.count() as u64, first.map(|row| row.at))
+    }
+
+    fn row(&self, seq: Seq) -> Option<&Row> {
+        seq.checked_sub(1).and_then(|i| self.rows.get(i as usize))
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match op {
+            Op::OpenSegment(segment) => {
+                assert_eq!(segment.base, self.rows.len() as Seq, "a segment opens at the end of the feed");
+                self.segments.push(*segment);
+            }
+            Op::RenameSegments(renames) => {
+                for (old, new) in renames {
+                    let segment = self.segments.iter_mut().find(|s| s.incarnation == *old);
+                    *segment.expect("a renamed segment is one's own") = *new;
+                }
+            }
+            Op::Announce(announcement, info) => {
+                self.announcements.insert(announcement.incarnation, (announcement.clone(), info.clone()));
+            }
+            Op::Append { entry, src, at } => self.append(entry, *src, *at),
+            Op::Offer { of, home } => {
+                let Row { lane, record, entry, at, .. } = self.row(*of).expect("an offered row exists").clone();
+                let hash = entry.expect("an offered row holds an entry").hash();
+                let (chain, offers) = (self.next_chain(hash), Some((*of, home.clone())));
+                self.rows.push(Row { lane, record, entry: None, offers, src: None, chain, at });
+            }
+            Op::AddHome(record, home) => {
+                let row = self.records.entry(record.clone()).or_default();
+                if !row.homes.contains(home) {
+                    row.homes.push(home.clone());
+                }
+            }
+            Op::Read(lane, cursor) => {
+                self.reads += 1;
+                self.read.insert((cursor.at.segment, *lane), (self.reads, *cursor));
+            }
+            Op::Reach(which, lane, seq) => {
+                self.frontiers.insert((*which, *lane), *seq);
+            }
+            Op::Mark(mark) => {
+                if !self.marks.contains(mark) {
+                    self.marks.push(*mark);
+                }
+            }
+            Op::Unmark(mark) => self.marks.retain(|m| m != mark),
+            Op::Project(projected) => {
+                let row = self.records.entry(projected.record.clone()).or_default();
+                let kept = row.projected.take().and_then(|p| p.snapshot);
+                let mut projected = projected.clone();
+                projected.snapshot = projected.snapshot.or(kept);
+                row.projected = Some(projected);
+            }
+            Op::Folded(seq) => self.folded = *seq,
+            Op::Revoke(revocation) => {
+                if !self.revocations.contains(revocation) {
+                    self.revocations.push(revocation.clone());
+                }
+            }
+        }
+    }
+
+    fn next_chain(&self, hash: crate::id::EntryHash) -> Chain {
+        let fresh = self.segments.last().is_none_or(|s| s.base == self.rows.len() as Seq);
+        let before = if fresh { CHAIN_START } else { self.rows.last().map_or(CHAIN_START, |r| r.chain) };
+        extend_chain(before, hash)
+    }
+
+    fn append(&mut self, entry: &Entry, src: Option<Position>, at: i64) {
+        assert!(!self.segments.is_empty(), "a row belongs to a segment");
+        let seq = self.rows.len() as Seq + 1;
+        let record = self.records.entry(entry.record().clone()).or_default();
+        let before = record.changes.insert(entry.change_hash(), seq);
+        assert!(before.is_none(), "an entry is appended once");
+        record.rows.push(seq);
+        self.digests.entry(entry.home().clone()).or_default().add(entry.hash());
+        if let Some(src) = src {
+            self.received.insert(src, seq);
+        }
+        let chain = self.next_chain(entry.hash());
+        self.rows.push(Row {
+            lane: entry.lane(),
+            record: entry.record().clone(),
+            entry: Some(entry.clone()),
+            offers: None,
+            src,
+            chain,
+            at,
+        });
+    }
+}
+
+impl Store for MemStore {
+    fn tip(&self) -> Result<Seq, StoreError> {
+        Ok(self.rows.len() as Seq)
+    }
+
+    fn segments(&self) -> Result<Vec<Segment>, StoreError> {
+        Ok(self.segments.clone())
+    }
+
+    fn chain(&self, at: Seq) -> Result<Option<Chain>, StoreError> {
+        Ok(if at == 0 { Some(CHAIN_START) } else { self.row(at).map(|row| row.chain) })
+    }
+
+    fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
+        let rows = (after + 1..).zip(self.rows.iter().skip(after as usize));
+        let heads = rows.filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
+            let original = row.offers.as_ref().and_then(|(of, _)| self.row(*of));
+            Head {
+                seq,
+                src: original.unwrap_or(row).src,
+                homes: self.records[&row.record].homes.clone(),
+                offered_to: row.offers.as_ref().map(|(_, home)| home.clone()),
+            }
+        });
+        Ok(heads.collect())
+    }
+
+    fn entry(&self, seq: Seq) -> Result<Option<Entry>, StoreError> {
+        let row = self.row(seq);
+        let holder = row.and_then(|r| r.offers.as_ref()).map_or(row, |(of, _)| self.row(*of));
+        Ok(holder.and_then(|row| row.entry.clone()))
+    }
+
+    fn has(&self, record: &RecordId, change: &ChangeHash) -> Result<bool, StoreError> {
+        Ok(self.records.get(record).is_some_and(|row| row.changes.contains_key(change)))
+    }
+
+    fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
+        Ok(self.records.get(record).map(|row| row.homes.clone()).unwrap_or_default())
+    }
+
+    fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {
+        Ok(self.records.get(record).map(|row| row.rows.clone()).unwrap_or_default())
+    }
+
+    fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError> {
+        let from = Position { pos: 0, ..at };
+        Ok(self.received.range(from..=at).next_back().map(|(at, seq)| (at.pos, *seq)))
+    }
+
+    fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError> {
+        Ok(self.read.get(&(segment, lane)).map(|(_, cursor)| *cursor))
+    }
+
+    fn read_of_node(&self, node: NodeId) -> Result<Vec<(Lane, Cursor)>, StoreError> {
+        let of_node = |segment: &Incarnation| {
+            self.announcements.get(segment).is_some_and(|(_, info)| info.node == node)
+        };
+        let newest = |lane: Lane| {
+            let cursors = self.read.iter().filter(|((segment, l), _)| *l == lane && of_node(segment));
+            cursors.max_by_key(|(_, (n, _))| *n).map(|(_, (_, cursor))| (lane, *cursor))
+        };
+        Ok(Lane::ALL.into_iter().filter_map(newest).collect())
+    }
+
+    fn frontier(&self, which: Frontier, lane: Lane) -> Result<Seq, StoreError> {
+        Ok(self.frontiers.get(&(which, lane)).copied().unwrap_or(0))
+    }
+
+    fn marks(&self) -> Result<Vec<Mark>, StoreError> {
+        let mut marks = self.marks.clone();
+        marks.sort();
+        Ok(marks)
+    }
+
+    fn announcement(&self, incarnation: Incarnation) -> Result<Option<(Announcement, NodeInfo)>, StoreError> {
+        Ok(self.announcements.get(&incarnation).cloned())
+    }
+
+    fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError> {
+        let nodes: BTreeMap<NodeId, NodeInfo> =
+            self.announcements.values().map(|(_, info)| (info.node, info.clone())).collect();
+        Ok(nodes.into_values().collect())
+    }
+
+    fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
+        Ok(self.revocations.clone())
+    }
+
+    fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError> {
+        Ok(self.digests.iter().map(|(home, digest)| (home.clone(), *digest)).collect())
+    }
+
+    fn folded(&self) -> Result<Seq, StoreError> {
+        Ok(self.folded)
+    }
+
+    fn unfolded(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, RecordId)>, StoreError> {
+        let rows = (after + 1..).zip(self.rows.iter().skip(after as usize));
+        let held = rows.filter(|(_, row)| row.entry.is_some());
+        Ok(held.take(limit).map(|(seq, row)| (seq, row.record.clone())).collect())
+    }
+
+    fn projected(&self, record: &RecordId) -> Result<Option<Projected>, StoreError> {
+        Ok(self.records.get(record).and_then(|row| row.projected.clone()))
+    }
+}
+
+impl StoreMut for MemStore {
+    fn commit(&mut self, batch: &[Op]) -> Result<(), StoreError> {
+        batch.iter().for_each(|op| self.apply(op));
+        Ok(())
+    }
+}
