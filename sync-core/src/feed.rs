@@ -25,6 +25,12 @@ pub struct Position {
     pub pos: u64,
 }
 
+impl From<(Incarnation, u64)> for Position {
+    fn from((segment, pos): (Incarnation, u64)) -> Self {
+        Self { segment, pos }
+    }
+}
+
 /// A place in a feed, with the running hash of the segment up to it where the reader knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {

@@ -2,9 +2,12 @@
 
 pub mod change;
 pub mod codec;
+pub mod engine;
 pub mod feed;
 pub mod id;
 pub mod identity;
 pub mod scope;
+pub mod session;
 pub mod store;
 pub mod time;
+pub mod wire;

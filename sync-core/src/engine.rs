@@ -1,0 +1,424 @@
+//! The engine: everything that a node decides, as a state machine that is told events and asked for effects.
+//!
+//! One `handle` call is one mutation; then the host drains `poll_effect`. Reads are synchronous through
+//! [`Store`]; writes leave as one [`Effect::Commit`] at a time, and while it is under way whatever else has to
+//! become durable is gathered for the next. **The acknowledgement gate**: an acknowledgement to a neighbour and
+//! a success to a local writer exist only as a consequence of [`Event::Committed`]. The engine has no clock, no
+//! randomness and no cryptography: [`Now`] comes with every event, the rest through [`Identity`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::{
+    change::Entry,
+    feed::{Position, Segment, Seq},
+    id::{Incarnation, Lane, NodeId, OrgPath},
+    identity::{Announcement, Authority, NodeInfo, Revocation, Role},
+    scope::Places,
+    session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
+    store::{Batch, Frontier, Mark, Op, Store, StoreError},
+    time::{Millis, Now},
+    wire::{EntryBatch, Frame, Hello, WireError},
+};
+
+mod commit;
+mod receive;
+mod send;
+
+/// Names a link within one run of the host. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// Names a local write until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// This node's own identity, and its judgement of others'.
+pub trait Identity: Authority {
+    /// What this node's certificate says.
+    fn info(&self) -> &NodeInfo;
+    /// Sixteen fresh random bytes.
+    fn mint(&self) -> Incarnation;
+    /// Signs the announcement of one of this node's own runs.
+    fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement;
+}
+
+/// What happens to a node.
+#[derive(Debug)]
+pub enum Event {
+    /// A neighbour is connected and has proved who it is. `chain` is its certificate chain, own first.
+    Connected {
+        /// The link's new name.
+        link: LinkId,
+        /// What its certificate says.
+        peer: NodeInfo,
+        /// Its certificates, DER, without the root's.
+        chain: Vec<Vec<u8>>,
+        /// Which way it leads.
+        direction: Direction,
+    },
+    /// A frame has arrived.
+    Received(LinkId, Frame),
+    /// Bytes have arrived that are no frame.
+    Garbled(LinkId, WireError),
+    /// A link has ended.
+    Closed(LinkId),
+    /// A local write: entries with what they change in the projection. Answered by [`Effect::Written`].
+    Write {
+        /// Names the write in its answer.
+        ticket: Ticket,
+        /// The new entries.
+        entries: Vec<Entry>,
+        /// The projection's part of the same transaction: [`Op::Project`] only.
+        projection: Vec<Op>,
+    },
+    /// The outcome of folding: [`Op::Project`] and [`Op::Folded`] only.
+    Folded(Vec<Op>),
+    /// A revocation that this node's operator has signed.
+    Revoke(Revocation),
+    /// The batch of the last [`Effect::Commit`] is durable.
+    Committed,
+    /// The time that [`Engine::poll_timeout`] gave has come.
+    Timeout,
+}
+
+/// What the host is to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make this batch durable, then say [`Event::Committed`]; on failure end the process.
+    Commit(Batch),
+    /// Send a frame; batches on the stream of their lane, everything else on the control stream.
+    Send(LinkId, Frame),
+    /// End a link. Whatever was sent before is to be delivered if it can be.
+    Close(LinkId),
+    /// A local write is durable.
+    Written(Ticket),
+    /// Somebody should know.
+    Alert(Alert),
+}
+
+/// What an operator should know. Never carries a clinical value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alert {
+    /// This node ended a link, and why.
+    Refused {
+        /// The neighbour.
+        peer: NodeInfo,
+        /// The code of [`refusal`].
+        code: u16,
+        /// What, why, what to do.
+        text: String,
+    },
+    /// The neighbour ended a link, and why.
+    RefusedByPeer {
+        /// The neighbour.
+        peer: NodeInfo,
+        /// Its code.
+        code: u16,
+        /// What, why, what to do.
+        text: String,
+    },
+    /// The neighbour came back from an older copy of its store; what it lost is being sent to it.
+    Restored {
+        /// The neighbour.
+        peer: NodeInfo,
+    },
+    /// This node's feed was written by two machines; its own part goes on under a new name.
+    Forked {
+        /// The name that both used.
+        segment: Incarnation,
+    },
+    /// Two running machines have the identity of one node.
+    TwoMachines {
+        /// The node.
+        peer: NodeInfo,
+    },
+}
+
+/// Codes of [`Frame::Refuse`] that the engine itself gives. Codes below 100 belong to certificates.
+pub mod refusal {
+    /// The neighbour broke the protocol.
+    pub const PROTOCOL: u16 = 100;
+    /// A run, or a record, of a place that the neighbour may not speak for.
+    pub const OUTSIDE_SUBTREE: u16 = 101;
+    /// Two places use one organization id.
+    pub const NAME_CLASH: u16 = 102;
+    /// The neighbour did not say what it had to in time.
+    pub const TIMEOUT: u16 = 103;
+    /// The same run has a newer connection.
+    pub const REPLACED: u16 = 104;
+}
+
+/// Something that waits to become durable.
+#[derive(Debug)]
+enum Intent {
+    Batch(LinkId, EntryBatch),
+    Announce(Announcement, NodeInfo),
+    Write(Ticket, Vec<Entry>, Vec<Op>),
+    Folded(Vec<Op>),
+    Revoke(Revocation),
+    Fork(Incarnation),
+}
+
+/// What follows when the commit that is under way is durable.
+#[derive(Debug, Default)]
+struct Consequences {
+    acks: BTreeMap<(LinkId, Lane), Position>,
+    written: Vec<Ticket>,
+    tip: Seq,
+    segments: Option<Vec<Segment>>,
+    live: Option<Incarnation>,
+    last: [Seq; 3],
+    new_marks: Vec<Mark>,
+    announced: Vec<Announcement>,
+    renamed_from: Option<Seq>,
+    revoked: bool,
+}
+
+/// How a link stands, for people.
+#[derive(Debug, Clone)]
+pub struct LinkStatus {
+    /// The link.
+    pub link: LinkId,
+    /// The neighbour.
+    pub peer: NodeInfo,
+    /// Which way it leads.
+    pub direction: Direction,
+    /// Whether both sides know where to go on.
+    pub settled: bool,
+    /// Whether nothing is under way to the neighbour.
+    pub idle: bool,
+    /// The neighbour's software, once it has said HELLO.
+    pub software: Option<String>,
+}
+
+/// The state machine of one node. See the module's own text for its contract.
+pub struct Engine<I> {
+    identity: I,
+    software: String,
+    run: Incarnation,
+    live: Option<Incarnation>,
+    tip: Seq,
+    segments: Vec<Segment>,
+    places: Places,
+    links: BTreeMap<LinkId, Link>,
+    /// Frontiers by lane: last to go up, durable at the parent, durable at the root.
+    last: [Seq; 3],
+    hub: [Seq; 3],
+    root: [Seq; 3],
+    reached: BTreeSet<(Frontier, Lane)>,
+    marks: BTreeSet<Mark>,
+    stale_marks: Vec<Mark>,
+    intents: VecDeque<Intent>,
+    committing: Option<Consequences>,
+    effects: VecDeque<Effect>,
+    revocations: u64,
+}
+
+impl<I: Identity> Engine<I> {
+    /// A node that starts: a fresh run on what the store holds.
+    pub fn new(identity: I, software: &str, store: &impl Store) -> Result<Self, StoreError> {
+        let run = identity.mint();
+        let mut places = Places::default();
+        places.learn(&identity.info().place);
+        for node in store.nodes()? {
+            places.learn(&node.place);
+        }
+        let mut engine = Self {
+            identity,
+            software: software.to_owned(),
+            run,
+            live: None,
+            tip: store.tip()?,
+            segments: store.segments()?,
+            places,
+            links: BTreeMap::new(),
+            last: [0; 3],
+            hub: [0; 3],
+            root: [0; 3],
+            reached: BTreeSet::new(),
+            marks: store.marks()?.into_iter().collect(),
+            stale_marks: Vec::new(),
+            intents: VecDeque::new(),
+            committing: None,
+            effects: VecDeque::new(),
+            revocations: revocation_digest(&store.revocations()?),
+        };
+        for lane in Lane::ALL {
+            engine.last[lane as usize] = store.frontier(Frontier::Last, lane)?;
+            engine.hub[lane as usize] = store.frontier(Frontier::Hub, lane)?;
+            engine.root[lane as usize] = store.frontier(Frontier::Root, lane)?;
+        }
+        Ok(engine)
+    }
+
+    /// The actor under which local changes have to be made now.
+    pub fn incarnation(&self) -> Incarnation {
+        self.run
+    }
+
+    /// What this node's certificate says.
+    pub fn info(&self) -> &NodeInfo {
+        self.identity.info()
+    }
+
+    /// This node's identity.
+    pub fn identity(&self) -> &I {
+        &self.identity
+    }
+
+    /// Where organizations stand, as far as this node has heard.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// A frontier of this node's own feed.
+    pub fn frontier(&self, which: Frontier, lane: Lane) -> Seq {
+        let lane = lane as usize;
+        match which {
+            Frontier::Last => self.last[lane],
+            Frontier::Hub => self.hub[lane],
+            Frontier::Root => self.root[lane],
+        }
+    }
+
+    /// Whether everything that has to go up is durable at the parent. True at a root.
+    pub fn all_at_parent(&self) -> bool {
+        self.is_root() || (0..3).all(|lane| self.hub[lane] >= self.last[lane])
+    }
+
+    /// Whether everything that has to go up is durable at the root. True at a root.
+    pub fn all_at_root(&self) -> bool {
+        self.is_root() || (0..3).all(|lane| self.root[lane] >= self.last[lane])
+    }
+
+    /// Whether this node is the root.
+    pub fn is_root(&self) -> bool {
+        self.info().role == Role::Root
+    }
+
+    /// Every link, for people.
+    pub fn links(&self) -> impl Iterator<Item = LinkStatus> {
+        self.links.values().map(|link| LinkStatus {
+            link: link.id,
+            peer: link.peer.clone(),
+            direction: link.direction,
+            settled: link.is_settled(),
+            idle: link.is_idle(),
+            software: link.hello.as_ref().map(|hello| hello.software.clone()),
+        })
+    }
+
+    /// One mutation. Afterwards drain [`Engine::poll_effect`].
+    pub fn handle(&mut self, event: Event, store: &impl Store, now: Now) -> Result<(), StoreError> {
+        match event {
+            Event::Connected { link, peer, chain, direction } => {
+                self.connected(Link::new(link, peer, chain, direction, now.mono), store)?;
+            }
+            Event::Received(link, frame) => self.received(link, frame, store, now)?,
+            Event::Garbled(link, error) => {
+                let text = format!("{error}; the neighbour's software or its store is damaged");
+                self.refuse(link, refusal::PROTOCOL, text);
+            }
+            Event::Closed(link) => {
+                self.links.remove(&link);
+            }
+            Event::Write { ticket, entries, projection } => {
+                self.intents.push_back(Intent::Write(ticket, entries, projection));
+            }
+            Event::Folded(ops) => self.intents.push_back(Intent::Folded(ops)),
+            Event::Revoke(revocation) => self.intents.push_back(Intent::Revoke(revocation)),
+            Event::Committed => self.committed(store, now)?,
+            Event::Timeout => self.refuse_the_unsettled(now),
+        }
+        self.commit_next(store, now)
+    }
+
+    /// What to do next; none when there is nothing until the next event.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Event::Timeout`] is due, on the clock of [`Now::mono`], and why.
+    pub fn poll_timeout(&self) -> Option<(Millis, &'static str)> {
+        let unsettled = self.links.values().filter(|link| !link.is_settled());
+        unsettled.map(|link| (link.since + SETTLE_TIMEOUT_MILLIS, "a neighbour has not settled")).min()
+    }
+
+    fn connected(&mut self, link: Link, store: &impl Store) -> Result<(), StoreError> {
+        let id = link.id;
+        let hello = Hello {
+            run: self.run,
+            software: self.software.clone(),
+            tip: self.position(self.tip),
+            cursors: store.read_of_node(link.peer.node)?,
+            revocations: self.revocations,
+        };
+        let before = self.links.insert(id, link);
+        assert!(before.is_none(), "a link's name is used once");
+        self.send(id, Frame::Hello(hello));
+        Ok(())
+    }
+
+    fn refuse_the_unsettled(&mut self, now: Now) {
+        let late = |link: &&Link| !link.is_settled() && link.since + SETTLE_TIMEOUT_MILLIS <= now.mono;
+        let late: Vec<_> = self.links.values().filter(late).map(|link| link.id).collect();
+        for link in late {
+            let text = "the neighbour did not say how far it has read; it will be dialled again".to_owned();
+            self.refuse(link, refusal::TIMEOUT, text);
+        }
+    }
+
+    /// Where a row of this node's own feed stands; none for 0.
+    fn position(&self, seq: Seq) -> Option<Position> {
+        let index = self.segments.partition_point(|s| s.base < seq).checked_sub(1)?;
+        let segment = self.segments[index];
+        Some(Position { segment: segment.incarnation, pos: seq - segment.base })
+    }
+
+    /// The row at a place in this node's own feed; none when the segment is not its own.
+    fn seq_of(&self, at: Position) -> Option<Seq> {
+        let index = self.segments.iter().rposition(|s| s.incarnation == at.segment)?;
+        let end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
+        Some(self.segments[index].base + at.pos).filter(|seq| *seq <= end)
+    }
+
+    fn send(&mut self, link: LinkId, frame: Frame) {
+        self.effects.push_back(Effect::Send(link, frame));
+    }
+
+    /// Ends a link, with a message on both sides.
+    fn refuse(&mut self, link: LinkId, code: u16, text: String) {
+        let Some(gone) = self.links.remove(&link) else { return };
+        self.send(link, Frame::Refuse { code, text: text.clone() });
+        self.effects.push_back(Effect::Close(link));
+        self.effects.push_back(Effect::Alert(Alert::Refused { peer: gone.peer, code, text }));
+    }
+
+    fn refuse_place(&mut self, link: LinkId, place: &OrgPath) {
+        let Some(peer) = self.links.get(&link).map(|link| link.peer.place.clone()) else { return };
+        let text = format!(
+            "{peer} offered something that belongs to {place}, which is not below {peer}; check where that \
+             organization is enrolled"
+        );
+        self.refuse(link, refusal::OUTSIDE_SUBTREE, text);
+    }
+
+    fn links_of(&self, node: NodeId) -> Vec<LinkId> {
+        self.links.values().filter(|link| link.peer.node == node).map(|link| link.id).collect()
+    }
+}
+
+/// An announcement of the sender's own run: its chain is the one that the session has proved.
+fn without_chain(announcement: &Announcement) -> Announcement {
+    Announcement { chain: Vec::new(), ..announcement.clone() }
+}
+
+/// A digest of a set of revocations: the sum of the first eight bytes of each one's SHA-256.
+fn revocation_digest(all: &[Revocation]) -> u64 {
+    use sha2::{Digest, Sha256};
+    let one = |revocation: &Revocation| {
+        let hash: [u8; 32] = Sha256::digest(revocation.encode()).into();
+        u64::from_be_bytes(hash[..8].try_into().expect("eight bytes"))
+    };
+    all.iter().map(one).fold(0, u64::wrapping_add)
+}

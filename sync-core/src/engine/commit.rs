@@ -1,0 +1,276 @@
+//! What becomes durable, and what follows when it has.
+
+use super::*;
+use crate::id::{ChangeHash, OrgId, RecordId};
+
+/// Intents are gathered into one commit until their entries reach this many bytes.
+const COMMIT_MAX_BYTES: usize = 4 << 20;
+/// Most marks kept for one segment and lane. When there are more, every other one goes: the news that something
+/// is safe at the root comes in larger steps then.
+const MARKS_MAX: usize = 64;
+
+/// A commit being put together: what the store will hold when it is durable.
+struct Draft {
+    ops: Batch,
+    after: Consequences,
+    added: BTreeSet<(RecordId, ChangeHash)>,
+    homes: BTreeMap<RecordId, Vec<OrgId>>,
+    rows: BTreeMap<RecordId, Vec<Seq>>,
+    bytes: usize,
+    at: i64,
+}
+
+impl<I: Identity> Engine<I> {
+    /// Starts the next commit, if none is under way and there is something to keep.
+    pub(super) fn commit_next(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
+        if self.committing.is_some() || self.intents.is_empty() {
+            return Ok(());
+        }
+        let mut draft = Draft {
+            ops: Batch::new(),
+            after: Consequences { tip: self.tip, last: self.last, live: self.live, ..Default::default() },
+            added: BTreeSet::new(),
+            homes: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            bytes: 0,
+            at: now.wall,
+        };
+        while draft.bytes < COMMIT_MAX_BYTES
+            && let Some(intent) = self.intents.pop_front()
+        {
+            self.draft(intent, &mut draft, store)?;
+        }
+        self.keep_frontiers(&mut draft);
+        self.committing = Some(draft.after);
+        self.effects.push_back(Effect::Commit(draft.ops));
+        Ok(())
+    }
+
+    fn draft(&mut self, intent: Intent, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
+        match intent {
+            Intent::Batch(link, batch) => self.draft_batch(link, batch, draft, store)?,
+            Intent::Announce(announcement, info) => draft.ops.push(Op::Announce(announcement, info)),
+            Intent::Write(ticket, entries, projection) => {
+                for entry in entries {
+                    self.append(entry, None, true, draft, store)?;
+                }
+                draft.ops.extend(projection);
+                draft.after.written.push(ticket);
+            }
+            Intent::Folded(ops) => draft.ops.extend(ops),
+            Intent::Revoke(revocation) => {
+                draft.ops.push(Op::Revoke(revocation));
+                draft.after.revoked = true;
+            }
+            Intent::Fork(segment) => self.rename_from(segment, draft),
+        }
+        Ok(())
+    }
+
+    fn draft_batch(
+        &mut self,
+        link: LinkId,
+        batch: EntryBatch,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let direction = self.links.get(&link).map(|link| link.direction);
+        let goes_up = direction != Some(Direction::Up);
+        for (pos, entry) in batch.entries {
+            let src = Position { segment: batch.segment, pos };
+            self.append(entry, Some(src), goes_up, draft, store)?;
+        }
+        let Some((pos, chain)) = batch.upto else { return Ok(()) };
+        let at = Position { segment: batch.segment, pos };
+        draft.ops.push(Op::Read(batch.lane, crate::feed::Cursor { at, chain: Some(chain) }));
+        draft.after.acks.insert((link, batch.lane), at);
+        if goes_up && !self.is_root() {
+            let mark = Mark { lane: batch.lane, src: at, seq: draft.after.last[batch.lane as usize] };
+            draft.ops.push(Op::Mark(mark));
+            draft.after.new_marks.push(mark);
+        }
+        Ok(())
+    }
+
+    /// Appends an entry, unless the store or this commit has it.
+    fn append(
+        &mut self,
+        entry: Entry,
+        src: Option<Position>,
+        goes_up: bool,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let key = (entry.record().clone(), entry.change_hash());
+        if draft.added.contains(&key) || store.has(&key.0, &key.1)? {
+            return Ok(());
+        }
+        self.open_segment(draft);
+        self.settle_home(&entry, draft, store)?;
+        draft.after.tip += 1;
+        if goes_up {
+            draft.after.last[entry.lane() as usize] = draft.after.tip;
+        }
+        draft.rows.entry(key.0.clone()).or_default().push(draft.after.tip);
+        draft.added.insert(key);
+        draft.bytes += entry.encoded_len();
+        draft.ops.push(Op::Append { entry, src, at: draft.at });
+        Ok(())
+    }
+
+    /// The first row of a run opens its segment; the announcement is durable with it.
+    fn open_segment(&mut self, draft: &mut Draft) {
+        if draft.after.live.is_some() {
+            return;
+        }
+        let parent = self.position(draft.after.tip);
+        let segment = Segment { incarnation: self.run, base: draft.after.tip, parent };
+        let announcement = self.identity.announce(self.run, parent);
+        draft.ops.push(Op::OpenSegment(segment));
+        draft.ops.push(Op::Announce(announcement.clone(), self.info().clone()));
+        draft.after.segments.get_or_insert_with(|| self.segments.clone()).push(segment);
+        draft.after.announced.push(announcement);
+        draft.after.live = Some(self.run);
+    }
+
+    /// A record that turns out to have another home is offered there whole.
+    fn settle_home(&self, entry: &Entry, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
+        let record = entry.record();
+        let mut homes = match draft.homes.get(record) {
+            Some(homes) => homes.clone(),
+            None => store.homes(record)?,
+        };
+        if homes.contains(entry.home()) {
+            draft.homes.insert(record.clone(), homes);
+            return Ok(());
+        }
+        draft.ops.push(Op::AddHome(record.clone(), entry.home().clone()));
+        if !homes.is_empty() {
+            let mut rows = store.rows_of(record)?;
+            rows.extend(draft.rows.get(record).into_iter().flatten());
+            for of in rows {
+                draft.after.tip += 1;
+                draft.ops.push(Op::Offer { of, home: entry.home().clone() });
+            }
+        }
+        homes.push(entry.home().clone());
+        draft.homes.insert(record.clone(), homes);
+        Ok(())
+    }
+
+    /// Gives the forked segment, and all after it, new names: their rows stay where they are.
+    fn rename_from(&mut self, forked: Incarnation, draft: &mut Draft) {
+        let mut segments = draft.after.segments.take().unwrap_or_else(|| self.segments.clone());
+        let Some(first) = segments.iter().position(|s| s.incarnation == forked) else { return };
+        let mut renames = Vec::new();
+        for index in first..segments.len() {
+            let old = segments[index];
+            let name = self.identity.mint();
+            let above = index.checked_sub(1).map(|above| segments[above]);
+            let parent = above.map(|above| Position { segment: above.incarnation, pos: old.base - above.base });
+            segments[index] = Segment { incarnation: name, base: old.base, parent };
+            let announcement = self.identity.announce(name, parent);
+            draft.ops.push(Op::Announce(announcement.clone(), self.info().clone()));
+            draft.after.announced.push(announcement);
+            renames.push((old.incarnation, segments[index]));
+            if draft.after.live == Some(old.incarnation) {
+                draft.after.live = Some(name);
+            }
+        }
+        draft.after.renamed_from = Some(segments[first].base);
+        draft.after.segments = Some(segments);
+        draft.ops.push(Op::RenameSegments(renames));
+        self.effects.push_back(Effect::Alert(Alert::Forked { segment: forked }));
+    }
+
+    /// Frontiers are hints that a neighbour's HELLO corrects; they are kept along with whatever is kept anyway.
+    fn keep_frontiers(&mut self, draft: &mut Draft) {
+        for lane in Lane::ALL {
+            if draft.after.last[lane as usize] != self.last[lane as usize] {
+                draft.ops.push(Op::Reach(Frontier::Last, lane, draft.after.last[lane as usize]));
+            }
+        }
+        for (which, lane) in std::mem::take(&mut self.reached) {
+            draft.ops.push(Op::Reach(which, lane, self.frontier(which, lane)));
+        }
+        draft.ops.extend(self.stale_marks.drain(..).map(Op::Unmark));
+    }
+
+    /// The commit is durable: only now is anybody told.
+    pub(super) fn committed(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
+        let after = self.committing.take().expect("a commit was under way");
+        self.tip = after.tip;
+        self.last = after.last;
+        if let Some(segments) = after.segments {
+            self.segments = segments;
+        }
+        if after.live.is_some() {
+            self.live = after.live;
+            self.run = after.live.unwrap_or(self.run);
+        }
+        self.marks.extend(after.new_marks);
+        for ((link, lane), at) in after.acks {
+            if self.links.contains_key(&link) {
+                self.send(link, Frame::Ack(lane, at));
+            }
+        }
+        self.effects.extend(after.written.into_iter().map(Effect::Written));
+        self.tell_of_runs(&after.announced, after.renamed_from);
+        if after.revoked {
+            self.apply_revocations(store)?;
+        }
+        self.prune_marks();
+        self.go_on(store, now)
+    }
+
+    fn tell_of_runs(&mut self, announced: &[Announcement], renamed_from: Option<Seq>) {
+        let links: Vec<_> = self.links.values().filter(|l| l.hello.is_some()).map(|l| l.id).collect();
+        for link in links {
+            for announcement in announced {
+                self.send(link, Frame::Announce(without_chain(announcement)));
+            }
+            let Some(from) = renamed_from else { continue };
+            let lanes = self.links.get_mut(&link).map(|l| &mut l.out);
+            for lane in lanes.into_iter().flatten() {
+                lane.next = lane.next.map(|next| next.min(from));
+                lane.told = None;
+                lane.in_flight.clear();
+            }
+        }
+    }
+
+    fn apply_revocations(&mut self, store: &impl Store) -> Result<(), StoreError> {
+        let all = store.revocations()?;
+        self.revocations = revocation_digest(&all);
+        let links: Vec<_> = self.links.values().map(|link| (link.id, link.peer.clone())).collect();
+        for (link, peer) in links {
+            match self.identity.admit(&peer) {
+                Ok(()) => self.send(link, Frame::Revocations(all.clone())),
+                Err(refusal) => self.refuse(link, refusal.code(), refusal.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the marks that the root has passed only the last of each segment is still of use; of the others at most
+    /// [`MARKS_MAX`] are kept.
+    fn prune_marks(&mut self) {
+        let mut stale = Vec::new();
+        let mut groups: BTreeMap<(Lane, Incarnation), Vec<Mark>> = BTreeMap::new();
+        for mark in &self.marks {
+            groups.entry((mark.lane, mark.src.segment)).or_default().push(*mark);
+        }
+        for ((lane, _), marks) in groups {
+            let passed = marks.partition_point(|mark| mark.seq <= self.root[lane as usize]);
+            stale.extend(&marks[..passed.saturating_sub(1)]);
+            let open = &marks[passed..];
+            if open.len() > MARKS_MAX {
+                stale.extend(open[..open.len() - 1].iter().step_by(2));
+            }
+        }
+        for mark in stale {
+            self.marks.remove(&mark);
+            self.stale_marks.push(mark);
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! What a neighbour says, and what it means.
+
+use super::*;
+use crate::{
+    feed::Cursor,
+    id::EntryHash,
+    session::{HELD_MAX_BATCHES, Resolved, resolve},
+};
+
+/// Most bytes of received batches that may wait for the disk before a neighbour counts as ignoring its window.
+const INTENTS_MAX: usize = 1 << 16;
+
+impl<I: Identity> Engine<I> {
+    pub(super) fn received(
+        &mut self,
+        link: LinkId,
+        frame: Frame,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
+        if state.hello.is_none() && !matches!(frame, Frame::Hello(_) | Frame::Refuse { .. }) {
+            // Streams are independent: a lane may be faster than the control stream, but a neighbour sends on a
+            // lane only after it has read our HELLO, which follows its own.
+            self.refuse(link, refusal::PROTOCOL, "the neighbour did not begin with HELLO".to_owned());
+            return Ok(());
+        }
+        if std::mem::take(&mut state.rival) {
+            let peer = state.peer.clone();
+            self.effects.push_back(Effect::Alert(Alert::TwoMachines { peer }));
+        }
+        match frame {
+            Frame::Hello(hello) => self.on_hello(link, hello, store)?,
+            Frame::Announce(announcement) => self.on_announce(link, announcement, store)?,
+            Frame::Need(run) => self.on_need(link, run, store)?,
+            Frame::Lost => state.owes_cursors = true,
+            Frame::Cursors(cursors) => self.on_cursors(link, &cursors, true, store)?,
+            Frame::Behind(at) => self.on_behind(link, at, store)?,
+            Frame::Witness(at, hash) => self.on_witness(link, at, hash, store)?,
+            Frame::Batch(batch) => self.on_batch(link, batch, store)?,
+            Frame::Ack(lane, at) => self.on_ack(link, lane, at, now),
+            Frame::SafeAtRoot(lane, at) => self.on_safe_at_root(link, lane, at),
+            Frame::Revocations(all) => self.on_revocations(link, all, store)?,
+            Frame::Refuse { code, text } => {
+                let peer = state.peer.clone();
+                self.links.remove(&link);
+                self.effects.push_back(Effect::Close(link));
+                self.effects.push_back(Effect::Alert(Alert::RefusedByPeer { peer, code, text }));
+            }
+        }
+        self.go_on(store, now)
+    }
+
+    fn on_hello(&mut self, link: LinkId, hello: Hello, store: &impl Store) -> Result<(), StoreError> {
+        let state = self.links.get_mut(&link).expect("the caller has found it");
+        if state.hello.is_some() {
+            self.refuse(link, refusal::PROTOCOL, "the neighbour said HELLO twice".to_owned());
+            return Ok(());
+        }
+        let (node, cursors, run) = (state.peer.node, hello.cursors.clone(), hello.run);
+        let other_revocations = hello.revocations != self.revocations;
+        state.hello = Some(hello);
+        for other in self.links_of(node).into_iter().filter(|other| *other != link) {
+            let state = self.links.get_mut(&other).expect("it is in the list");
+            if state.hello.as_ref().is_some_and(|hello| hello.run == run) {
+                self.refuse(other, refusal::REPLACED, "a newer connection of the same run".to_owned());
+            } else {
+                state.rival = true;
+            }
+        }
+        if other_revocations {
+            let all = store.revocations()?;
+            self.send(link, Frame::Revocations(all));
+        }
+        self.on_cursors(link, &cursors, false, store)
+    }
+
+    /// The reader's word counts: sending goes on where the reader stands.
+    fn on_cursors(
+        &mut self,
+        link: LinkId,
+        cursors: &[(Lane, Cursor)],
+        again: bool,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let mut lost = false;
+        let mut known = 0;
+        for lane in Lane::ALL {
+            let cursor = cursors.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor);
+            if let Some(at) = cursor.map(|cursor| cursor.at) {
+                let index = self.segments.iter().rposition(|s| s.incarnation == at.segment);
+                known = known.max(index.map_or(0, |index| index + 1));
+            }
+            match resolve(cursor, &self.segments, self.tip, self.live, store)? {
+                Resolved::At(seq) => self.settle(link, lane, seq, cursor.map(|cursor| cursor.at)),
+                Resolved::Behind(at) => self.ask_witness(link, at),
+                // A reader that finds nothing in common begins at the beginning; what it has, it passes over.
+                Resolved::Lost if again => self.settle(link, lane, 0, None),
+                Resolved::Lost => lost = true,
+                Resolved::Forked(segment) => self.fork(segment),
+            }
+        }
+        if !again {
+            let from = if lost { 0 } else { known };
+            let runs: Vec<_> = self.segments[from..].iter().map(|s| s.incarnation).collect();
+            for run in runs {
+                if let Some((announcement, _)) = store.announcement(run)? {
+                    self.send(link, Frame::Announce(without_chain(&announcement)));
+                }
+            }
+            if lost {
+                self.send(link, Frame::Lost);
+            }
+        }
+        Ok(())
+    }
+
+    /// The reader stands after row `seq` in this lane.
+    fn settle(&mut self, link: LinkId, lane: Lane, seq: Seq, told: Option<Position>) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        let out = &mut state.out[lane as usize];
+        out.next = Some(seq);
+        out.told = told;
+        if state.direction == Direction::Up {
+            self.reach(Frontier::Hub, lane, seq);
+        }
+    }
+
+    /// A frontier of the own feed; the parent's HELLO may set it back, because the parent's word counts.
+    fn reach(&mut self, which: Frontier, lane: Lane, seq: Seq) {
+        let all = match which {
+            Frontier::Last => &mut self.last,
+            Frontier::Hub => &mut self.hub,
+            Frontier::Root => &mut self.root,
+        };
+        if std::mem::replace(&mut all[lane as usize], seq) != seq {
+            self.reached.insert((which, lane));
+        }
+    }
+
+    fn ask_witness(&mut self, link: LinkId, at: Position) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        if state.witnesses.insert(at.segment) {
+            self.send(link, Frame::Behind(at));
+        }
+    }
+
+    /// The neighbour remembers less of a segment than we have read: it is a restored copy, or not the only writer.
+    fn on_behind(&mut self, link: LinkId, at: Position, store: &impl Store) -> Result<(), StoreError> {
+        let Some(state) = self.links.get(&link) else { return Ok(()) };
+        self.effects.push_back(Effect::Alert(Alert::Restored { peer: state.peer.clone() }));
+        let witness = match store.received(at)? {
+            Some((pos, seq)) => store.entry(seq)?.map(|entry| (pos, entry.hash())),
+            None => None,
+        };
+        let (pos, hash) = witness.map_or((at.pos, None), |(pos, hash)| (pos, Some(hash)));
+        self.send(link, Frame::Witness(Position { pos, ..at }, hash));
+        Ok(())
+    }
+
+    fn on_witness(
+        &mut self,
+        link: LinkId,
+        at: Position,
+        hash: Option<EntryHash>,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
+        if !state.witnesses.remove(&at.segment) {
+            return Ok(());
+        }
+        let own = match self.seq_of(at).filter(|_| at.pos > 0) {
+            Some(seq) => store.entry(seq)?.map(|entry| entry.hash()),
+            None => None,
+        };
+        if hash.is_some() && hash != own {
+            self.fork(at.segment);
+            return Ok(());
+        }
+        let Some(index) = self.segments.iter().rposition(|s| s.incarnation == at.segment) else {
+            return Ok(());
+        };
+        let end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
+        let cursors = self.links[&link].hello.as_ref().map(|hello| hello.cursors.clone()).unwrap_or_default();
+        for (lane, cursor) in cursors.iter().filter(|(_, cursor)| cursor.at.segment == at.segment) {
+            if self.links[&link].out[*lane as usize].next.is_none() {
+                self.settle(link, *lane, end, Some(cursor.at));
+            }
+        }
+        Ok(())
+    }
+
+    fn fork(&mut self, segment: Incarnation) {
+        let known = self.intents.iter().any(|intent| matches!(intent, Intent::Fork(s) if *s == segment));
+        if !known {
+            self.intents.push_back(Intent::Fork(segment));
+        }
+        // The reader's cursors name a feed that both wrote. It reads ours from the renamed segment's beginning.
+        let base = self.segments.iter().find(|s| s.incarnation == segment).map_or(0, |s| s.base);
+        for link in self.links.values_mut() {
+            for lane in link.out.iter_mut().filter(|lane| lane.next.is_none()) {
+                lane.next = Some(base);
+            }
+        }
+    }
+
+    fn on_announce(&mut self, link: LinkId, mut a: Announcement, store: &impl Store) -> Result<(), StoreError> {
+        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
+        if store.announcement(a.incarnation)?.is_some() {
+            return Ok(());
+        }
+        if a.chain.is_empty() {
+            a.chain = state.chain.clone();
+        }
+        let info = match self.identity.verify(&a) {
+            Ok(info) => info,
+            Err(error) => {
+                self.refuse(link, error.code(), error.to_string());
+                return Ok(());
+            }
+        };
+        if !self.links[&link].may_bring(&info.place) {
+            self.refuse_place(link, &info.place);
+        } else if let Some(known) = self.places.clashes(&info.place) {
+            let text = format!(
+                "{} and {known} use the same organization id; one of them has to be enrolled under another",
+                info.place
+            );
+            self.refuse(link, refusal::NAME_CLASH, text);
+        } else {
+            self.places.learn(&info.place);
+            self.intents.push_back(Intent::Announce(a, info));
+        }
+        Ok(())
+    }
+
+    fn on_need(&mut self, link: LinkId, run: Incarnation, store: &impl Store) -> Result<(), StoreError> {
+        if let Some((announcement, _)) = store.announcement(run)? {
+            self.send(link, Frame::Announce(announcement));
+        }
+        Ok(())
+    }
+
+    fn on_batch(&mut self, link: LinkId, batch: EntryBatch, store: &impl Store) -> Result<(), StoreError> {
+        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
+        if state.held.len() >= HELD_MAX_BATCHES || self.intents.len() >= INTENTS_MAX {
+            let text = "the neighbour sends more than it may before it is acknowledged".to_owned();
+            self.refuse(link, refusal::PROTOCOL, text);
+            return Ok(());
+        }
+        if state.held.iter().any(|held| held.lane == batch.lane) {
+            state.held.push_back(batch);
+            return Ok(());
+        }
+        self.take_batch(link, batch, store)
+    }
+
+    /// Takes a batch if everything about its origin is known, and holds it back otherwise.
+    fn take_batch(&mut self, link: LinkId, batch: EntryBatch, store: &impl Store) -> Result<(), StoreError> {
+        let mut needed = vec![batch.segment];
+        if !batch.entries.is_empty() {
+            needed.push(batch.origin);
+        }
+        let mut known = Vec::new();
+        for run in needed {
+            match store.announcement(run)? {
+                Some((_, info)) => known.push(info),
+                None => {
+                    let state = self.links.get_mut(&link).expect("the caller has found it");
+                    state.held.push_back(batch);
+                    if state.asked.insert(run) {
+                        self.send(link, Frame::Need(run));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        if let Err((code, text)) = self.check_batch(link, &batch, &known, store)? {
+            self.refuse(link, code, text);
+            return Ok(());
+        }
+        let state = self.links.get_mut(&link).expect("the caller has found it");
+        if let Some((pos, _)) = batch.upto {
+            let at = Position { segment: batch.segment, pos };
+            state.reading[batch.lane as usize] = Some(at);
+            if let Some(lineage) = &mut state.lineage {
+                lineage.extend(at);
+            }
+        }
+        self.intents.push_back(Intent::Batch(link, batch));
+        Ok(())
+    }
+
+    fn check_batch(
+        &self,
+        link: LinkId,
+        batch: &EntryBatch,
+        known: &[NodeInfo],
+        store: &impl Store,
+    ) -> Result<Result<(), (u16, String)>, StoreError> {
+        let state = &self.links[&link];
+        let wrong = |text: &str| Ok(Err((refusal::PROTOCOL, text.to_owned())));
+        if known[0].node != state.peer.node {
+            return wrong("the neighbour sent from a feed that is not its own");
+        }
+        let reading = state.reading[batch.lane as usize].filter(|at| at.segment == batch.segment);
+        let read = match reading {
+            Some(at) => at.pos,
+            None => store.read(batch.lane, batch.segment)?.map_or(0, |cursor| cursor.at.pos),
+        };
+        if batch.after > read {
+            return wrong("the neighbour left out a part of its feed");
+        }
+        let upto = batch.upto.map_or(u64::MAX, |(pos, _)| pos);
+        let in_order = batch.entries.iter().all(|(pos, entry)| {
+            *pos > batch.after && *pos <= upto && entry.lane() == batch.lane && entry.origin() == batch.origin
+        });
+        if !in_order {
+            return wrong("a batch mixes lanes, origins or stretches of the feed");
+        }
+        if let Some(author) = known.get(1)
+            && !state.may_bring(&author.place)
+        {
+            return Ok(Err(self.outside(link, &author.place.to_string())));
+        }
+        let foreign = batch.entries.iter().find(|(_, entry)| {
+            state.direction == Direction::Down && !self.places.is_within(entry.home(), &state.peer.place)
+        });
+        Ok(match foreign {
+            Some((_, entry)) => Err(self.outside(link, entry.home().as_str())),
+            None => Ok(()),
+        })
+    }
+
+    fn outside(&self, link: LinkId, what: &str) -> (u16, String) {
+        let peer = &self.links[&link].peer.place;
+        let text = format!(
+            "{peer} offered entries of {what}, which is not below it; check where that organization is enrolled"
+        );
+        (refusal::OUTSIDE_SUBTREE, text)
+    }
+
+    fn on_ack(&mut self, link: LinkId, lane: Lane, at: Position, now: Now) {
+        let Some(seq) = self.seq_of(at) else { return };
+        let Some(state) = self.links.get_mut(&link) else { return };
+        state.out[lane as usize].acknowledged(seq, now.mono);
+        if state.direction == Direction::Up {
+            let (to_root, idle) = (state.peer.role == Role::Root, state.is_idle());
+            if seq > self.hub[lane as usize] {
+                self.reach(Frontier::Hub, lane, seq);
+            }
+            if to_root && seq > self.root[lane as usize] {
+                self.reach(Frontier::Root, lane, seq);
+            }
+            if idle && !self.reached.is_empty() {
+                self.intents.push_back(Intent::Folded(Vec::new()));
+            }
+        }
+    }
+
+    fn on_safe_at_root(&mut self, link: LinkId, lane: Lane, at: Position) {
+        let from_above = self.links.get(&link).is_some_and(|state| state.direction == Direction::Up);
+        let Some(seq) = self.seq_of(at).filter(|_| from_above) else { return };
+        if seq > self.root[lane as usize] {
+            self.reach(Frontier::Root, lane, seq);
+            self.intents.push_back(Intent::Folded(Vec::new()));
+        }
+    }
+
+    fn on_revocations(
+        &mut self,
+        link: LinkId,
+        all: Vec<Revocation>,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let known = store.revocations()?;
+        for revocation in all.into_iter().filter(|one| !known.contains(one)) {
+            match self.identity.verify_revocation(&revocation) {
+                Ok(()) => self.intents.push_back(Intent::Revoke(revocation)),
+                Err(error) => {
+                    self.refuse(link, error.code(), error.to_string());
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever has become possible: lineages that are complete, batches whose origin is announced, sending.
+    pub(super) fn go_on(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
+        let links: Vec<_> = self.links.keys().copied().collect();
+        for link in links {
+            self.settle_lineage(link, store)?;
+            let held = self.links.get_mut(&link).map(|state| std::mem::take(&mut state.held)).unwrap_or_default();
+            for batch in held {
+                if self.links.contains_key(&link) {
+                    self.on_batch(link, batch, store)?;
+                }
+            }
+            self.send_rows(link, store, now)?;
+            self.send_receipts(link);
+        }
+        Ok(())
+    }
+
+    fn settle_lineage(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
+        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
+        if state.find_lineage(store)? && std::mem::take(&mut state.owes_cursors) {
+            let cursors = state.cursors_in_lineage(store)?;
+            state.reading = [None; 3];
+            self.send(link, Frame::Cursors(cursors));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Sending this node's own feed: scanning rows, packing batches, passing on receipts.
+
+use super::*;
+use crate::{
+    scope,
+    session::{InFlight, SKIP_AFTER_ROWS},
+    wire::{BATCH_MAX_ENTRIES, EntryBatch},
+};
+
+/// Rows looked at in one read of the store.
+const SCAN_ROWS: usize = 1024;
+
+/// A stretch of the feed: the rows of one segment and lane that go out together.
+struct Stretch {
+    segment: Segment,
+    last: Seq,
+    rows: u64,
+    chosen: Vec<(u64, Entry)>,
+    bytes: usize,
+}
+
+impl<I: Identity> Engine<I> {
+    /// Sends what the link has room for, most urgent lane first.
+    pub(super) fn send_rows(&mut self, link: LinkId, store: &impl Store, now: Now) -> Result<(), StoreError> {
+        for lane in Lane::ALL {
+            while let Some(stretch) = self.next_stretch(link, lane, store)? {
+                self.send_stretch(link, lane, stretch, store, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_stretch(
+        &self,
+        link: LinkId,
+        lane: Lane,
+        store: &impl Store,
+    ) -> Result<Option<Stretch>, StoreError> {
+        let Some(state) = self.links.get(&link) else { return Ok(None) };
+        let out = &state.out[lane as usize];
+        let (Some(lineage), Some(next)) = (&state.lineage, out.next) else { return Ok(None) };
+        if !out.has_room() || next >= self.tip {
+            return Ok(None);
+        }
+        let heads = store.heads(lane, next, SCAN_ROWS)?;
+        let Some(first) = heads.first() else { return Ok(None) };
+        let index = self.segments.partition_point(|s| s.base < first.seq) - 1;
+        let segment = self.segments[index];
+        let end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
+        let mut stretch = Stretch { segment, last: next, rows: 0, chosen: Vec::new(), bytes: 0 };
+        for head in heads.iter().take_while(|head| head.seq <= end) {
+            if scope::wants(&state.neighbour(), head, lineage, &self.places) {
+                let entry = store.entry(head.seq)?;
+                let entry = entry.ok_or_else(|| StoreError(format!("row {} has no entry", head.seq)))?;
+                let bytes = entry.encoded_len();
+                let full = stretch.bytes + bytes > out.batch_bytes || stretch.chosen.len() == BATCH_MAX_ENTRIES;
+                if full && !stretch.chosen.is_empty() {
+                    break;
+                }
+                stretch.bytes += bytes;
+                stretch.chosen.push((head.seq - segment.base, entry));
+            }
+            stretch.last = head.seq;
+            stretch.rows += 1;
+        }
+        Ok(Some(stretch))
+    }
+
+    /// Sends a stretch as one batch for each origin; the last one moves the reader's cursor.
+    fn send_stretch(
+        &mut self,
+        link: LinkId,
+        lane: Lane,
+        stretch: Stretch,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let Stretch { segment, last, rows, chosen, bytes } = stretch;
+        let state = self.links.get_mut(&link).expect("a stretch is of a live link");
+        let out = &mut state.out[lane as usize];
+        out.next = Some(last);
+        if chosen.is_empty() {
+            out.skipped += rows;
+            if out.skipped < SKIP_AFTER_ROWS {
+                return Ok(());
+            }
+        }
+        out.skipped = 0;
+        let at = Position { segment: segment.incarnation, pos: last - segment.base };
+        let after = out.after(segment.incarnation);
+        out.told = Some(at);
+        out.in_flight.push_back(InFlight { upto: last, bytes, sent_at: now.mono });
+        let chain = store.chain(last)?.ok_or_else(|| StoreError(format!("row {last} has no running hash")))?;
+        let mut groups: Vec<(Incarnation, Vec<(u64, Entry)>)> = Vec::new();
+        for (pos, entry) in chosen {
+            match groups.iter_mut().find(|(origin, _)| *origin == entry.origin()) {
+                Some((_, group)) => group.push((pos, entry)),
+                None => groups.push((entry.origin(), vec![(pos, entry)])),
+            }
+        }
+        if groups.is_empty() {
+            groups.push((segment.incarnation, Vec::new()));
+        }
+        let final_group = groups.len() - 1;
+        for (i, (origin, entries)) in groups.into_iter().enumerate() {
+            let upto = (i == final_group).then_some((at.pos, chain));
+            let batch = EntryBatch { lane, segment: segment.incarnation, after, upto, origin, entries };
+            self.send(link, Frame::Batch(batch));
+        }
+        Ok(())
+    }
+
+    /// Tells a child how much of its feed is safe at the root.
+    pub(super) fn send_receipts(&mut self, link: LinkId) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        if state.direction == Direction::Up {
+            return;
+        }
+        let Some(lineage) = &state.lineage else { return };
+        for lane in Lane::ALL {
+            let reached = self.root[lane as usize];
+            let own = |mark: &&Mark| mark.lane == lane && lineage.last(mark.src.segment).is_some();
+            let passed = self.marks.iter().filter(own).filter(|mark| mark.seq <= reached);
+            let Some(newest) = passed.max_by_key(|mark| (mark.seq, mark.src.pos)) else { continue };
+            let receipt = Some((newest.seq, newest.src));
+            let known = &mut state.out[lane as usize].receipt;
+            if *known != receipt {
+                *known = receipt;
+                self.effects.push_back(Effect::Send(link, Frame::SafeAtRoot(lane, newest.src)));
+            }
+        }
+    }
+}

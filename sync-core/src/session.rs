@@ -1,0 +1,251 @@
+//! One link: what this node knows of a neighbour while connected to it.
+//!
+//! The reader's word counts. HELLO carries the reader's own cursors and the writer resends from there; what the
+//! writer remembers is only a hint. A link writes nothing itself: it answers frames with frames, and hands what
+//! has to become durable to the engine. It never looks inside a change.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::{
+    engine::LinkId,
+    feed::{Cursor, Lineage, Position, Segment, Seq},
+    id::{Incarnation, Lane, OrgPath},
+    identity::NodeInfo,
+    scope::Neighbour,
+    store::{Store, StoreError},
+    time::Millis,
+    wire::{EntryBatch, Hello},
+};
+
+/// A batch begins with this many bytes unpacked: about 3 kB packed, so that at 8 kbit/s an acknowledgement
+/// moves every few seconds.
+pub const BATCH_START_BYTES: usize = 16 << 10;
+/// A link keeps this many batches under way in each lane.
+pub const WINDOW_BATCHES: usize = 4;
+/// A batch that is acknowledged sooner than this doubles the size of the next ones.
+pub const BATCH_FAST_MILLIS: Millis = 2_000;
+/// A batch that is acknowledged later than this halves the size of the next ones.
+pub const BATCH_SLOW_MILLIS: Millis = 8_000;
+/// Rows that a neighbour must not or need not have are passed over in silence; after this many it is told, so
+/// that they are not looked at again after a reconnect.
+pub const SKIP_AFTER_ROWS: u64 = 1024;
+/// A neighbour that has not said HELLO, or not settled where to go on, after this long is refused. At 8 kbit/s
+/// the largest HELLO and its announcements take some seconds.
+pub const SETTLE_TIMEOUT_MILLIS: Millis = 120_000;
+/// Most bytes of batches that a link holds back while it waits for an announcement. A sender's window is below.
+pub const HELD_MAX_BATCHES: usize = 4096;
+
+/// Which way a link leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To the parent.
+    Up,
+    /// To a child.
+    Down,
+}
+
+/// A batch under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InFlight {
+    pub upto: Seq,
+    pub bytes: usize,
+    pub sent_at: Millis,
+}
+
+/// Sending in one lane.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    /// Rows up to here need not be looked at again in this session. None until the reader's cursor is settled.
+    pub next: Option<Seq>,
+    /// What the reader has last been told that it has read.
+    pub told: Option<Position>,
+    pub in_flight: VecDeque<InFlight>,
+    pub batch_bytes: usize,
+    pub skipped: u64,
+    /// The newest place that the reader was told to be safe at the root, as a row of this node's feed.
+    pub receipt: Option<(Seq, Position)>,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self {
+            next: None,
+            told: None,
+            in_flight: VecDeque::new(),
+            batch_bytes: BATCH_START_BYTES,
+            skipped: 0,
+            receipt: None,
+        }
+    }
+}
+
+impl Outbound {
+    pub fn has_room(&self) -> bool {
+        self.in_flight.iter().map(|b| b.bytes).sum::<usize>() < self.batch_bytes * WINDOW_BATCHES
+    }
+
+    /// The reader has made everything up to `seq` durable.
+    pub fn acknowledged(&mut self, seq: Seq, now: Millis) {
+        while let Some(first) = self.in_flight.front().copied().filter(|first| first.upto <= seq) {
+            self.in_flight.pop_front();
+            let took = now.saturating_sub(first.sent_at);
+            if took < BATCH_FAST_MILLIS && first.bytes * 2 >= self.batch_bytes {
+                self.batch_bytes = (self.batch_bytes * 2).min(crate::wire::BATCH_MAX_RAW_BYTES);
+            } else if took > BATCH_SLOW_MILLIS {
+                self.batch_bytes = (self.batch_bytes / 2).max(BATCH_START_BYTES);
+            }
+        }
+    }
+
+    /// The position before a batch of this segment, as the reader has it.
+    pub fn after(&self, segment: Incarnation) -> u64 {
+        self.told.filter(|told| told.segment == segment).map_or(0, |told| told.pos)
+    }
+}
+
+/// Everything about one link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub id: LinkId,
+    pub peer: NodeInfo,
+    pub chain: Vec<Vec<u8>>,
+    pub direction: Direction,
+    pub since: Millis,
+    pub hello: Option<Hello>,
+    /// What the neighbour still knows of its own feed; none until its announcements have arrived.
+    pub lineage: Option<Lineage>,
+    pub out: [Outbound; 3],
+    /// How far the neighbour's feed has been read in this session, by lane, with what is not yet durable.
+    pub reading: [Option<Position>; 3],
+    pub held: VecDeque<EntryBatch>,
+    pub asked: BTreeSet<Incarnation>,
+    /// The neighbour does not know our cursors and waits for others.
+    pub owes_cursors: bool,
+    /// Segments for which a witness was asked.
+    pub witnesses: BTreeSet<Incarnation>,
+    /// Another live connection of the same node, with another run, came after this one.
+    pub rival: bool,
+}
+
+impl Link {
+    pub fn new(id: LinkId, peer: NodeInfo, chain: Vec<Vec<u8>>, direction: Direction, now: Millis) -> Self {
+        Self {
+            id,
+            peer,
+            chain,
+            direction,
+            since: now,
+            hello: None,
+            lineage: None,
+            out: Default::default(),
+            reading: [None; 3],
+            held: VecDeque::new(),
+            asked: BTreeSet::new(),
+            owes_cursors: false,
+            witnesses: BTreeSet::new(),
+            rival: false,
+        }
+    }
+
+    /// The neighbour as scope sees it.
+    pub fn neighbour(&self) -> Neighbour<'_> {
+        match self.direction {
+            Direction::Up => Neighbour::Up,
+            Direction::Down => Neighbour::Down(&self.peer.place),
+        }
+    }
+
+    /// Whether runs of this place, and records of this home, may come over this link.
+    pub fn may_bring(&self, place: &OrgPath) -> bool {
+        self.direction == Direction::Up || place.is_within(&self.peer.place)
+    }
+
+    /// Whether both sides know where to go on.
+    pub fn is_settled(&self) -> bool {
+        self.lineage.is_some() && self.out.iter().all(|lane| lane.next.is_some())
+    }
+
+    /// Whether nothing is under way to the neighbour.
+    pub fn is_idle(&self) -> bool {
+        self.out.iter().all(|lane| lane.in_flight.is_empty())
+    }
+
+    /// Works out the neighbour's lineage from its announcements. False while one is missing.
+    pub fn find_lineage(&mut self, store: &impl Store) -> Result<bool, StoreError> {
+        let Some(hello) = self.hello.as_ref().filter(|_| self.lineage.is_none()) else {
+            return Ok(self.lineage.is_some());
+        };
+        let walked = Lineage::walk(hello.tip, |segment| {
+            Ok(store.announcement(segment)?.map(|(announcement, _)| announcement.parent.map(Position::from)))
+        })?;
+        self.lineage = walked.ok();
+        Ok(self.lineage.is_some())
+    }
+
+    /// For each lane the newest place that we have read in what the neighbour still knows to be its feed.
+    pub fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
+        let (Some(hello), Some(lineage)) = (&self.hello, &self.lineage) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for lane in Lane::ALL {
+            let mut segment = hello.tip.map(|tip| tip.segment);
+            while let Some(name) = segment {
+                if let Some(cursor) = store.read(lane, name)? {
+                    found.push((lane, clamp(cursor, lineage)));
+                    break;
+                }
+                let known = store.announcement(name)?;
+                segment = known.and_then(|(announcement, _)| announcement.parent).map(|(segment, _)| segment);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A cursor no further than the neighbour remembers.
+fn clamp(cursor: Cursor, lineage: &Lineage) -> Cursor {
+    match lineage.last(cursor.at.segment) {
+        Some(last) if last < cursor.at.pos => {
+            Cursor { at: Position { pos: last, ..cursor.at }, chain: None }
+        }
+        _ => cursor,
+    }
+}
+
+/// What a reader's cursor means to the writer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    /// Go on after this row.
+    At(Seq),
+    /// The reader is further in this segment than the writer remembers: a restored copy, or a second writer.
+    Behind(Position),
+    /// The writer does not know the segment.
+    Lost,
+    /// Somebody else has written under this segment's name, or this node has twice.
+    Forked(Incarnation),
+}
+
+/// Finds a reader's cursor in this node's own feed. `live` is the segment that this very process writes.
+pub(crate) fn resolve(
+    cursor: Option<&Cursor>,
+    segments: &[Segment],
+    tip: Seq,
+    live: Option<Incarnation>,
+    store: &impl Store,
+) -> Result<Resolved, StoreError> {
+    let Some(Cursor { at, chain }) = cursor else { return Ok(Resolved::At(0)) };
+    let Some(index) = segments.iter().rposition(|s| s.incarnation == at.segment) else {
+        return Ok(Resolved::Lost);
+    };
+    let base = segments[index].base;
+    let last = segments.get(index + 1).map_or(tip, |next| next.base) - base;
+    if at.pos > last {
+        let forked = live == Some(at.segment);
+        let behind = Resolved::Behind(Position { pos: last, ..*at });
+        return Ok(if forked { Resolved::Forked(at.segment) } else { behind });
+    }
+    let same = match chain {
+        Some(chain) if at.pos > 0 => store.chain(base + at.pos)?.as_ref() == Some(chain),
+        _ => true,
+    };
+    Ok(if same { Resolved::At(base + at.pos) } else { Resolved::Forked(at.segment) })
+}
