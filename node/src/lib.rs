@@ -1,1 +1,4 @@
-//! x
+//! The record node.
+
+pub mod admin;
+pub mod config;

@@ -1,0 +1,556 @@
+//! What the CLI and the daemon say to each other, over a Unix socket in the node's folder.
+//!
+//! One request is one JSON line; the answer is any number of [`Answer::Progress`] lines and then one
+//! [`Answer::Done`] or [`Answer::Failed`]. The types are the schema: fields are only ever added. Times are
+//! milliseconds since 1970, ages are seconds.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use sync_core::{
+    id::{ChangeHash, Incarnation, NodeId, OrgId, OrgPath, RecordId},
+    identity::Role,
+    store::HomeDigest,
+};
+
+/// The socket's name in the node's folder.
+pub const SOCKET: &str = "admin.sock";
+/// Most bytes of one line, either way: a chunk of an import, or a page of an export.
+pub const LINE_MAX_BYTES: u64 = 64 << 20;
+
+/// A request to the daemon.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Request {
+    /// Answered by [`Status`].
+    Status,
+    /// Answered by [`Peers`].
+    Peers,
+    /// Writes resources, each diffed against the version that this node holds, or against `base`. Answered by
+    /// [`Written`].
+    Put {
+        /// Whole FHIR resources.
+        resources: Vec<Box<RawValue>>,
+        /// The version that the writer had read (If-Match); only with one resource.
+        base: Option<String>,
+        /// Who writes.
+        by: Option<String>,
+        /// Why.
+        why: Option<String>,
+    },
+    /// Answered by [`Resource`].
+    Get {
+        /// Which record.
+        record: RecordId,
+    },
+    /// Answered by [`Listing`].
+    List {
+        /// Only this FHIR resource type.
+        resource_type: Option<String>,
+        /// After this record, in the order of names.
+        after: Option<RecordId>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// A page of all live resources. Answered by [`Page`].
+    Export {
+        /// After this record.
+        after: Option<RecordId>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Answered by [`History`].
+    History {
+        /// Which record.
+        record: RecordId,
+    },
+    /// Answered by [`Written`].
+    Delete {
+        /// Which record.
+        record: RecordId,
+        /// The version that the writer had read.
+        base: Option<String>,
+        /// Who deletes.
+        by: Option<String>,
+        /// Why.
+        why: Option<String>,
+    },
+    /// Dials the parent at once. Answered by [`Synced`], with `wait` after everything of before is durable at
+    /// the parent.
+    SyncNow {
+        /// Wait until everything written before is durable at the parent.
+        wait: bool,
+    },
+    /// Ends the link to the parent and refuses children until resumed; survives a restart. Answered by [`Synced`].
+    SyncPause,
+    /// Answered by [`Synced`].
+    SyncResume,
+    /// Answered by [`Conflicts`].
+    Conflicts {
+        /// Only this record, also what has settled itself.
+        record: Option<RecordId>,
+        /// After this record.
+        after: Option<RecordId>,
+        /// At most so many records.
+        limit: u32,
+    },
+    /// Settles a conflict. Answered by [`Written`].
+    Resolve {
+        /// Which record.
+        record: RecordId,
+        /// Which of its conflicts.
+        path: String,
+        /// How.
+        choice: Choice,
+        /// Who decides.
+        by: Option<String>,
+        /// Why; kept in the record's history.
+        why: String,
+    },
+    /// Makes a one-time token for a new child. Answered by [`Invited`].
+    Invite {
+        /// What the child will be.
+        role: Role,
+        /// Its organization.
+        org: OrgId,
+        /// How long the token is good, in seconds.
+        expires_seconds: u64,
+        /// The address that the child is to dial, when it is not the one that this node listens on.
+        address: Option<String>,
+    },
+    /// Revokes the certificates of a child's node. Answered by [`Revoked`].
+    Revoke {
+        /// The child's organization.
+        org: OrgId,
+        /// Why: lost, compromised, replaced, left or mistake.
+        reason: sync_core::identity::Reason,
+    },
+}
+
+/// How a conflict is settled.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// The value with this number, from 1, in the order of the list.
+    Take(usize),
+    /// Another value, as JSON.
+    Value(Box<RawValue>),
+}
+
+/// One line of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The work goes on.
+    Progress(Progress),
+    /// The work is done; the content depends on the request.
+    Done(Box<RawValue>),
+    /// The work failed.
+    Failed(Failure),
+}
+
+/// How far long work has come.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being counted, for people: `entries to send`.
+    pub what: String,
+    /// So many are done.
+    pub done: u64,
+    /// Of so many; none when nobody knows.
+    pub total: Option<u64>,
+}
+
+/// Why a request failed. The text says what, why and what to do.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// The kind, which is also the exit code of the CLI.
+    pub kind: FailureKind,
+    /// What, why, what to do.
+    pub text: String,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(kind: FailureKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}
+
+/// Kinds of failure, each with the exit code of the CLI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Exit code 1.
+    Failed,
+    /// Exit code 2: the request makes no sense.
+    Usage,
+    /// Exit code 3: nobody answers.
+    Unreachable,
+    /// Exit code 4: the node is not enrolled, or was refused.
+    Refused,
+    /// Exit code 5: it worked, but a person has to look.
+    Attention,
+    /// Exit code 6: stored data is not what it should be.
+    Integrity,
+}
+
+impl FailureKind {
+    /// The exit code of the CLI.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            FailureKind::Failed => 1,
+            FailureKind::Usage => 2,
+            FailureKind::Unreachable => 3,
+            FailureKind::Refused => 4,
+            FailureKind::Attention => 5,
+            FailureKind::Integrity => 6,
+        }
+    }
+}
+
+/// A node at a glance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The node.
+    pub node: NodeId,
+    /// Its organization.
+    pub org: OrgId,
+    /// Its place, from the root down.
+    pub place: OrgPath,
+    /// Its role.
+    pub role: Role,
+    /// Its software.
+    pub software: String,
+    /// The address that it listens on; none for a leaf that does not.
+    pub listen: Option<String>,
+    /// The parent's address; none at the root.
+    pub parent: Option<String>,
+    /// Live records.
+    pub records: u64,
+    /// Deleted records, which are kept.
+    pub deleted: u64,
+    /// Entries of all records.
+    pub entries: u64,
+    /// Open conflicts.
+    pub conflicts: u64,
+    /// Entries that wait for others.
+    pub waiting: u64,
+    /// Entries that could not be applied.
+    pub unreadable: u64,
+    /// Entries not yet folded into the records that people see.
+    pub unfolded: u64,
+    /// The digest of all entries, in hexadecimal: equal sets of entries have equal digests.
+    pub digest: String,
+    /// The same for each home.
+    pub homes: Vec<HomeDigest>,
+    /// Entries that the parent has not made durable.
+    pub not_at_hub: Unsafe,
+    /// Entries that the root has not made durable.
+    pub not_at_root: Unsafe,
+    /// Whether syncing is paused.
+    pub paused: bool,
+    /// The link to the parent.
+    pub up: Option<LinkState>,
+    /// The links to children, also of those who are away.
+    pub down: Vec<LinkState>,
+    /// Bytes of frames sent and received since the start, without QUIC's own.
+    pub sent_bytes: u64,
+    /// See `sent_bytes`.
+    pub received_bytes: u64,
+    /// What somebody should know, newest first.
+    pub alerts: Vec<AlertLine>,
+}
+
+/// Entries that are not yet safe somewhere.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Unsafe {
+    /// How many.
+    pub entries: u64,
+    /// How old the oldest is, in seconds.
+    pub oldest_seconds: Option<u64>,
+}
+
+/// One link.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkState {
+    /// The neighbour's place.
+    pub place: String,
+    /// Its role.
+    pub role: Role,
+    /// Its node.
+    pub node: Option<NodeId>,
+    /// `connected`, `dialling`, `away`, `paused` or `refused`.
+    pub state: String,
+    /// Why it is not connected, for people.
+    pub problem: Option<String>,
+    /// When it was last heard, in milliseconds since 1970.
+    pub last_contact: Option<i64>,
+    /// Its address, when connected.
+    pub address: Option<String>,
+    /// Its software, when connected.
+    pub software: Option<String>,
+    /// Round-trip time in milliseconds, when connected.
+    pub rtt_millis: Option<u64>,
+    /// Entries not yet durable there.
+    pub behind: Option<u64>,
+}
+
+/// Something that somebody should know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AlertLine {
+    /// When, in milliseconds since 1970 by this machine's clock.
+    pub at: i64,
+    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `unreadable`.
+    pub code: String,
+    /// What, why, what to do.
+    pub text: String,
+}
+
+/// Answer to [`Request::Peers`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Peers {
+    /// Up first, then down.
+    pub peers: Vec<LinkState>,
+}
+
+/// Answer to writes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Written {
+    /// Records that were written, in the order of the request.
+    pub written: Vec<WrittenRecord>,
+    /// Records that were already so.
+    pub unchanged: u64,
+    /// Records that were refused; the others are written all the same.
+    pub rejected: Vec<RejectedRecord>,
+}
+
+/// One record that was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WrittenRecord {
+    /// The record.
+    pub record: RecordId,
+    /// Its new version.
+    pub version: String,
+    /// Paths whose open conflict this write has overwritten with a new value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<String>,
+}
+
+/// One record that was not written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RejectedRecord {
+    /// Its number in the request, from 0.
+    pub index: u64,
+    /// Its name, if it has one.
+    pub record: Option<String>,
+    /// What, why, what to do.
+    pub problem: String,
+}
+
+/// Answer to [`Request::Get`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Resource {
+    /// The record.
+    pub record: RecordId,
+    /// Its version.
+    pub version: String,
+    /// The resource itself.
+    pub resource: Box<RawValue>,
+    /// How many conflicts are open.
+    pub conflicts: u32,
+}
+
+/// Answer to [`Request::List`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Listing {
+    /// In the order of names.
+    pub records: Vec<ListedRecord>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// One record of a list.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListedRecord {
+    /// The record.
+    pub record: RecordId,
+    /// Its version.
+    pub version: String,
+    /// Its homes.
+    pub homes: Vec<OrgId>,
+    /// How many conflicts are open.
+    pub conflicts: u32,
+    /// Whether it is deleted.
+    pub deleted: bool,
+    /// How safe its newest entry is: `local`, `hub` or `root`.
+    pub safe: String,
+}
+
+/// Answer to [`Request::Export`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// Live resources, in the order of names.
+    pub resources: Vec<Box<RawValue>>,
+    /// The last record looked at; none when there are no more.
+    pub next: Option<RecordId>,
+}
+
+/// Answer to [`Request::History`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct History {
+    /// The record.
+    pub record: RecordId,
+    /// Oldest first.
+    pub changes: Vec<HistoryLine>,
+}
+
+/// One change of a record.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HistoryLine {
+    /// The change.
+    pub change: ChangeHash,
+    /// When its writer says that it was made, in milliseconds since 1970.
+    pub at: i64,
+    /// The run that made it.
+    pub run: Incarnation,
+    /// The node of that run, if it is known.
+    pub node: Option<NodeId>,
+    /// The node's place.
+    pub place: Option<OrgPath>,
+    /// Who.
+    pub by: Option<String>,
+    /// On which software.
+    pub software: Option<String>,
+    /// Why.
+    pub why: Option<String>,
+    /// What it touched.
+    pub paths: Vec<String>,
+    /// How safe it is: `local`, `hub` or `root`.
+    pub safe: String,
+}
+
+/// Answer to [`Request::Conflicts`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Conflicts {
+    /// By record, then by path.
+    pub conflicts: Vec<ConflictLine>,
+    /// The last record looked at; none when there are no more.
+    pub next: Option<RecordId>,
+}
+
+/// One conflict.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConflictLine {
+    /// The record.
+    pub record: RecordId,
+    /// Which element.
+    pub path: String,
+    /// `value` or `deletion`.
+    pub kind: String,
+    /// `open`, or `settled` by policy.
+    pub state: String,
+    /// The values, numbered from 1 in this order.
+    pub values: Vec<ConflictValue>,
+    /// The number of the value that the record shows meanwhile, from 1.
+    pub shown: usize,
+}
+
+/// One of a conflict's values.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConflictValue {
+    /// The value; none when deleted.
+    pub value: Option<Box<RawValue>>,
+    /// The node that wrote it, if it is known.
+    pub node: Option<NodeId>,
+    /// Its organization.
+    pub org: Option<OrgId>,
+    /// Who.
+    pub by: Option<String>,
+    /// When its writer says that it was written, in milliseconds since 1970.
+    pub at: i64,
+}
+
+/// Answer to [`Request::SyncNow`], [`Request::SyncPause`] and [`Request::SyncResume`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Synced {
+    /// Whether syncing is paused.
+    pub paused: bool,
+    /// Whether the parent is connected. At the root: true.
+    pub connected: bool,
+    /// Entries that the parent has not made durable.
+    pub not_at_hub: Unsafe,
+    /// Entries that the root has not made durable.
+    pub not_at_root: Unsafe,
+}
+
+/// Answer to [`Request::Invite`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Invited {
+    /// The token, to be shown once.
+    pub token: String,
+    /// Until when it is good, in milliseconds since 1970.
+    pub expires_at: i64,
+}
+
+/// Answer to [`Request::Revoke`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Revoked {
+    /// The nodes whose certificates are revoked.
+    pub nodes: Vec<NodeId>,
+}
+
+/// A blocking connection to the daemon of a folder.
+pub struct Client {
+    lines: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the daemon of a folder.
+    pub fn connect(dir: &Path) -> Result<Self, Failure> {
+        if !dir.join(crate::config::FILE).exists() {
+            let text = format!(
+                "{} is not a node's folder; make one with `tuyen --dir {0} init` or `enrol`",
+                dir.display()
+            );
+            return Err(Failure::new(FailureKind::Refused, text));
+        }
+        let stream = UnixStream::connect(dir.join(SOCKET)).map_err(|error| {
+            let text =
+                format!("no daemon answers in {0} ({error}); start it with `tuyend --dir {0}`", dir.display());
+            Failure::new(FailureKind::Unreachable, text)
+        })?;
+        Ok(Self { lines: BufReader::new(stream) })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub fn call<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<T, Failure> {
+        let lost = |error: &dyn std::fmt::Display| {
+            let text = format!("the daemon went away ({error}); see its log, and try again");
+            Failure::new(FailureKind::Unreachable, text)
+        };
+        let mut line = serde_json::to_vec(request).map_err(|error| lost(&error))?;
+        line.push(b'\n');
+        self.lines.get_mut().write_all(&line).map_err(|error| lost(&error))?;
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line).map_err(|error| lost(&error))? == 0 {
+                return Err(lost(&"it closed the connection"));
+            }
+            match serde_json::from_str(&line).map_err(|error| lost(&error))? {
+                Answer::Progress(step) => progress(step),
+                Answer::Done(value) => return serde_json::from_str(value.get()).map_err(|error| lost(&error)),
+                Answer::Failed(failure) => return Err(failure),
+            }
+        }
+    }
+}
