@@ -1,0 +1,64 @@
+//! From the text of one resource to a named record. The only change that it makes is an id for a resource
+//! that has none.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use sync_core::id::RecordId;
+
+use super::{LINE_MAX_BYTES, RECORD_MAX_BYTES};
+use crate::fhir::{json, problem::Problem};
+
+/// Of the SHA-256 of a resource without an id, how many bytes become its id.
+const DERIVED_ID_BYTES: usize = 16;
+
+pub(super) struct Named {
+    pub id: RecordId,
+    pub resource: Value,
+    pub id_was_missing: bool,
+}
+
+/// Reads one resource. `full_url` is the JSON text of its bundle entry's fullUrl.
+pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>) -> Result<Named, Problem> {
+    if bytes.len() > LINE_MAX_BYTES {
+        return Err(Problem::RecordTooLarge);
+    }
+    let mut resource = json::parse(bytes)?;
+    // Text without white space is never longer than the text it was read from.
+    if bytes.len() > RECORD_MAX_BYTES && resource.to_string().len() > RECORD_MAX_BYTES {
+        return Err(Problem::RecordTooLarge);
+    }
+    let object = resource.as_object().ok_or(Problem::NotAnObject)?;
+    let resource_type = object.get("resourceType").and_then(Value::as_str).ok_or(Problem::NoResourceType)?;
+    RecordId::new(resource_type, "1").map_err(|_| Problem::NoResourceType)?;
+    let given = match object.get("id") {
+        Some(Value::String(id)) => Some(RecordId::new(resource_type, id).map_err(|_| Problem::BadId)?),
+        Some(_) => return Err(Problem::BadId),
+        None => None,
+    };
+    if let Some(id) = given {
+        return Ok(Named { id, resource, id_was_missing: false });
+    }
+    let text = full_url.and_then(uuid).unwrap_or_else(|| derived(&resource));
+    let id = RecordId::new(resource_type, &text).map_err(|_| Problem::BadId)?;
+    if let Some(object) = resource.as_object_mut() {
+        let behind_type = object.keys().position(|k| k == "resourceType").map_or(0, |at| at + 1);
+        object.shift_insert(behind_type, "id".to_owned(), Value::String(text));
+    }
+    Ok(Named { id, resource, id_was_missing: true })
+}
+
+fn uuid(full_url: &[u8]) -> Option<String> {
+    let Ok(Value::String(url)) = json::parse(full_url) else { return None };
+    let uuid = url.strip_prefix("urn:uuid:")?;
+    let is_uuid = uuid.len() == 36
+        && uuid.bytes().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => b.is_ascii_hexdigit(),
+        });
+    is_uuid.then(|| uuid.to_owned())
+}
+
+fn derived(resource: &Value) -> String {
+    let digest = Sha256::digest(resource.to_string().as_bytes());
+    data_encoding::HEXLOWER.encode(&digest[..DERIVED_ID_BYTES])
+}

@@ -1,0 +1,223 @@
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use super::*;
+
+fn read(text: impl Into<Vec<u8>>, format: Format) -> (Vec<Result<Item, Rejected>>, Counts) {
+    let mut importer = Importer::from_reader("test", std::io::Cursor::new(text.into()), format);
+    let found = importer.by_ref().collect();
+    (found, importer.counts().clone())
+}
+
+fn ids(found: &[Result<Item, Rejected>]) -> Vec<&str> {
+    found.iter().flatten().map(|item| item.id.as_str()).collect()
+}
+
+fn problems(found: &[Result<Item, Rejected>]) -> Vec<(Place, Problem)> {
+    found.iter().filter_map(|f| f.as_ref().err()).map(|r| (r.place, r.problem.clone())).collect()
+}
+
+#[test]
+fn one_bad_line_never_stops_the_rest() {
+    let lines: [&[u8]; 14] = [
+        b"\xEF\xBB\xBF{\"resourceType\":\"Patient\",\"id\":\"a\"}\r",
+        b"",
+        b"  \r",
+        b"{\"resourceType\":\"Patient\",",
+        b"[1]",
+        b"{\"id\":\"x\"}",
+        b"{\"resourceType\":\"patient\",\"id\":\"x\"}",
+        b"{\"resourceType\":\"Patient\",\"id\":\"x_y\"}",
+        b"{\"resourceType\":\"Patient\",\"id\":7}",
+        b"{\"resourceType\":\"Patient\",\"id\":\"x\",\"id\":\"y\"}",
+        b"{\"resourceType\":\"Patient\",\"id\":\"\xff\"}",
+        b"{\"resourceType\":\"Patient\",\"id\":\"x\",\"gender\":\"\\ud800\"}",
+        b"{\"resourceType\":\"Bundle\",\"id\":\"b\",\"type\":\"batch\",\"entry\":[]}",
+        b"{\"resourceType\":\"Patient\",\"id\":\"z\"}",
+    ];
+    let (found, counts) = read(lines.join(&b'\n'), Format::Ndjson);
+    assert_eq!(ids(&found), ["Patient/a", "Bundle/b", "Patient/z"]);
+    let cut = problems(&found).remove(0);
+    assert!(matches!(cut, (Place::Line(4), Problem::InvalidJson { line: 4, .. })), "{cut:?}");
+    let rest = [
+        (Place::Line(5), Problem::NotAnObject),
+        (Place::Line(6), Problem::NoResourceType),
+        (Place::Line(7), Problem::NoResourceType),
+        (Place::Line(8), Problem::BadId),
+        (Place::Line(9), Problem::BadId),
+        (Place::Line(10), Problem::DuplicateKey("\"id\"".into())),
+        (Place::Line(11), Problem::NotUtf8),
+        (Place::Line(12), Problem::LoneSurrogate),
+    ];
+    assert_eq!(problems(&found)[1..], rest);
+    assert_eq!((counts.sources, counts.records, counts.rejected), (1, 3, 9));
+    assert_eq!(counts.by_type["Patient"], 2);
+}
+
+#[test]
+fn a_message_says_where_why_and_what_to_do_and_no_value() {
+    let (found, _) = read(r#"[{"resourceType":"Patient","id":"Nguyễn Văn A"}, {}]"#, Format::Json);
+    let message = found[0].as_ref().unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "test, entry 1: its id is not 1 to 64 of A-Z, a-z, 0-9, '-' and '.'; \
+         give it an id that FHIR allows, and change the references to it alike"
+    );
+}
+
+#[test]
+fn parcels_are_unpacked_in_json_and_kept_in_ndjson() {
+    let parcel = json!({"resourceType": "Bundle", "id": "p", "type": "transaction", "entry": [
+        {"fullUrl": "urn:uuid:0bfeda65-c8ac-4dd7-a46c-d69e665996d4",
+         "resource": {"resourceType": "Patient", "active": true}},
+        {"resource": {"resourceType": "Observation", "id": "o", "subject":
+            {"reference": "urn:uuid:0bfeda65-c8ac-4dd7-a46c-d69e665996d4"}}},
+        {"request": {"method": "DELETE", "url": "Patient/1"}},
+    ]});
+    let (found, counts) = read(parcel.to_string(), Format::Json);
+    assert_eq!(ids(&found), ["Patient/0bfeda65-c8ac-4dd7-a46c-d69e665996d4", "Observation/o"]);
+    assert_eq!(problems(&found), [(Place::Entry(3), Problem::NoResource)]);
+    assert_eq!(counts.ids_were_missing, 1);
+    assert_eq!(found[1].as_ref().unwrap().resource, parcel["entry"][1]["resource"]);
+    assert_eq!(ids(&read(parcel.to_string(), Format::Ndjson).0), ["Bundle/p"]);
+    assert_eq!(read(parcel.to_string(), Format::Unknown).1.records, 2);
+    assert_eq!(ids(&read(format!("\n{parcel}\n\n{parcel}"), Format::Unknown).0), ["Bundle/p", "Bundle/p"]);
+    let document = json!({"resourceType": "Bundle", "id": "d", "type": "document", "entry": parcel["entry"]});
+    assert_eq!(ids(&read(format!("{document:#}"), Format::Unknown).0), ["Bundle/d"]);
+}
+
+#[test]
+fn a_resource_without_an_id_gets_the_same_one_each_time() {
+    let text = r#"{"resourceType":"Basic","code":{"text":"x"},"n":1.50}"#;
+    let (once, _) = read(text, Format::Json);
+    let item = once[0].as_ref().unwrap();
+    assert!(item.id_was_missing && item.id.id().len() == 32);
+    let text_now = item.resource.to_string();
+    assert_eq!(text_now, text.replace(r#""Basic","#, &format!(r#""Basic","id":"{}","#, item.id.id())));
+    let (spaced, _) = read(text.replace(',', " , "), Format::Ndjson);
+    assert_eq!(spaced[0].as_ref().unwrap().id, item.id);
+    let (again, _) = read(text_now.clone(), Format::Json);
+    assert_eq!(again[0].as_ref().unwrap().resource.to_string(), text_now);
+}
+
+#[test]
+fn limits_hold_and_do_not_stop_the_rest() {
+    let record = |bytes: usize| {
+        let frame = r#"{"resourceType":"Binary","id":"b","data":""}"#.len();
+        format!(r#"{{"resourceType":"Binary","id":"b","data":"{}"}}"#, "A".repeat(bytes - frame))
+    };
+    let text = format!(
+        "{}\n{}\n{}{}\n{}\n{}",
+        record(RECORD_MAX_BYTES),
+        record(RECORD_MAX_BYTES + 1),
+        " ".repeat(1_000_000),
+        record(RECORD_MAX_BYTES),
+        record(LINE_MAX_BYTES + 2),
+        record(100)
+    );
+    for format in [Format::Ndjson, Format::Json] {
+        let (found, counts) = read(text.clone(), format);
+        assert_eq!((counts.records, counts.rejected), (3, 2), "{format:?}");
+        let large = &problems(&found)[0].1;
+        assert_eq!(*large, Problem::RecordTooLarge);
+    }
+    assert_eq!(problems(&read(text, Format::Ndjson).0)[1], (Place::Line(4), Problem::LineTooLong));
+    let utf16: Vec<u8> = "\u{FEFF}{}\n{}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for format in [Format::Ndjson, Format::Json, Format::Unknown] {
+        assert_eq!(problems(&read(utf16.clone(), format).0), [(Place::Whole, Problem::NotUtf8)]);
+    }
+    assert!(read("", Format::Unknown).0.is_empty() && read(" \n", Format::Json).0.is_empty());
+}
+
+#[test]
+fn positions_are_those_of_the_file() {
+    let (found, _) = read("[\n{\"resourceType\":\"Patient\",\"id\":\"a\"},\n{\n\"a\":}]", Format::Json);
+    assert_eq!(ids(&found), ["Patient/a"]);
+    let (place, problem) = problems(&found).remove(0);
+    assert!(matches!(problem, Problem::InvalidJson { line: 4, column: 5, .. }), "{problem:?}");
+    assert_eq!(place, Place::Entry(2));
+}
+
+#[test]
+fn a_folder_is_read_in_the_order_of_its_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, id: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!(r#"{{"resourceType":"Patient","id":"{id}"}}"#)).unwrap();
+    };
+    for (name, id) in
+        [("b.json", "2"), ("a/z.NDJSON", "1"), ("c.jsonl", "3"), ("d.txt", "4"), (".e.json", "5")]
+    {
+        write(name, id);
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("circle")).unwrap();
+    fs::write(folder.path().join("bb.json"), "{").unwrap();
+    let mut importer = Importer::open(folder.path());
+    let found: Vec<_> = importer.by_ref().collect();
+    assert_eq!(ids(&found), ["Patient/1", "Patient/2", "Patient/3"]);
+    assert!(found[2].is_err());
+    assert_eq!((importer.counts().sources, importer.counts().passed_over), (4, 2 + u64::from(cfg!(unix))));
+    assert_eq!(Importer::open(&folder.path().join("d.txt")).flatten().count(), 1);
+    let missing: Vec<_> = Importer::open(&folder.path().join("nowhere")).collect();
+    assert!(matches!(problems(&missing)[..], [(Place::Whole, Problem::Unreadable(_))]));
+}
+
+/// The real data beside the project, or none, said loudly.
+fn shared(name: &str) -> Option<PathBuf> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
+    if !root.exists() {
+        eprintln!("NOT TESTED against real data: ../shared/data/{name} is not there");
+        return None;
+    }
+    Some(root)
+}
+
+/// Reads everything, checks that each resource leaves as it came, and counts names that came before.
+fn survey(path: &Path) -> (Counts, Vec<Rejected>, u64) {
+    let mut importer = Importer::open(path);
+    let (mut names, mut rejected, mut repeated) = (BTreeSet::new(), Vec::new(), 0);
+    for found in importer.by_ref() {
+        match found {
+            Ok(item) => repeated += u64::from(!names.insert(item.id)),
+            Err(reason) => rejected.push(reason),
+        }
+    }
+    (importer.counts().clone(), rejected, repeated)
+}
+
+#[test]
+fn hl7_examples_are_read() {
+    let Some(path) = shared("hl7-r4-examples.ndjson") else { return };
+    let (counts, rejected, repeated) = survey(&path);
+    eprintln!("HL7: {} records, {} repeated, rejected: {rejected:?}", counts.records, repeated);
+    assert_eq!((counts.records, counts.rejected, repeated), (3_941, 1, 0));
+    // HL7's own example breaks HL7's rule: an id of more than 64 characters.
+    assert_eq!((rejected[0].place, &rejected[0].problem), (Place::Line(2434), &Problem::BadId));
+    assert_eq!(counts.by_type["Bundle"], 23);
+    let lines = fs::read_to_string(path).unwrap();
+    let importer = Importer::from_reader("HL7", std::io::Cursor::new(lines.clone()), Format::Ndjson);
+    let changed: Vec<_> = lines
+        .lines()
+        .zip(importer)
+        .filter_map(|(line, found)| found.ok().map(|item| (line, item)))
+        .filter(|(line, item)| *line != item.resource.to_string().as_str())
+        .map(|(_, item)| item.id)
+        .collect();
+    // The only one that is spelled another way: 1E-22 becomes 1e-22.
+    assert_eq!(changed, ["Observation/decimal".parse().unwrap()]);
+}
+
+#[test]
+fn synthea_bundles_are_read() {
+    let Some(path) = shared("synthea") else { return };
+    let (counts, rejected, repeated) = survey(&path);
+    eprintln!("Synthea: {counts:?}, {repeated} repeated, rejected: {rejected:?}");
+    assert_eq!((counts.records, counts.rejected, counts.ids_were_missing, repeated), (10_709, 0, 0, 44));
+}
