@@ -220,7 +220,7 @@ impl Entry {
 
     /// Reads what [`Entry::encode`] wrote and recomputes its hashes.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self, ChangeError> {
-        let record = r.str(160, "the record id")?.parse().map_err(|_| DecodeError::Value("the record id"))?;
+        let record = r.str(200, "the record id")?.parse().map_err(|_| DecodeError::Value("the record id"))?;
         let home = r.str(63, "the home")?.parse().map_err(|_| DecodeError::Value("the home"))?;
         let lane = Lane::from_u8(r.u8("the lane")?).ok_or(DecodeError::Value("the lane"))?;
         let extension = r.bytes(EXTENSION_MAX_BYTES, "the header extension")?.into();

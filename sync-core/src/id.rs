@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Longest organization identifier, in bytes. It has to fit a DNS label (RFC 1035), because it stands in a
 /// certificate.
 pub const ORG_ID_MAX_BYTES: usize = 63;
-/// Longest FHIR logical id, in characters (FHIR R4, `id`: `[A-Za-z0-9\-\.]{1,64}`).
-pub const FHIR_ID_MAX_CHARS: usize = 64;
+/// Longest logical id, in characters. FHIR R4 says 64 (`[A-Za-z0-9\-\.]{1,64}`), but HL7's own examples hold one
+/// of 68, and a record must not be lost for the length of its name.
+pub const FHIR_ID_MAX_CHARS: usize = 128;
 /// Longest FHIR resource type name that a record identifier may carry, in bytes.
 pub const RESOURCE_TYPE_MAX_BYTES: usize = 64;
 
@@ -25,7 +26,7 @@ pub enum NameError {
     #[error("an organization id is 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit")]
     Org,
     /// Not a record identifier.
-    #[error("a record is named Type/id, with a FHIR resource type and 1 to 64 of A-Z, a-z, 0-9, '-' and '.'")]
+    #[error("a record is named Type/id, with a FHIR resource type and 1 to 128 of A-Z, a-z, 0-9, '-' and '.'")]
     Record,
 }
 
