@@ -17,10 +17,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sync_core::{
-    id::{OrgPath},
-    identity::Role,
-};
+use sync_core::{id::OrgPath, identity::Role};
+
+use crate::transport::LinkSettings;
 
 /// The name of the settings file.
 pub const FILE: &str = "config.json";
@@ -58,17 +57,6 @@ pub enum ConfigError {
     Exists(PathBuf),
 }
 
-/// How the link to the parent is driven.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Congestion {
-    /// Good on clean and on slow lines; the default.
-    #[default]
-    Cubic,
-    /// For lines that lose much: 65 to 70 % of a line with 15 % loss where Cubic carries 26 %.
-    Bbr,
-}
-
 /// A node's settings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
@@ -80,9 +68,9 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Where its parent listens: `host:port`. None at the root.
     pub parent: Option<String>,
-    /// Congestion control of the link to the parent.
+    /// How the link to the parent is driven.
     #[serde(default)]
-    pub congestion: Congestion,
+    pub link: LinkSettings,
     /// Whether syncing is paused.
     #[serde(default)]
     pub paused: bool,

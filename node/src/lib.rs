@@ -1,5 +1,17 @@
-//! The record node.
+//! The record node of Tuyến: the shell around the pure engine.
+//!
+//! `daemon` drives the engine and nothing else does; `store` is the only place with SQL; `transport` is QUIC,
+//! `ca` certificates; `fhir` reads and writes resources; `admin` is what the CLI and the daemon say to each other.
 
 pub mod admin;
+pub mod ca;
+pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod fhir;
+pub mod identity;
+pub mod keys;
+pub mod setup;
+pub mod store;
+pub mod telemetry;
+pub mod transport;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// certificate.
 pub const ORG_ID_MAX_BYTES: usize = 63;
 /// Longest logical id, in characters. FHIR R4 says 64 (`[A-Za-z0-9\-\.]{1,64}`), but HL7's own examples hold one
-/// of 68, and a record must not be lost for the length of its name.
+/// of 67, and a record must not be lost for the length of its name.
 pub const FHIR_ID_MAX_CHARS: usize = 128;
 /// Longest FHIR resource type name that a record identifier may carry, in bytes.
 pub const RESOURCE_TYPE_MAX_BYTES: usize = 64;

@@ -1,0 +1,460 @@
+//! The core: the one thread that drives the engine, commits to the store, folds when nothing else waits, and
+//! answers requests.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn::Connection;
+use serde::Serialize;
+use sync_core::{
+    engine::{Alert, Effect, Engine, Event, LinkId, Ticket},
+    feed::Seq,
+    fold,
+    id::{Lane, OrgPath},
+    identity::NodeInfo,
+    session::Direction,
+    store::{Frontier, Op, StoreError, StoreMut},
+};
+use tokio::sync::mpsc;
+
+use super::{Message, Numbers, SOFTWARE, book::Book, failed, links::Outbox, wall};
+use crate::{
+    admin::{AlertLine, Answer, Failure, FailureKind, Progress, Request},
+    ca::EnrolRefusal,
+    clock,
+    config::Config,
+    identity::NodeIdentity,
+    store::{Reader, SqliteStore},
+};
+
+/// Rows folded in one step: some milliseconds, so that nobody waits long behind it.
+const FOLD_ROWS: usize = 200;
+/// While messages keep coming, a fold step is done all the same this often.
+const FOLD_AT_LEAST: Duration = Duration::from_millis(500);
+/// Messages handled before effects are let out: so many batches become one commit.
+const MESSAGES_AT_ONCE: usize = 32;
+/// How long the core sleeps at most when nothing happens.
+const IDLE: Duration = Duration::from_secs(5);
+/// Alerts kept for `tuyen status`.
+const ALERTS_MAX: usize = 50;
+/// How often a waiting `tuyen sync now` hears how far things are.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// A link as the core sees it.
+pub(super) struct Peer {
+    pub info: NodeInfo,
+    pub direction: Direction,
+    pub outbox: Outbox,
+    pub connection: Connection,
+}
+
+/// Somebody who waits until everything written before is durable at the parent.
+struct Waiter {
+    upto: [Seq; 3],
+    answers: mpsc::UnboundedSender<Answer>,
+    told: Instant,
+}
+
+pub(super) struct Core {
+    pub dir: PathBuf,
+    pub config: Config,
+    pub engine: Engine<NodeIdentity>,
+    pub store: SqliteStore,
+    pub reader: Reader,
+    pub book: Book,
+    pub numbers: Arc<Numbers>,
+    pub peers: BTreeMap<LinkId, Peer>,
+    pub last_contact: BTreeMap<OrgPath, i64>,
+    pub alerts: VecDeque<AlertLine>,
+    /// Why there is no link to the parent.
+    pub no_parent: Option<(FailureKind, String)>,
+    waiters: Vec<Waiter>,
+    tickets: u64,
+    folded_at: Instant,
+}
+
+impl Core {
+    pub fn new(
+        dir: PathBuf,
+        config: Config,
+        identity: NodeIdentity,
+        store: SqliteStore,
+        reader: Reader,
+        numbers: Arc<Numbers>,
+    ) -> Result<Self, Failure> {
+        let integrity = |error: StoreError| failed(FailureKind::Integrity, error);
+        let engine = Engine::new(identity, SOFTWARE, &store).map_err(integrity)?;
+        let book = Book::load(&store).map_err(integrity)?;
+        Ok(Self {
+            dir,
+            config,
+            engine,
+            store,
+            reader,
+            book,
+            numbers,
+            peers: BTreeMap::new(),
+            last_contact: BTreeMap::new(),
+            alerts: VecDeque::new(),
+            no_parent: None,
+            waiters: Vec::new(),
+            tickets: 0,
+            folded_at: Instant::now(),
+        })
+    }
+
+    /// Runs until it is told to stop, or the store fails.
+    pub fn run(mut self, mut messages: mpsc::Receiver<Message>) -> Result<(), Failure> {
+        let outcome = self.work(&mut messages);
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "the store failed; the process ends, and recovers at its next start");
+        }
+        outcome.map_err(|error| failed(FailureKind::Integrity, error))
+    }
+
+    fn work(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<(), StoreError> {
+        loop {
+            let Some(first) = self.next_message(messages)? else { continue };
+            if matches!(first, Message::Stop) {
+                return Ok(());
+            }
+            self.take(first)?;
+            for _ in 1..MESSAGES_AT_ONCE {
+                match messages.try_recv() {
+                    Ok(Message::Stop) => return Ok(()),
+                    Ok(message) => self.take(message)?,
+                    Err(_) => break,
+                }
+            }
+            self.let_out()?;
+            if self.folded_at.elapsed() > FOLD_AT_LEAST {
+                self.fold()?;
+            }
+            self.answer_waiters()?;
+        }
+    }
+
+    /// The next message; folds and tidies while there is none.
+    fn next_message(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<Option<Message>, StoreError> {
+        loop {
+            match messages.try_recv() {
+                Ok(message) => return Ok(Some(message)),
+                Err(mpsc::error::TryRecvError::Disconnected) => return Ok(Some(Message::Stop)),
+                Err(mpsc::error::TryRecvError::Empty) => {}
+            }
+            if self.fold()? {
+                continue;
+            }
+            if self.store.checkpoint_due()? {
+                self.store.checkpoint()?;
+            }
+            return self.sleep(messages);
+        }
+    }
+
+    fn sleep(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<Option<Message>, StoreError> {
+        let now = clock::now().mono;
+        let due = self.engine.poll_timeout().map(|(due, _)| Duration::from_millis(due.saturating_sub(now)));
+        let mut wait = due.unwrap_or(IDLE).min(IDLE);
+        if !self.waiters.is_empty() {
+            wait = wait.min(PROGRESS_EVERY);
+        }
+        let handle = tokio::runtime::Handle::current();
+        match handle.block_on(async { tokio::time::timeout(wait, messages.recv()).await }) {
+            Ok(message) => Ok(Some(message.unwrap_or(Message::Stop))),
+            Err(_) => {
+                self.engine.handle(Event::Timeout, &self.store, clock::now())?;
+                self.let_out()?;
+                self.answer_waiters()?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), StoreError> {
+        let event = match message {
+            Message::Connected { id, peer, chain, direction, outbox, connection } => {
+                tracing::info!(peer = %peer.place, ?direction, "connected");
+                if direction == Direction::Up {
+                    self.no_parent = None;
+                }
+                self.last_contact.insert(peer.place.clone(), wall());
+                self.peers.insert(id, Peer { info: peer.clone(), direction, outbox, connection });
+                Event::Connected { link: id, peer, chain, direction }
+            }
+            Message::Frame(id, frame) => {
+                if let Some(peer) = self.peers.get(&id) {
+                    self.last_contact.insert(peer.info.place.clone(), wall());
+                }
+                Event::Received(id, frame)
+            }
+            Message::Garbled(id, error) => Event::Garbled(id, error),
+            Message::Closed(id) => {
+                if let Some(peer) = self.peers.remove(&id) {
+                    tracing::info!(peer = %peer.info.place, "disconnected");
+                }
+                Event::Closed(id)
+            }
+            Message::NoParent(kind, text) => return self.without_parent(kind, text),
+            Message::Stranger(text) => {
+                self.alert("refused", text);
+                return Ok(());
+            }
+            Message::FindInvite(secret, answer) => {
+                let _ = answer.send(self.book.find(&secret).cloned());
+                return Ok(());
+            }
+            Message::Redeem(secret, issued, answer) => {
+                self.book.redeem(&secret, *issued, &mut self.store)?;
+                let _ = answer.send(Ok::<(), EnrolRefusal>(()));
+                return Ok(());
+            }
+            Message::Request(request, answers) => return self.request(request, answers),
+            Message::Stop => return Ok(()),
+        };
+        self.engine.handle(event, &self.store, clock::now())
+    }
+
+    /// Carries out the engine's effects: commits first make durable, then let out what follows from them.
+    pub fn let_out(&mut self) -> Result<Vec<Ticket>, StoreError> {
+        let mut written = Vec::new();
+        while let Some(effect) = self.engine.poll_effect() {
+            match effect {
+                Effect::Commit(batch) => {
+                    self.store.commit(&batch)?;
+                    for op in &batch {
+                        if let Op::Revoke(revocation) = op
+                            && let Err(error) = self.engine.identity().trust.revoke(revocation)
+                        {
+                            tracing::error!(%error, "a revocation was kept that does not hold");
+                        }
+                    }
+                    self.engine.handle(Event::Committed, &self.store, clock::now())?;
+                }
+                Effect::Send(link, frame) => {
+                    if let Some(peer) = self.peers.get(&link) {
+                        peer.outbox.send(frame);
+                    }
+                }
+                Effect::Close(link) => {
+                    if let Some(peer) = self.peers.get(&link) {
+                        peer.outbox.close();
+                    }
+                }
+                Effect::Written(ticket) => written.push(ticket),
+                Effect::Alert(alert) => self.raise(alert),
+            }
+        }
+        Ok(written)
+    }
+
+    /// One step of folding. False when there is nothing to fold.
+    fn fold(&mut self) -> Result<bool, StoreError> {
+        self.folded_at = Instant::now();
+        let Some(ops) = fold::next(&self.store, FOLD_ROWS)? else { return Ok(false) };
+        self.engine.handle(Event::Folded(ops), &self.store, clock::now())?;
+        self.let_out()?;
+        Ok(true)
+    }
+
+    pub fn next_ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    fn raise(&mut self, alert: Alert) {
+        match alert {
+            Alert::Refused { peer, text, .. } => {
+                let text = format!("refused {}: {text}", peer.place);
+                self.refused(&peer, text);
+            }
+            Alert::RefusedByPeer { peer, text, .. } => {
+                let text = format!("{} refused this node: {text}", peer.place);
+                self.refused(&peer, text);
+            }
+            Alert::Restored { peer } => {
+                let text = format!(
+                    "{} came back from an older copy of its data; what it lost is being sent to it. Nothing is to \
+                     be done, but find out who restored it",
+                    peer.place
+                );
+                self.alert("restored", text);
+            }
+            Alert::Forked { segment } => {
+                let text = format!(
+                    "two machines wrote as the same run {}; this one goes on under a new name and both sides' \
+                     entries are kept. Find the second copy of this machine and switch it off",
+                    segment.short()
+                );
+                self.alert("forked", text);
+            }
+            Alert::TwoMachines { peer } => {
+                let text = format!(
+                    "two machines are connected as {}; both sides' entries are kept. Find the second copy and \
+                     switch it off",
+                    peer.place
+                );
+                self.alert("two_machines", text);
+            }
+        }
+    }
+
+    fn refused(&mut self, peer: &NodeInfo, text: String) {
+        let parent = self.config.place.parent();
+        if parent.as_ref() == Some(&peer.place) {
+            self.no_parent = Some((FailureKind::Refused, text.clone()));
+            self.fail_waiters(FailureKind::Refused, &text);
+        }
+        self.alert("refused", text);
+    }
+
+    pub fn alert(&mut self, code: &str, text: String) {
+        if self.alerts.front().is_some_and(|last| last.code == code && last.text == text) {
+            return;
+        }
+        tracing::warn!(code, "{text}");
+        self.alerts.push_front(AlertLine { at: wall(), code: code.to_owned(), text });
+        self.alerts.truncate(ALERTS_MAX);
+    }
+
+    fn without_parent(&mut self, kind: FailureKind, text: String) -> Result<(), StoreError> {
+        if self.no_parent.as_ref().is_none_or(|(_, known)| *known != text) {
+            tracing::info!("{text}");
+        }
+        if kind == FailureKind::Refused {
+            self.alert("refused", text.clone());
+        }
+        self.fail_waiters(kind, &text);
+        self.no_parent = Some((kind, text));
+        Ok(())
+    }
+
+    fn fail_waiters(&mut self, kind: FailureKind, text: &str) {
+        for waiter in self.waiters.drain(..) {
+            let _ = waiter.answers.send(Answer::Failed(Failure::new(kind, text)));
+        }
+    }
+
+    /// Dials now; answers at once, or when everything written so far is durable at the parent.
+    pub fn sync_now(&mut self, wait: bool, answers: mpsc::UnboundedSender<Answer>) -> Result<(), StoreError> {
+        if self.numbers.paused() && wait {
+            let text = "syncing is paused at this node; `tuyen sync resume` ends that";
+            let _ = answers.send(Answer::Failed(Failure::new(FailureKind::Failed, text)));
+            return Ok(());
+        }
+        self.numbers.dial.notify_one();
+        if !wait {
+            let synced = self.synced()?;
+            send(&answers, &synced);
+            return Ok(());
+        }
+        let upto = Lane::ALL.map(|lane| self.engine.frontier(Frontier::Last, lane));
+        self.waiters.push(Waiter { upto, answers, told: Instant::now() });
+        self.answer_waiters()
+    }
+
+    fn answer_waiters(&mut self) -> Result<(), StoreError> {
+        for waiter in std::mem::take(&mut self.waiters) {
+            let reached = |lane: Lane| self.engine.frontier(Frontier::Hub, lane) >= waiter.upto[lane as usize];
+            let settled = self.engine.is_root()
+                || self.engine.links().any(|link| link.direction == Direction::Up && link.settled);
+            if settled && (self.engine.is_root() || Lane::ALL.into_iter().all(reached)) {
+                let synced = self.synced()?;
+                send(&waiter.answers, &synced);
+            } else if !waiter.answers.is_closed() {
+                self.tell_progress(waiter)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_progress(&mut self, mut waiter: Waiter) -> Result<(), StoreError> {
+        if waiter.told.elapsed() >= PROGRESS_EVERY {
+            waiter.told = Instant::now();
+            let left = self.not_at(Frontier::Hub)?.entries;
+            let what = "entries not yet at the hub".to_owned();
+            let _ = waiter.answers.send(Answer::Progress(Progress { what, done: left, total: None }));
+        }
+        self.waiters.push(waiter);
+        Ok(())
+    }
+
+    fn request(
+        &mut self,
+        request: Request,
+        answers: mpsc::UnboundedSender<Answer>,
+    ) -> Result<(), StoreError> {
+        let outcome = match request {
+            Request::SyncNow { wait } => return self.sync_now(wait, answers),
+            Request::Status => self.status().map(|it| json(&it)),
+            Request::Peers => self.peers().map(|it| json(&it)),
+            Request::SyncPause => self.pause(true),
+            Request::SyncResume => self.pause(false),
+            Request::Put { resources, base, by, why } => self.put(resources, base, by, why).map(|it| json(&it)),
+            Request::Delete { record, base, by, why } => self.delete(record, base, by, why).map(|it| json(&it)),
+            Request::Get { record } => self.get(&record).map(|it| json(&it)),
+            Request::List { resource_type, after, limit } => {
+                self.list(resource_type.as_deref(), after.as_ref(), limit).map(|it| json(&it))
+            }
+            Request::Export { after, limit } => self.export(after.as_ref(), limit).map(|it| json(&it)),
+            Request::History { record } => self.history(&record).map(|it| json(&it)),
+            Request::Conflicts { record, after, limit } => {
+                self.conflicts(record.as_ref(), after.as_ref(), limit).map(|it| json(&it))
+            }
+            Request::Resolve { record, path, choice, by, why } => {
+                self.resolve(&record, &path, choice, by, &why).map(|it| json(&it))
+            }
+            Request::Invite { role, org, expires_seconds, address } => {
+                self.invite(role, org, expires_seconds, address).map(|it| json(&it))
+            }
+            Request::Revoke { org, reason } => self.revoke(&org, reason).map(|it| json(&it)),
+        };
+        let answer = match outcome {
+            Ok(value) => Answer::Done(value),
+            Err(Problem::Failure(failure)) => Answer::Failed(failure),
+            Err(Problem::Store(error)) => {
+                let _ = answers.send(Answer::Failed(failed(FailureKind::Integrity, &error)));
+                return Err(error);
+            }
+        };
+        let _ = answers.send(answer);
+        Ok(())
+    }
+}
+
+/// Why a request has no answer: the caller's, or the store's, which ends the process.
+pub(super) enum Problem {
+    Failure(Failure),
+    Store(StoreError),
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        Problem::Failure(failure)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Problem::Store(error)
+    }
+}
+
+pub(super) type Outcome<T> = Result<T, Problem>;
+
+/// A failed request.
+pub(super) fn refuse<T>(kind: FailureKind, text: impl Into<String>) -> Outcome<T> {
+    Err(Failure::new(kind, text).into())
+}
+
+pub(super) fn json(value: &impl Serialize) -> Box<serde_json::value::RawValue> {
+    serde_json::value::to_raw_value(value).expect("answers are plain data")
+}
+
+pub(super) fn send(answers: &mpsc::UnboundedSender<Answer>, value: &impl Serialize) {
+    let _ = answers.send(Answer::Done(json(value)));
+}

@@ -1,0 +1,238 @@
+//! The two ends of a link: frames from the engine become bytes on QUIC streams, and the other way round.
+//!
+//! The side that dialled opens the control stream; each side opens one stream for each lane when it first has
+//! something for it, begins it with the lane's number, and gives it the lane's priority, so that QUIC sends
+//! urgent bytes first. Batches are packed and unpacked here, on the tasks of their streams, not on the engine's
+//! thread. Nothing here decides anything.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use quinn::{Connection, RecvStream, SendStream};
+use sync_core::{
+    engine::LinkId,
+    id::Lane,
+    session::Direction,
+    wire::{Deframer, Frame},
+};
+use tokio::sync::mpsc;
+
+use super::Message;
+use crate::transport;
+
+/// Bytes read from a stream at once.
+const READ_BYTES: usize = 64 << 10;
+/// Priority of the control stream; lanes come below, urgent first.
+const CONTROL_PRIORITY: i32 = 3;
+
+/// Bytes of frames since the start, without QUIC's own.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Sent.
+    pub sent: AtomicU64,
+    /// Received.
+    pub received: AtomicU64,
+}
+
+/// Where the engine's frames for one link go.
+#[derive(Debug)]
+pub struct Outbox {
+    control: mpsc::UnboundedSender<Out>,
+    lanes: [mpsc::UnboundedSender<Out>; 3],
+}
+
+#[derive(Debug)]
+enum Out {
+    Frame(Frame),
+    Close,
+}
+
+impl Outbox {
+    /// Queues a frame. A link that has ended takes it and forgets it: the engine learns of the end by itself.
+    pub fn send(&self, frame: Frame) {
+        let stream = match &frame {
+            Frame::Batch(batch) => &self.lanes[batch.lane as usize],
+            _ => &self.control,
+        };
+        let _ = stream.send(Out::Frame(frame));
+    }
+
+    /// Ends the link after what is queued on its control stream.
+    pub fn close(&self) {
+        let _ = self.control.send(Out::Close);
+    }
+}
+
+/// The queues of a new link.
+pub struct Queues {
+    control: mpsc::UnboundedReceiver<Out>,
+    lanes: [mpsc::UnboundedReceiver<Out>; 3],
+}
+
+/// A new link's outbox, and the queues that [`drive`] empties.
+pub fn outbox() -> (Outbox, Queues) {
+    let (control, control_queue) = mpsc::unbounded_channel();
+    let lanes = [(); 3].map(|()| mpsc::unbounded_channel());
+    let [(a, qa), (b, qb), (c, qc)] = lanes;
+    (Outbox { control, lanes: [a, b, c] }, Queues { control: control_queue, lanes: [qa, qb, qc] })
+}
+
+/// Carries a link until it ends, and tells the core. `connected` has been told before.
+pub async fn drive(
+    connection: Connection,
+    direction: Direction,
+    id: LinkId,
+    queues: Queues,
+    core: mpsc::Sender<Message>,
+    traffic: Arc<Traffic>,
+) {
+    let control = match direction {
+        Direction::Up => connection.open_bi().await,
+        Direction::Down => connection.accept_bi().await,
+    };
+    if let Ok((send, receive)) = control {
+        let _ = send.set_priority(CONTROL_PRIORITY);
+        tokio::spawn(write_control(connection.clone(), send, queues.control, traffic.clone()));
+        for (lane, queue) in Lane::ALL.into_iter().zip(queues.lanes) {
+            tokio::spawn(write_lane(connection.clone(), lane, queue, traffic.clone()));
+        }
+        let inbound = Inbound { id, core: core.clone(), traffic };
+        // Lanes are read only once the neighbour's HELLO has been passed on: streams overtake one another.
+        if let Some((receive, deframer)) = inbound.first_frame(receive).await {
+            tokio::spawn(inbound.clone().read(receive, deframer));
+            tokio::spawn(inbound.accept_lanes(connection.clone()));
+        }
+    }
+    let ended = connection.closed().await;
+    if let Some((code, text)) = transport::refusal_of(&ended) {
+        let _ = core.send(Message::Frame(id, Frame::Refuse { code, text })).await;
+    }
+    let _ = core.send(Message::Closed(id)).await;
+}
+
+async fn write_control(
+    connection: Connection,
+    mut stream: SendStream,
+    mut queue: mpsc::UnboundedReceiver<Out>,
+    traffic: Arc<Traffic>,
+) {
+    while let Some(out) = queue.recv().await {
+        match out {
+            Out::Frame(Frame::Refuse { code, text }) => {
+                // The reason of the close is the frame: it arrives whatever becomes of the streams.
+                let code = quinn::VarInt::from_u32(transport::REFUSED + u32::from(code));
+                connection.close(code, text.as_bytes());
+                return;
+            }
+            Out::Frame(frame) => {
+                if write(&mut stream, &frame, &traffic).await.is_err() {
+                    return;
+                }
+            }
+            Out::Close => {
+                connection.close(quinn::VarInt::from_u32(transport::DONE), b"done");
+                return;
+            }
+        }
+    }
+    connection.close(quinn::VarInt::from_u32(transport::DONE), b"this node stops");
+}
+
+async fn write_lane(
+    connection: Connection,
+    lane: Lane,
+    mut queue: mpsc::UnboundedReceiver<Out>,
+    traffic: Arc<Traffic>,
+) {
+    let mut stream = None;
+    while let Some(Out::Frame(frame)) = queue.recv().await {
+        let stream = match &mut stream {
+            Some(stream) => stream,
+            None => {
+                let Ok(mut opened) = connection.open_uni().await else { return };
+                let _ = opened.set_priority(CONTROL_PRIORITY - 1 - lane as i32);
+                if opened.write_all(&[lane as u8]).await.is_err() {
+                    return;
+                }
+                stream.insert(opened)
+            }
+        };
+        if write(stream, &frame, &traffic).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write(stream: &mut SendStream, frame: &Frame, traffic: &Traffic) -> Result<(), quinn::WriteError> {
+    let bytes = frame.encode();
+    traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    stream.write_all(&bytes).await
+}
+
+#[derive(Clone)]
+struct Inbound {
+    id: LinkId,
+    core: mpsc::Sender<Message>,
+    traffic: Arc<Traffic>,
+}
+
+impl Inbound {
+    async fn first_frame(&self, mut stream: RecvStream) -> Option<(RecvStream, Deframer)> {
+        let mut deframer = Deframer::default();
+        loop {
+            let chunk = stream.read_chunk(READ_BYTES, true).await.ok()??;
+            self.traffic.received.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+            deframer.push(&chunk.bytes);
+            match deframer.next_frame() {
+                Ok(None) => {}
+                Ok(Some(frame)) => {
+                    self.core.send(Message::Frame(self.id, frame)).await.ok()?;
+                    return self.forward(&mut deframer).await.then_some((stream, deframer));
+                }
+                Err(error) => {
+                    let _ = self.core.send(Message::Garbled(self.id, error)).await;
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn accept_lanes(self, connection: Connection) {
+        while let Ok(mut stream) = connection.accept_uni().await {
+            let inbound = self.clone();
+            tokio::spawn(async move {
+                let mut lane = [0];
+                if stream.read_exact(&mut lane).await.is_ok() && Lane::from_u8(lane[0]).is_some() {
+                    inbound.read(stream, Deframer::default()).await;
+                }
+            });
+        }
+    }
+
+    async fn read(self, mut stream: RecvStream, mut deframer: Deframer) {
+        while let Ok(Some(chunk)) = stream.read_chunk(READ_BYTES, true).await {
+            self.traffic.received.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+            deframer.push(&chunk.bytes);
+            if !self.forward(&mut deframer).await {
+                return;
+            }
+        }
+    }
+
+    /// Passes on whole frames; false when the stream is of no more use.
+    async fn forward(&self, deframer: &mut Deframer) -> bool {
+        loop {
+            let message = match deframer.next_frame() {
+                Ok(None) => return true,
+                Ok(Some(frame)) => Message::Frame(self.id, frame),
+                Err(error) => Message::Garbled(self.id, error),
+            };
+            let garbled = matches!(message, Message::Garbled(..));
+            if self.core.send(message).await.is_err() || garbled {
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Children: whoever knocks is let in as a node of this node's own part of the tree, enrolled with a token, or
+//! told why not.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sync_core::{id::OrgPath, identity::Refusal, session::Direction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Message, Numbers, links};
+use crate::{
+    ca::{EnrolRefusal, Invite, InviteStore, Issued, SecretHash, TrustedClock},
+    transport::{self, Arrival, LinkError, Transport},
+};
+
+/// Answers everybody who knocks, for as long as the process runs.
+pub async fn serve(
+    transport: Arc<Transport>,
+    own: OrgPath,
+    clock: TrustedClock,
+    core: mpsc::Sender<Message>,
+    numbers: Arc<Numbers>,
+) {
+    let invites = Arc::new(CoreInvites { core: core.clone(), one_at_a_time: Mutex::new(()) });
+    while let Some(incoming) = transport.accept().await {
+        let (transport, own, core) = (transport.clone(), own.clone(), core.clone());
+        let (numbers, invites, clock) = (numbers.clone(), invites.clone(), clock.clone());
+        tokio::spawn(async move {
+            match transport.finish(incoming).await {
+                Ok(Arrival::Node(link)) => admit(link, &own, core, &numbers).await,
+                Ok(Arrival::Enrolling(enrolling)) => {
+                    let address = enrolling.address();
+                    match enrolling.serve(invites, clock.now()).await {
+                        Ok(issued) => tracing::info!(place = %issued.place, node = %issued.node, "enrolled"),
+                        Err(error) => tracing::warn!(%address, %error, "no enrolment"),
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no link");
+                    if matches!(error, LinkError::Refused { .. }) {
+                        let _ = core.send(Message::Stranger(error.to_string())).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>, numbers: &Arc<Numbers>) {
+    let (connection, peer) = (link.connection().clone(), link.peer().clone());
+    if peer.place.parent().as_ref() != Some(own) {
+        let refusal =
+            Refusal::OutsideSubtree { place: peer.place.to_string(), issuer: own.to_string() };
+        transport::refuse(&connection, &refusal);
+        let _ = core.send(Message::Stranger(refusal.to_string())).await;
+        return;
+    }
+    if numbers.paused() {
+        connection.close(quinn::VarInt::from_u32(transport::DONE), b"syncing is paused at this node");
+        return;
+    }
+    let chain = transport::peer_chain(&connection);
+    let id = numbers.next_link();
+    let (outbox, queues) = links::outbox();
+    let direction = Direction::Down;
+    let message =
+        Message::Connected { id, peer, chain, direction, outbox, connection: connection.clone() };
+    if core.send(message).await.is_ok() {
+        links::drive(connection, direction, id, queues, core, numbers.traffic.clone()).await;
+    }
+}
+
+/// Invitations are kept by the core, with the records; here one at a time is redeemed.
+struct CoreInvites {
+    core: mpsc::Sender<Message>,
+    one_at_a_time: Mutex<()>,
+}
+
+impl CoreInvites {
+    fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, EnrolRefusal> {
+        let stops = || EnrolRefusal::Parent("the parent is stopping; try again in a minute".to_owned());
+        let (answer, answered) = oneshot::channel();
+        self.core.blocking_send(message(answer)).map_err(|_| stops())?;
+        answered.blocking_recv().map_err(|_| stops())
+    }
+}
+
+impl InviteStore for CoreInvites {
+    fn redeem(
+        &self,
+        secret: &SecretHash,
+        decide: &mut dyn FnMut(&Invite) -> Result<Issued, EnrolRefusal>,
+    ) -> Result<(), EnrolRefusal> {
+        let _guard = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let invite: Option<Invite> = self.ask(|answer| Message::FindInvite(secret.clone(), answer))?;
+        let issued = decide(&invite.ok_or(EnrolRefusal::Unknown)?)?;
+        self.ask(|answer| Message::Redeem(secret.clone(), Box::new(issued), answer))
+    }
+}

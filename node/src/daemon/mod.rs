@@ -1,0 +1,227 @@
+//! The daemon: one thread drives the engine and owns the store, tasks around it carry bytes.
+//!
+//! Everything that happens reaches the core as a [`Message`] on one bounded channel, so a neighbour that sends
+//! faster than the disk writes is slowed down by QUIC. The core commits, and only then lets effects out. After
+//! any store error the process ends: the next start recovers. Nothing but [`core`] touches the engine.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use quinn::Connection;
+use sync_core::{
+    engine::LinkId,
+    id::NodeId,
+    identity::NodeInfo,
+    session::Direction,
+    wire::{Frame, WireError},
+};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::{
+    admin::{Answer, Failure, FailureKind, Request},
+    ca::{EnrolRefusal, Invite, Issued, SecretHash, TrustStore, TrustedClock},
+    clock,
+    config::{Config, ConfigError, DATABASE, LOCK},
+    identity::NodeIdentity,
+    keys::IdentityFolder,
+    store::{Key, Reader, SqliteStore},
+    telemetry,
+    transport::{LinkSettings, Transport},
+};
+
+mod book;
+mod conflicts;
+mod core;
+mod links;
+mod listen;
+mod records;
+mod report;
+mod socket;
+mod uplink;
+
+use self::core::Core;
+
+/// How many messages may wait for the core before whoever sends has to wait.
+const QUEUE: usize = 256;
+
+/// The name and version that a node shows to others.
+pub const SOFTWARE: &str = concat!("tuyen ", env!("CARGO_PKG_VERSION"));
+
+/// What reaches the core.
+enum Message {
+    Connected {
+        id: LinkId,
+        peer: NodeInfo,
+        chain: Vec<Vec<u8>>,
+        direction: Direction,
+        outbox: links::Outbox,
+        connection: Connection,
+    },
+    Frame(LinkId, Frame),
+    Garbled(LinkId, WireError),
+    Closed(LinkId),
+    /// The parent cannot be reached, or one of the two refused.
+    NoParent(FailureKind, String),
+    /// Somebody was turned away at the door.
+    Stranger(String),
+    FindInvite(SecretHash, oneshot::Sender<Option<Invite>>),
+    Redeem(SecretHash, Box<Issued>, oneshot::Sender<Result<(), EnrolRefusal>>),
+    Request(Request, mpsc::UnboundedSender<Answer>),
+    Stop,
+}
+
+/// What the tasks and the core share.
+pub(crate) struct Numbers {
+    links: AtomicU64,
+    paused: watch::Sender<bool>,
+    dial: Arc<Notify>,
+    traffic: Arc<links::Traffic>,
+}
+
+impl Numbers {
+    fn next_link(&self) -> LinkId {
+        LinkId(self.links.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+}
+
+/// A folder that is in use, and all that was found in it.
+struct Opened {
+    dir: PathBuf,
+    config: Config,
+    folder: IdentityFolder,
+    identity: NodeIdentity,
+    clock: TrustedClock,
+    store: SqliteStore,
+    reader: Reader,
+    /// Held as long as the process lives.
+    _lock: File,
+}
+
+/// Runs the daemon of a folder until SIGTERM or SIGINT.
+pub fn run(dir: &Path) -> Result<(), Failure> {
+    telemetry::start();
+    let opened = open(dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| failed(FailureKind::Failed, error))?;
+    runtime.block_on(serve(opened))
+}
+
+fn failed(kind: FailureKind, error: impl std::fmt::Display) -> Failure {
+    Failure::new(kind, error.to_string())
+}
+
+fn open(dir: &Path) -> Result<Opened, Failure> {
+    let config = Config::load(dir).map_err(|error| match error {
+        ConfigError::NotANode(_) => failed(FailureKind::Refused, error),
+        _ => failed(FailureKind::Failed, error),
+    })?;
+    let lock = lock(dir)?;
+    let folder = IdentityFolder::of_node(dir);
+    let files = Arc::new(folder.load().map_err(|error| failed(FailureKind::Refused, error))?);
+    let clock = TrustedClock::new(folder.last_known_good());
+    let trust = TrustStore::of(&files, clock.clone()).map_err(|error| failed(FailureKind::Refused, error))?;
+    let key = Key::read(&config.key_path(dir)).map_err(|error| failed(FailureKind::Integrity, error))?;
+    let database = dir.join(DATABASE);
+    let store = SqliteStore::open(&database, &key).map_err(|error| failed(FailureKind::Integrity, error))?;
+    let reader = Reader::open(&database, &key).map_err(|error| failed(FailureKind::Integrity, error))?;
+    for revocation in sync_core::store::Store::revocations(&store).map_err(|e| failed(FailureKind::Integrity, e))? {
+        trust.revoke(&revocation).map_err(|error| failed(FailureKind::Integrity, error))?;
+    }
+    let identity =
+        NodeIdentity::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
+    Ok(Opened { dir: dir.to_owned(), config, folder, identity, clock, store, reader, _lock: lock })
+}
+
+fn lock(dir: &Path) -> Result<File, Failure> {
+    let path = dir.join(LOCK);
+    let io = |error| failed(FailureKind::Failed, ConfigError::Io { path: path.clone(), error });
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(failed(
+            FailureKind::Failed,
+            format!("a daemon already runs on {}; use that one, or stop it first", dir.display()),
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+async fn serve(opened: Opened) -> Result<(), Failure> {
+    let Opened { dir, config, folder, identity, clock, store, reader, _lock } = opened;
+    let (paused, _) = watch::channel(config.paused);
+    let numbers =
+        Arc::new(Numbers { links: AtomicU64::new(1), paused, dial: Arc::default(), traffic: Arc::default() });
+    let any = "0.0.0.0:0".parse().expect("this is an address");
+    let transport = Transport::bind(
+        config.listen.unwrap_or(any),
+        config.listen.is_some(),
+        identity.files.clone(),
+        identity.trust.clone(),
+        LinkSettings::default(),
+    );
+    let transport = Arc::new(transport.map_err(|error| failed(FailureKind::Failed, error))?);
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let own = config.place.clone();
+    if let Some(parent) = config.parent.clone() {
+        let control = uplink::Control { paused: numbers.paused.subscribe(), now: numbers.dial.clone() };
+        let settings = config.link.clone();
+        let (transport, core, numbers) = (transport.clone(), sender.clone(), numbers.clone());
+        tokio::spawn(uplink::keep(transport, own.clone(), parent, settings, control, core, numbers));
+    }
+    if config.listen.is_some() {
+        let (transport, core, numbers) = (transport.clone(), sender.clone(), numbers.clone());
+        tokio::spawn(listen::serve(transport, own.clone(), clock.clone(), core, numbers));
+    }
+    let socket = socket::bind(&dir)?;
+    tokio::spawn(socket::serve(socket, sender.clone()));
+    tracing::info!(place = %own, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
+    stop_on_signal(sender)?;
+
+    let core = Core::new(dir.clone(), config, identity, store, reader, numbers)?;
+    let thread = std::thread::Builder::new().name("core".to_owned()).spawn(move || core.run(receiver));
+    let thread = thread.map_err(|error| failed(FailureKind::Failed, error))?;
+    let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+    transport.close().await;
+    let _ = std::fs::remove_file(dir.join(crate::admin::SOCKET));
+    // The time is a help for a machine whose clock is lost; a node runs without it.
+    let _ = folder.save_last_known_good(clock.last_known_good());
+    match ended {
+        Ok(Ok(outcome)) => outcome,
+        _ => Err(failed(FailureKind::Failed, "the daemon failed inside; its log says where; start it again")),
+    }
+}
+
+fn stop_on_signal(core: mpsc::Sender<Message>) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|error| failed(FailureKind::Failed, error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping");
+        let _ = core.send(Message::Stop).await;
+    });
+    Ok(())
+}
+
+/// The wall clock in milliseconds since 1970.
+fn wall() -> i64 {
+    clock::wall()
+}
+
+/// A node for people: its place if it is known, else the beginning of its name.
+fn name_of(node: NodeId, place: Option<&sync_core::id::OrgPath>) -> String {
+    place.map_or_else(|| node.short(), ToString::to_string)
+}

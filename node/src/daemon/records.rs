@@ -1,0 +1,286 @@
+//! Requests about records: writing, reading, history.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use serde_json::value::RawValue;
+use sync_core::{
+    change::Entry,
+    engine::Event,
+    feed::Seq,
+    fold::Opened,
+    id::{Lane, OrgId, RecordId},
+    record::{Author, NewChange, RecordError},
+    store::{Frontier, Op, Store, StoreError},
+};
+
+use super::{
+    SOFTWARE,
+    core::{Core, Outcome, Problem, refuse},
+    wall,
+};
+use crate::{
+    admin::{
+        Failure, FailureKind, History, HistoryLine, ListedRecord, Listing, Page, RejectedRecord, Resource, Written,
+        WrittenRecord,
+    },
+    clock,
+    fhir::json,
+};
+
+/// Most records of one page.
+const PAGE_MAX: u32 = 1_000;
+
+/// Local writes that become durable together.
+#[derive(Default)]
+struct Pending {
+    records: BTreeSet<RecordId>,
+    entries: Vec<Entry>,
+    projection: Vec<Op>,
+}
+
+impl Core {
+    /// Writes resources. A bad one is named in the answer and stops no other.
+    pub fn put(
+        &mut self,
+        resources: Vec<Box<RawValue>>,
+        base: Option<String>,
+        by: Option<String>,
+        why: Option<String>,
+    ) -> Outcome<Written> {
+        if base.is_some() && resources.len() != 1 {
+            return refuse(FailureKind::Usage, "a base version belongs to one resource; write them one by one");
+        }
+        let mut answer = Written::default();
+        let mut pending = Pending::default();
+        for (index, resource) in (0..).zip(resources) {
+            let mut rejected = |record: Option<&RecordId>, problem: String| {
+                answer.rejected.push(RejectedRecord { index, record: record.map(ToString::to_string), problem });
+            };
+            let parsed = match json::parse(resource.get().as_bytes()) {
+                Ok(parsed) => parsed,
+                Err(problem) => {
+                    rejected(None, format!("{problem}; {}", problem.what_to_do()));
+                    continue;
+                }
+            };
+            let Some(id) = record_id(&parsed) else {
+                let text = "a resource needs a resourceType and an id of 1 to 128 of A-Z, a-z, 0-9, '-' and '.'; add them";
+                rejected(None, text.to_owned());
+                continue;
+            };
+            if pending.records.contains(&id) {
+                self.write(std::mem::take(&mut pending))?;
+            }
+            let mut opened = Opened::load(&self.store, &id)?;
+            let change = match base.as_deref().map(|base| opened.record.at_version(base)).transpose() {
+                Ok(base) => opened.record.put(&parsed, base.as_deref(), &self.author(&by, &why)),
+                Err(error) => Err(error),
+            };
+            match change {
+                Ok(None) => answer.unchanged += 1,
+                Ok(Some(change)) => match self.queue(&mut pending, opened, change)? {
+                    Ok(written) => answer.written.push(written),
+                    Err(problem) => rejected(Some(&id), problem),
+                },
+                Err(error) => rejected(Some(&id), error.to_string()),
+            }
+        }
+        self.write(pending)?;
+        Ok(answer)
+    }
+
+    /// Deletes a record.
+    pub fn delete(
+        &mut self,
+        id: RecordId,
+        base: Option<String>,
+        by: Option<String>,
+        why: Option<String>,
+    ) -> Outcome<Written> {
+        let mut opened = self.known(&id)?;
+        let base = base.as_deref().map(|base| opened.record.at_version(base)).transpose().map_err(usage)?;
+        let change = opened.record.delete(base.as_deref(), &self.author(&by, &why)).map_err(usage)?;
+        self.write_one(opened, change)
+    }
+
+    pub fn author<'a>(&self, by: &'a Option<String>, why: &'a Option<String>) -> Author<'a> {
+        Author {
+            incarnation: self.engine.incarnation(),
+            wall: wall(),
+            by: by.as_deref(),
+            software: SOFTWARE,
+            why: why.as_deref(),
+        }
+    }
+
+    /// A record that this node has.
+    pub fn known(&self, id: &RecordId) -> Outcome<Opened> {
+        if self.store.rows_of(id)?.is_empty() {
+            let text = format!("{id} is not at this node; `tuyen records list` shows what is");
+            return refuse(FailureKind::Failed, text);
+        }
+        Ok(Opened::load(&self.store, id)?)
+    }
+
+    pub fn write_one(&mut self, opened: Opened, change: Option<NewChange>) -> Outcome<Written> {
+        let mut answer = Written::default();
+        let Some(change) = change else {
+            answer.unchanged = 1;
+            return Ok(answer);
+        };
+        let mut pending = Pending::default();
+        match self.queue(&mut pending, opened, change)? {
+            Ok(written) => answer.written.push(written),
+            Err(problem) => return refuse(FailureKind::Failed, problem),
+        }
+        self.write(pending)?;
+        Ok(answer)
+    }
+
+    /// Makes the entry of a change. The inner error is the change's own.
+    fn queue(
+        &self,
+        pending: &mut Pending,
+        opened: Opened,
+        change: NewChange,
+    ) -> Result<Result<WrittenRecord, String>, StoreError> {
+        let id = opened.record.id().clone();
+        let (home, lane) = self.home_and_lane(&id)?;
+        let entry = match Entry::new(id.clone(), home, lane, Arc::from(change.bytes)) {
+            Ok(entry) => entry,
+            Err(error) => return Ok(Err(format!("{error}; split the resource into smaller ones"))),
+        };
+        let projected = opened.project(1);
+        let written = WrittenRecord {
+            record: id.clone(),
+            version: projected.version.clone(),
+            superseded: change.superseded,
+        };
+        pending.records.insert(id);
+        pending.entries.push(entry);
+        pending.projection.push(Op::Project(projected));
+        Ok(Ok(written))
+    }
+
+    /// A record keeps its home and its lane; a new one gets those of this node and of its type.
+    fn home_and_lane(&self, id: &RecordId) -> Result<(OrgId, Lane), StoreError> {
+        let own = &self.config.place;
+        let homes = self.store.homes(id)?;
+        let home = homes.iter().find(|home| self.engine.places().is_within(home, own)).unwrap_or(own.org());
+        let first = self.store.rows_of(id)?.first().copied();
+        let lane = match first {
+            Some(row) => self.store.entry(row)?.map(|entry| entry.lane()),
+            None => None,
+        };
+        Ok((home.clone(), lane.unwrap_or_else(|| Lane::of_resource_type(id.resource_type()))))
+    }
+
+    /// Makes writes durable; returns only when they are.
+    fn write(&mut self, pending: Pending) -> Result<(), StoreError> {
+        if pending.entries.is_empty() {
+            return Ok(());
+        }
+        // Whatever is under way becomes durable first, so that this write is in the next commit, alone or not.
+        self.let_out()?;
+        let ticket = self.next_ticket();
+        let Pending { entries, projection, .. } = pending;
+        self.engine.handle(Event::Write { ticket, entries, projection }, &self.store, clock::now())?;
+        let written = self.let_out()?;
+        assert!(written.contains(&ticket), "a commit on this thread is durable when it returns");
+        Ok(())
+    }
+
+    /// A record as it is shown.
+    pub fn get(&self, id: &RecordId) -> Outcome<Resource> {
+        let opened = self.known(id)?;
+        let projected = opened.project(0);
+        let Some(resource) = projected.resource else {
+            let text = if opened.record.is_deleted() {
+                format!("{id} was deleted; `tuyen records history {id}` says when and by whom")
+            } else {
+                format!("nothing of {id} can be read yet: its first entries have not arrived; sync, and try again")
+            };
+            return refuse(FailureKind::Failed, text);
+        };
+        let resource = RawValue::from_string(resource).expect("a folded resource is JSON");
+        Ok(Resource { record: id.clone(), version: projected.version, resource, conflicts: projected.open_conflicts })
+    }
+
+    /// A page of records, by name.
+    pub fn list(&self, resource_type: Option<&str>, after: Option<&RecordId>, limit: u32) -> Outcome<Listing> {
+        let limit = limit.min(PAGE_MAX) as usize;
+        let mut listed = self.reader.list(resource_type, after, limit + 1)?;
+        let more = listed.len() > limit;
+        listed.truncate(limit);
+        let mut records = Vec::new();
+        for one in listed {
+            let newest = self.store.rows_of(&one.record)?.last().copied();
+            records.push(ListedRecord {
+                homes: self.store.homes(&one.record)?,
+                safe: newest.map_or(Ok("local"), |seq| self.safety(&one.record, seq))?.to_owned(),
+                record: one.record,
+                version: one.version,
+                conflicts: one.open_conflicts,
+                deleted: one.resource.is_none(),
+            });
+        }
+        Ok(Listing { records, more })
+    }
+
+    /// A page of resources, by name.
+    pub fn export(&self, after: Option<&RecordId>, limit: u32) -> Outcome<Page> {
+        let listed = self.reader.list(None, after, limit.min(PAGE_MAX) as usize)?;
+        let next = listed.last().map(|last| last.record.clone());
+        let texts = listed.into_iter().filter_map(|one| one.resource);
+        let resources = texts.map(|text| RawValue::from_string(text).expect("a folded resource is JSON"));
+        Ok(Page { resources: resources.collect(), next })
+    }
+
+    /// Who did what to a record, when and why.
+    pub fn history(&self, id: &RecordId) -> Outcome<History> {
+        let opened = self.known(id)?;
+        let rows = self.reader.record_rows(id)?;
+        let mut changes = Vec::new();
+        for item in opened.record.history() {
+            let author = self.store.announcement(item.incarnation)?.map(|(_, info)| info);
+            let row = rows.iter().find(|row| row.change == item.change);
+            changes.push(HistoryLine {
+                change: item.change,
+                at: item.stamp.0,
+                run: item.incarnation,
+                node: author.as_ref().map(|info| info.node),
+                place: author.map(|info| info.place),
+                by: item.by,
+                software: item.software,
+                why: item.why,
+                paths: item.paths,
+                safe: row.map_or(Ok("local"), |row| self.safety(id, row.seq))?.to_owned(),
+            });
+        }
+        Ok(History { record: id.clone(), changes })
+    }
+
+    /// How safe a row is: `local`, `hub` (durable at the parent) or `root`.
+    fn safety(&self, id: &RecordId, seq: Seq) -> Result<&'static str, StoreError> {
+        if self.engine.is_root() {
+            return Ok("root");
+        }
+        let (_, lane) = self.home_and_lane(id)?;
+        let reached = |which| seq <= self.engine.frontier(which, lane);
+        Ok(match () {
+            () if reached(Frontier::Root) => "root",
+            () if reached(Frontier::Hub) => "hub",
+            () => "local",
+        })
+    }
+}
+
+fn record_id(resource: &serde_json::Value) -> Option<RecordId> {
+    let text = |name: &str| resource.get(name).and_then(serde_json::Value::as_str);
+    RecordId::new(text("resourceType")?, text("id")?).ok()
+}
+
+/// An error of a record that is the caller's to mend.
+pub(super) fn usage(error: RecordError) -> Problem {
+    Failure::new(FailureKind::Failed, error.to_string()).into()
+}

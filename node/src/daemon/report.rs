@@ -1,0 +1,228 @@
+//! Requests about the node itself: status, peers, pausing, invitations, revocations.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::value::RawValue;
+use sync_core::{
+    engine::Event,
+    feed::Digest,
+    id::{Lane, NodeId, OrgId, OrgPath},
+    identity::{Reason, Role},
+    session::Direction,
+    store::{Frontier, HomeDigest, Store, StoreError},
+};
+
+use super::{
+    SOFTWARE,
+    core::{Core, Outcome, json, refuse},
+    wall,
+};
+use crate::{
+    admin::{FailureKind, Invited, LinkState, Peers, Revoked, Status, Synced, Unsafe},
+    ca::{Invite, Token, token::Secret, trust},
+    clock,
+};
+
+impl Core {
+    /// The node at a glance.
+    pub fn status(&self) -> Outcome<Status> {
+        let counts = self.reader.counts()?;
+        let digests = self.store.digests()?;
+        let mut total = Digest::default();
+        digests.iter().for_each(|(_, digest)| total.merge(*digest));
+        let home = |(home, digest): &(OrgId, Digest)| HomeDigest {
+            home: home.clone(),
+            entries: digest.count,
+            sum: format!("{:032x}", digest.sum),
+        };
+        let links = self.link_states()?;
+        let (up, down) = links.into_iter().partition::<Vec<_>, _>(|(direction, _)| *direction == Direction::Up);
+        let info = self.engine.info();
+        Ok(Status {
+            node: info.node,
+            org: info.place.org().clone(),
+            place: info.place.clone(),
+            role: info.role,
+            software: SOFTWARE.to_owned(),
+            listen: self.config.listen.map(|address| address.to_string()),
+            parent: self.config.parent.clone(),
+            records: counts.live,
+            deleted: counts.deleted,
+            entries: counts.entries,
+            conflicts: counts.conflicts,
+            waiting: counts.waiting,
+            unreadable: counts.unreadable,
+            unfolded: self.store.tip()?.saturating_sub(self.store.folded()?),
+            digest: format!("{:032x}", total.sum),
+            homes: digests.iter().map(home).collect(),
+            not_at_hub: self.not_at(Frontier::Hub)?,
+            not_at_root: self.not_at(Frontier::Root)?,
+            paused: self.numbers.paused(),
+            up: up.into_iter().next().map(|(_, state)| state),
+            down: down.into_iter().map(|(_, state)| state).collect(),
+            sent_bytes: self.numbers.traffic.sent.load(Ordering::Relaxed),
+            received_bytes: self.numbers.traffic.received.load(Ordering::Relaxed),
+            alerts: self.alerts.iter().cloned().collect(),
+        })
+    }
+
+    /// The links, up first.
+    pub fn peers(&self) -> Outcome<Peers> {
+        Ok(Peers { peers: self.link_states()?.into_iter().map(|(_, state)| state).collect() })
+    }
+
+    /// What has to go up and is not there.
+    pub fn not_at(&self, which: Frontier) -> Result<Unsafe, StoreError> {
+        let mut sum = Unsafe::default();
+        if self.engine.is_root() {
+            return Ok(sum);
+        }
+        let parent = self.parent_node()?;
+        for lane in Lane::ALL {
+            let pending = self.reader.pending(lane, self.engine.frontier(which, lane), parent)?;
+            sum.entries += pending.rows;
+            let age = pending.oldest.map(|at| u64::try_from((wall() - at) / 1000).unwrap_or(0));
+            sum.oldest_seconds = sum.oldest_seconds.max(age);
+        }
+        Ok(sum)
+    }
+
+    fn parent_node(&self) -> Result<Option<NodeId>, StoreError> {
+        let Some(place) = self.config.place.parent() else { return Ok(None) };
+        Ok(self.store.nodes()?.into_iter().find(|info| info.place == place).map(|info| info.node))
+    }
+
+    fn link_states(&self) -> Result<Vec<(Direction, LinkState)>, StoreError> {
+        let mut states = Vec::new();
+        if let Some(parent) = self.config.place.parent() {
+            let role = if parent.depth() == 1 { Role::Root } else { Role::Hub };
+            states.push((Direction::Up, self.link_state(&parent, role, Direction::Up)?));
+        }
+        let mut seen = Vec::new();
+        for issued in self.book.issued() {
+            if issued.place.parent().as_ref() == Some(&self.config.place) && !seen.contains(&&issued.place) {
+                seen.push(&issued.place);
+                states.push((Direction::Down, self.link_state(&issued.place, issued.role, Direction::Down)?));
+            }
+        }
+        Ok(states)
+    }
+
+    fn link_state(&self, place: &OrgPath, role: Role, direction: Direction) -> Result<LinkState, StoreError> {
+        let peer = self.peers.values().find(|p| p.info.place == *place && p.direction == direction);
+        let refused = self.no_parent.as_ref().filter(|_| direction == Direction::Up);
+        let state = match (peer, refused) {
+            (Some(_), _) => "connected",
+            _ if self.numbers.paused() => "paused",
+            (None, Some((FailureKind::Refused, _))) => "refused",
+            (None, _) if direction == Direction::Up => "dialling",
+            _ => "away",
+        };
+        let software = peer.and_then(|p| {
+            self.engine.links().find(|link| link.peer == p.info).and_then(|link| link.software)
+        });
+        let behind = match direction {
+            Direction::Up => Some(self.not_at(Frontier::Hub)?.entries),
+            Direction::Down => None,
+        };
+        Ok(LinkState {
+            place: place.to_string(),
+            role,
+            node: peer.map(|p| p.info.node),
+            state: state.to_owned(),
+            problem: refused.filter(|_| peer.is_none()).map(|(_, text)| text.clone()),
+            last_contact: self.last_contact.get(place).copied(),
+            address: peer.map(|p| p.connection.remote_address().to_string()),
+            software,
+            rtt_millis: peer.map(|p| u64::try_from(p.connection.rtt().as_millis()).unwrap_or(u64::MAX)),
+            behind,
+        })
+    }
+
+    /// How things stand with the parent.
+    pub fn synced(&self) -> Result<Synced, StoreError> {
+        let up = |link: sync_core::engine::LinkStatus| link.direction == Direction::Up && link.settled;
+        Ok(Synced {
+            paused: self.numbers.paused(),
+            connected: self.engine.is_root() || self.engine.links().any(up),
+            not_at_hub: self.not_at(Frontier::Hub)?,
+            not_at_root: self.not_at(Frontier::Root)?,
+        })
+    }
+
+    /// Pauses or resumes; it survives a restart.
+    pub fn pause(&mut self, paused: bool) -> Outcome<Box<RawValue>> {
+        self.config.paused = paused;
+        if let Err(error) = self.config.save(&self.dir) {
+            return refuse(FailureKind::Failed, error.to_string());
+        }
+        self.numbers.paused.send_replace(paused);
+        if paused {
+            for peer in self.peers.values().filter(|peer| peer.direction == Direction::Down) {
+                peer.outbox.close();
+            }
+        } else {
+            self.numbers.dial.notify_one();
+        }
+        Ok(json(&self.synced()?))
+    }
+
+    /// Makes a token for a new child.
+    pub fn invite(
+        &mut self,
+        role: Role,
+        org: OrgId,
+        expires_seconds: u64,
+        address: Option<String>,
+    ) -> Outcome<Invited> {
+        let info = self.engine.info();
+        if info.role == Role::Leaf {
+            return refuse(FailureKind::Usage, "a leaf has no children; ask its hub for the token");
+        }
+        let listen = self.config.listen.map(|listen| listen.to_string());
+        let Some(address) = address.or(listen) else {
+            return refuse(FailureKind::Usage, "this node listens nowhere; give the address to dial with --address");
+        };
+        let secret = match Secret::generate() {
+            Ok(secret) => secret,
+            Err(error) => return refuse(FailureKind::Failed, format!("no randomness from the system: {error}")),
+        };
+        let token = Token::new(Token {
+            parent: info.node,
+            addresses: vec![address],
+            root: self.engine.identity().trust.fingerprint(),
+            org,
+            role,
+            expires: wall().saturating_add(i64::try_from(expires_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000)),
+            secret,
+        });
+        let token = match token {
+            Ok(token) => token,
+            Err(error) => return refuse(FailureKind::Usage, error.to_string()),
+        };
+        let (hash, invite) = Invite::of(&token);
+        self.book.invite(hash, invite, &mut self.store)?;
+        Ok(Invited { expires_at: token.expires, token: token.to_string() })
+    }
+
+    /// Revokes everything issued to a child.
+    pub fn revoke(&mut self, org: &OrgId, reason: Reason) -> Outcome<Revoked> {
+        let issued: Vec<_> = self.book.issued().iter().filter(|one| one.org == *org).cloned().collect();
+        if issued.is_empty() {
+            let text = format!("this node has enrolled no {org}; ask the node that did");
+            return refuse(FailureKind::Usage, text);
+        }
+        let mut nodes = Vec::new();
+        for one in &issued {
+            let files = self.engine.identity().files.clone();
+            for revocation in trust::revoke(&files, one, reason, wall()) {
+                self.engine.handle(Event::Revoke(revocation), &self.store, clock::now())?;
+            }
+            nodes.push(one.node);
+        }
+        self.let_out()?;
+        nodes.sort();
+        nodes.dedup();
+        Ok(Revoked { nodes })
+    }
+}

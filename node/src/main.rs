@@ -1,0 +1,47 @@
+//! `tuyend`: the daemon of one node's folder.
+
+use std::{path::PathBuf, process::ExitCode};
+
+const HELP: &str = "\
+Example: tuyend --dir /var/lib/tuyen
+
+Runs the node of a folder until SIGTERM. Make the folder with `tuyen init` or `tuyen enrol` first.
+
+  --dir DIR     the node's folder (or TUYEN_DIR)
+  --version     the version
+  --help        this text
+
+TUYEN_LOG sets what is logged, as in TUYEN_LOG=info,tuyen_node=debug.";
+
+fn main() -> ExitCode {
+    let mut dir = std::env::var_os("TUYEN_DIR").map(PathBuf::from);
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--help" | "-h") => {
+                println!("{HELP}");
+                return ExitCode::SUCCESS;
+            }
+            Some("--version" | "-V") => {
+                println!("tuyend {}", env!("CARGO_PKG_VERSION"));
+                return ExitCode::SUCCESS;
+            }
+            Some("--dir") => dir = arguments.next().map(PathBuf::from),
+            _ => {
+                eprintln!("tuyend: {argument:?} is not an argument; see tuyend --help");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let Some(dir) = dir else {
+        eprintln!("tuyend: no folder; give one with --dir DIR or TUYEN_DIR");
+        return ExitCode::from(2);
+    };
+    match tuyen_node::daemon::run(&dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("tuyend: {failure}");
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Making a node: founding a root, or enrolling below a parent with a token.
+
+use std::{net::SocketAddr, path::Path};
+
+use sync_core::{
+    id::OrgId,
+    identity::{NodeInfo, Role},
+};
+
+use crate::{
+    admin::{Failure, FailureKind},
+    ca::{self, Token, TrustStore, TrustedClock, trust::When},
+    clock,
+    config::{Config, ConfigError, DATABASE},
+    keys::{Identity, IdentityFolder},
+    store::{Key, SqliteStore},
+    transport,
+};
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Failed, error.to_string())
+}
+
+/// Founds a tree: the root CA, its node, an empty store.
+pub fn init(dir: &Path, role: Role, org: OrgId, listen: SocketAddr) -> Result<NodeInfo, Failure> {
+    if role != Role::Root {
+        let text = "only a root is founded; for a hub or a leaf ask its parent for a token (`tuyen invite`) \
+                    and use `tuyen enrol TOKEN`";
+        return Err(Failure::new(FailureKind::Usage, text));
+    }
+    must_be_free(dir)?;
+    let (identity, _) = ca::found(org, clock::wall()).map_err(failed)?;
+    IdentityFolder::of_node(dir).save(&identity).map_err(failed)?;
+    finish(dir, &identity, Some(listen), None)
+}
+
+/// Enrols this machine below the parent that made the token.
+pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<NodeInfo, Failure> {
+    let token: Token = token.parse().map_err(|e: ca::TokenError| Failure::new(FailureKind::Usage, e.to_string()))?;
+    must_be_free(dir)?;
+    if token.role == Role::Hub && listen.is_none() {
+        let text = "this token enrols a hub, which must be reachable for its children; add --listen ADDRESS:PORT";
+        return Err(Failure::new(FailureKind::Usage, text));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let folder = IdentityFolder::of_node(dir);
+    let identity = runtime
+        .block_on(transport::enrol(&token, &folder, &[], clock::wall()))
+        .map_err(|error| Failure::new(FailureKind::Refused, error.to_string()))?;
+    finish(dir, &identity, listen, token.addresses.first().cloned())
+}
+
+/// A folder that already holds settings is a node; one with keys only is an enrolment that broke off.
+fn must_be_free(dir: &Path) -> Result<(), Failure> {
+    if dir.join(crate::config::FILE).exists() {
+        return Err(Failure::new(FailureKind::Usage, ConfigError::Exists(dir.to_owned()).to_string()));
+    }
+    std::fs::create_dir_all(dir).map_err(|error| failed(ConfigError::Io { path: dir.to_owned(), error }))
+}
+
+fn finish(
+    dir: &Path,
+    identity: &Identity,
+    listen: Option<SocketAddr>,
+    parent: Option<String>,
+) -> Result<NodeInfo, Failure> {
+    let trust = TrustStore::of(identity, TrustedClock::new(clock::wall())).map_err(failed)?;
+    let info = trust.verify_chain(&identity.chain, When::Issued).map_err(failed)?.info;
+    let config = Config {
+        place: info.place.clone(),
+        role: info.role,
+        listen,
+        parent,
+        link: Default::default(),
+        paused: false,
+        store_key: None,
+    };
+    let (key_path, database) = (config.key_path(dir), dir.join(DATABASE));
+    if !database.exists() {
+        let key = if key_path.exists() { Key::read(&key_path) } else { new_key(&key_path) }.map_err(failed)?;
+        SqliteStore::create(&database, &key).map_err(failed)?;
+    }
+    config.save(dir).map_err(failed)?;
+    Ok(info)
+}
+
+fn new_key(path: &Path) -> Result<Key, crate::store::KeyError> {
+    let key = Key::generate()?;
+    key.create(path)?;
+    Ok(key)
+}
