@@ -5,3 +5,4 @@ pub mod ca;
 pub mod config;
 pub mod fhir;
 pub mod keys;
+pub mod transport;
