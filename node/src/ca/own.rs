@@ -1,0 +1,66 @@
+//! This node's identity as the engine sees it.
+//!
+//! What always holds: it speaks for the node whose key it holds, and judges others by the shared
+//! [`TrustStore`]. An expired certificate is no obstacle here: expiry ends sync, never local work.
+
+use std::sync::Arc;
+
+use sync_core::{
+    engine,
+    feed::Position,
+    id::Incarnation,
+    identity::{Announcement, Authority, NodeInfo, Refusal, Revocation},
+};
+
+use super::trust::{TrustStore, When, announce};
+use crate::keys::Identity;
+
+/// A node's own key and certificates, with the trust store to judge others by.
+#[derive(Clone, Debug)]
+pub struct Own {
+    identity: Arc<Identity>,
+    trust: Arc<TrustStore>,
+    info: NodeInfo,
+}
+
+impl Own {
+    /// Checks that the certificates lead to the root and are for this key.
+    pub fn new(identity: Arc<Identity>, trust: Arc<TrustStore>) -> Result<Self, Refusal> {
+        let info = trust.verify_chain(&identity.chain, When::Issued)?.info;
+        let found = identity.key.id();
+        if info.node != found {
+            return Err(Refusal::OtherNode { expected: info.node, found });
+        }
+        Ok(Self { identity, trust, info })
+    }
+}
+
+impl Authority for Own {
+    fn verify(&self, announcement: &Announcement) -> Result<NodeInfo, Refusal> {
+        self.trust.verify(announcement)
+    }
+
+    fn admit(&self, node: &NodeInfo) -> Result<(), Refusal> {
+        self.trust.admit(node)
+    }
+
+    fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
+        self.trust.verify_revocation(revocation)
+    }
+}
+
+impl engine::Identity for Own {
+    fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    fn mint(&self) -> Incarnation {
+        let mut bytes = [0; Incarnation::LEN];
+        getrandom::fill(&mut bytes).expect("a system that made this node's keys has randomness");
+        Incarnation(bytes)
+    }
+
+    fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {
+        announce(&self.identity, incarnation, parent.map(|last| (last.segment, last.pos)))
+    }
+}

@@ -1,0 +1,415 @@
+//! Trees made of real certificates, and everything that must not pass.
+
+use std::str::FromStr;
+
+use rustls::pki_types::CertificateDer;
+use sync_core::{
+    id::{Incarnation, NodeId, OrgId, OrgPath},
+    identity::{Announcement, Authority, NodeInfo, Reason, Refusal, Role},
+};
+
+use super::{
+    certificate::{Facts, renew_root_node},
+    enrol::{EnrolError, MemoryInvites, answer},
+    token::{SECRET_BYTES, Secret},
+    trust::{Fingerprint, When, announce, revoke, sign_revocation},
+    *,
+};
+use crate::keys::{CaFiles, Identity, IdentityFolder, Key};
+
+/// A day in 2026.
+pub(crate) const NOW: i64 = 1_795_305_600_000;
+
+pub(crate) fn org(name: &str) -> OrgId {
+    OrgId::new(name).unwrap()
+}
+
+pub(crate) fn path(text: &str) -> OrgPath {
+    OrgPath::from_str(text).unwrap()
+}
+
+/// A node directly below `parent`.
+pub(crate) fn child(parent: &Identity, name: &str, role: Role) -> (Identity, Issued) {
+    let key = Key::generate().unwrap();
+    let ca_key = (role == Role::Hub).then(|| Key::generate().unwrap());
+    let order =
+        Order { org: org(name), role, key: *key.public(), ca_key: ca_key.as_ref().map(|k| *k.public()) };
+    let grant = Ca::of(parent).unwrap().issue(&order, NOW).unwrap();
+    let ca = ca_key.map(|key| CaFiles { key, chain: grant.ca_chain.clone().unwrap() });
+    (Identity { key, chain: grant.chain, root: grant.root, ca }, grant.issued)
+}
+
+/// Root, hub and leaf of one tree.
+pub(crate) struct Tree {
+    pub root: Identity,
+    pub hub: Identity,
+    pub hub_issued: Issued,
+    pub leaf: Identity,
+    pub leaf_issued: Issued,
+}
+
+impl Tree {
+    pub(crate) fn new() -> Self {
+        let (root, _) = found(org("trung-uong"), NOW).unwrap();
+        let (hub, hub_issued) = child(&root, "ha-giang", Role::Hub);
+        let (leaf, leaf_issued) = child(&hub, "dong-van", Role::Leaf);
+        Self { root, hub, hub_issued, leaf, leaf_issued }
+    }
+
+    pub(crate) fn trust(&self) -> TrustStore {
+        TrustStore::new(self.root.root.clone(), TrustedClock::with_wall(0, NOW)).unwrap()
+    }
+}
+
+fn below(ca: &Ca<'_>, name: &str) -> Vec<CertificateDer<'static>> {
+    let key = *Key::generate().unwrap().public();
+    ca.issue(&Order { org: org(name), role: Role::Leaf, key, ca_key: None }, NOW).unwrap().chain
+}
+
+#[test]
+fn a_chain_says_who_and_where() {
+    let tree = Tree::new();
+    let trust = tree.trust();
+    for (identity, place, role) in [
+        (&tree.root, "trung-uong", Role::Root),
+        (&tree.hub, "trung-uong/ha-giang", Role::Hub),
+        (&tree.leaf, "trung-uong/ha-giang/dong-van", Role::Leaf),
+    ] {
+        let verified = trust.verify_chain(&identity.chain, When::Now(NOW)).unwrap();
+        assert_eq!(verified.info, NodeInfo { node: identity.key.id(), place: path(place), role });
+        assert!(identity.chain.iter().all(|der| der.len() < 900), "certificates are small");
+    }
+    assert_eq!(tree.leaf_issued.node, tree.leaf.key.id());
+    assert_eq!(tree.hub_issued.ca, Some(tree.hub.ca.as_ref().unwrap().key.id()));
+    let facts = Facts::read(&tree.leaf.chain[0]).unwrap();
+    assert_eq!((facts.serial, facts.not_after), (tree.leaf_issued.serial, tree.leaf_issued.not_after));
+    assert_eq!(facts.not_before, NOW - BACKDATE_MS);
+    assert_eq!(facts.not_after, NOW + NODE_LIFETIME_MS);
+    let (renewed, _) = renew_root_node(&tree.root, NOW + 1_000).unwrap();
+    assert_eq!(trust.verify_chain(&[renewed], When::Now(NOW)).unwrap().info.role, Role::Root);
+}
+
+#[test]
+fn another_tree_is_told_so() {
+    let (tree, other) = (Tree::new(), Tree::new());
+    let refusal = tree.trust().verify_chain(&other.leaf.chain, When::Now(NOW)).unwrap_err();
+    assert!(matches!(&refusal, Refusal::WrongTree { .. }), "{refusal}");
+    let without_hub = &tree.leaf.chain[..1];
+    assert!(tree.trust().verify_chain(without_hub, When::Now(NOW)).is_err());
+    assert_eq!(tree.trust().verify_chain(&[], When::Now(NOW)), Err(Refusal::NoCertificate));
+}
+
+#[test]
+fn time_ends_sessions_but_never_history() {
+    let tree = Tree::new();
+    let trust = tree.trust();
+    let late = NOW + NODE_LIFETIME_MS + 2_000;
+    let refusal = trust.verify_chain(&tree.leaf.chain, When::Now(late)).unwrap_err();
+    assert!(refusal.to_string().contains("expired on 2029-11-21 and it is 2029-11-21 here"), "{refusal}");
+    // A clock that says 1970 is behind, whatever it says.
+    for early in [0, 1_000, NOW - 10 * DAY] {
+        trust.verify_chain(&tree.leaf.chain, When::Now(early)).unwrap();
+    }
+    let announcement = announce(&tree.leaf, Incarnation([1; 16]), None);
+    let in_2099 =
+        TrustStore::new(tree.root.root.clone(), TrustedClock::with_wall(0, 4_070_908_800_000)).unwrap();
+    assert_eq!(in_2099.verify(&announcement).unwrap().node, tree.leaf.key.id());
+}
+
+#[test]
+fn the_clock_never_falls_behind_what_the_tree_said() {
+    let tree = Tree::new();
+    let clock = TrustedClock::with_wall(0, 0);
+    let trust = TrustStore::of(&tree.leaf, clock.clone()).unwrap();
+    assert_eq!(trust.clock().now(), NOW - BACKDATE_MS);
+    assert!(clock.learn(NOW) && !clock.learn(NOW - 1));
+    assert_eq!((clock.now(), clock.last_known_good()), (NOW, NOW));
+    assert_eq!(TrustedClock::with_wall(NOW, NOW + 5).now(), NOW + 5);
+}
+
+#[test]
+fn a_hub_cannot_speak_outside_its_subtree() {
+    let tree = Tree::new();
+    let trust = tree.trust();
+    let files = tree.hub.ca.as_ref().unwrap();
+    for (pretended, place) in [
+        ("trung-uong", "trung-uong/x"),
+        ("trung-uong/cao-bang", "trung-uong/cao-bang/x"),
+        ("trung-uong/ha-giang/dong-van", "trung-uong/ha-giang/dong-van/x"),
+        ("elsewhere/ha-giang", "elsewhere/ha-giang/x"),
+    ] {
+        let forged = Ca::forged(&files.key, &files.chain, &tree.hub.root, path(pretended));
+        let refusal = trust.verify_chain(&below(&forged, "x"), When::Now(NOW)).unwrap_err();
+        let expected = Refusal::OutsideSubtree { place: place.into(), issuer: "trung-uong/ha-giang".into() };
+        assert_eq!(refusal, expected);
+    }
+    // A leaf that issues is no CA, and a root's role is for the root alone.
+    let forged =
+        Ca::forged(&tree.leaf.key, &tree.leaf.chain, &tree.root.root, path("trung-uong/ha-giang/dong-van"));
+    assert!(trust.verify_chain(&below(&forged, "x"), When::Now(NOW)).is_err());
+    let leaf_as_ca =
+        CaFiles { key: Key::from_pem(&tree.leaf.key.to_pem()).unwrap(), chain: tree.leaf.chain.clone() };
+    let identity = Identity { ca: Some(leaf_as_ca), ..Tree::new().leaf };
+    assert!(matches!(Ca::of(&identity), Err(CaError::Unusable(_))));
+}
+
+#[test]
+fn trees_may_be_seven_cas_deep() {
+    let (root, _) = found(org("o1"), NOW).unwrap();
+    let trust = TrustStore::new(root.root.clone(), TrustedClock::with_wall(0, NOW)).unwrap();
+    let mut parent = root;
+    for depth in 2..=CA_MAX_DEPTH {
+        parent = child(&parent, &format!("o{depth}"), Role::Hub).0;
+        trust.verify_chain(&parent.chain, When::Now(NOW)).unwrap();
+    }
+    let (leaf, _) = child(&parent, "leaf", Role::Leaf);
+    assert_eq!(trust.verify_chain(&leaf.chain, When::Now(NOW)).unwrap().info.place.depth(), 8);
+    trust
+        .verify(&Announcement::decode(&announce(&leaf, Incarnation([1; 16]), None).encode()).unwrap())
+        .unwrap();
+    let (key, ca_key) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let order = Order { org: org("x"), role: Role::Hub, key: *key.public(), ca_key: Some(*ca_key.public()) };
+    let refused = Ca::of(&parent).unwrap().issue(&order, NOW).unwrap_err().to_string();
+    assert!(refused.contains("seven levels"), "{refused}");
+}
+
+#[test]
+fn nothing_outlives_its_issuer() {
+    let tree = Tree::new();
+    let ca = Ca::of(&tree.root).unwrap();
+    let end = Facts::read(&tree.root.root).unwrap().not_after;
+    let order = Order { org: org("x"), role: Role::Leaf, key: *tree.leaf.key.public(), ca_key: None };
+    assert_eq!(ca.issue(&order, end - DAY).unwrap().issued.not_after, end);
+    let error = ca.issue(&order, end).unwrap_err().to_string();
+    assert!(error.contains("set the clock right"), "{error}");
+    let facts = Facts::read(&tree.leaf.chain[0]).unwrap();
+    assert!(!facts.renewal_due(NOW + 300 * DAY) && facts.renewal_due(NOW + 366 * DAY));
+}
+
+#[test]
+fn every_change_to_an_announcement_shows() {
+    let tree = Tree::new();
+    let trust = tree.trust();
+    let good = announce(&tree.leaf, Incarnation([1; 16]), Some((Incarnation([2; 16]), 9)));
+    assert_eq!(trust.verify(&good).unwrap().place, path("trung-uong/ha-giang/dong-van"));
+    let hub_chain = announce(&tree.hub, Incarnation([1; 16]), None).chain;
+    let bad_signature = Refusal::BadSignature { what: "an announcement" };
+    for changed in [
+        Announcement { incarnation: Incarnation([3; 16]), ..good.clone() },
+        Announcement { parent: None, ..good.clone() },
+        Announcement { parent: Some((Incarnation([2; 16]), 8)), ..good.clone() },
+        Announcement { signature: vec![0; 64], ..good.clone() },
+        Announcement { signature: Vec::new(), ..good.clone() },
+    ] {
+        assert_eq!(trust.verify(&changed), Err(bad_signature.clone()));
+    }
+    let stolen = Announcement { chain: hub_chain, ..good.clone() };
+    assert!(matches!(trust.verify(&stolen), Err(Refusal::OtherNode { .. })));
+    let renamed = Announcement { node: NodeId([0; 16]), ..good.clone() };
+    assert!(matches!(trust.verify(&renamed), Err(Refusal::OtherNode { .. })));
+    for i in (0..good.chain[0].len()).step_by(7) {
+        let mut changed = good.clone();
+        changed.chain[0][i] ^= 1;
+        assert!(trust.verify(&changed).is_err(), "byte {i} of the certificate");
+    }
+}
+
+#[test]
+fn the_engine_sees_an_identity() {
+    use sync_core::engine::Identity as _;
+    let tree = Tree::new();
+    let (trust, place) = (std::sync::Arc::new(tree.trust()), tree.leaf_issued.place.clone());
+    let own = Own::new(std::sync::Arc::new(tree.leaf), trust).unwrap();
+    assert_eq!((&own.info().place, own.info().role), (&place, Role::Leaf));
+    let (run, before) = (own.mint(), own.mint());
+    assert_ne!(run, before);
+    let announcement = own.announce(run, Some((before, 7).into()));
+    assert_eq!(announcement.parent, Some((before, 7)));
+    assert_eq!(&own.verify(&announcement).unwrap(), own.info());
+}
+
+#[test]
+fn a_revoked_node_may_not_speak_but_its_history_stays() {
+    let tree = Tree::new();
+    let trust = tree.trust();
+    let info = trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap().info;
+    let revocations = revoke(&tree.hub, &tree.leaf_issued, Reason::Lost, NOW);
+    assert_eq!(revocations.len(), 1);
+    trust.verify_revocation(&revocations[0]).unwrap();
+    assert!(trust.admit(&info).is_ok());
+    trust.revoke(&revocations[0]).unwrap();
+    trust.revoke(&revocations[0]).unwrap();
+    let refusal = trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap_err();
+    assert!(refusal.to_string().contains("was revoked on 2026-11-22: the machine was lost"), "{refusal}");
+    assert_eq!(trust.admit(&info).unwrap_err(), refusal);
+    trust.verify(&announce(&tree.leaf, Incarnation([1; 16]), None)).unwrap();
+    trust.verify_chain(&tree.hub.chain, When::Now(NOW)).unwrap();
+}
+
+#[test]
+fn a_revoked_hub_takes_its_ca_with_it() {
+    let tree = Tree::new();
+    let trust = tree.trust();
+    for revocation in revoke(&tree.root, &tree.hub_issued, Reason::Compromised, NOW) {
+        trust.revoke(&revocation).unwrap();
+    }
+    for identity in [&tree.hub, &tree.leaf] {
+        let refusal = trust.verify_chain(&identity.chain, When::Now(NOW)).unwrap_err();
+        assert!(matches!(refusal, Refusal::Revoked { .. }), "{refusal}");
+    }
+    let (hub, _) = child(&tree.root, "ha-giang", Role::Hub);
+    trust.verify_chain(&hub.chain, When::Now(NOW)).unwrap();
+}
+
+#[test]
+fn one_certificate_can_be_revoked_without_its_key() {
+    let tree = Tree::new();
+    let trust = tree.trust();
+    let Issued { node, serial, place, .. } = tree.leaf_issued.clone();
+    trust.revoke(&sign_revocation(&tree.hub, node, Some(serial), place, Reason::Mistake, NOW)).unwrap();
+    assert!(trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).is_err());
+    let order = Order { org: org("dong-van"), role: Role::Leaf, key: *tree.leaf.key.public(), ca_key: None };
+    let renewed = Ca::of(&tree.hub).unwrap().issue(&order, NOW).unwrap();
+    trust.verify_chain(&renewed.chain, When::Now(NOW)).unwrap();
+}
+
+#[test]
+fn nobody_revokes_outside_of_its_subtree() {
+    let tree = Tree::new();
+    let trust = tree.trust();
+    let (other_hub, _) = child(&tree.root, "cao-bang", Role::Hub);
+    let victim = &tree.leaf_issued;
+    let open = revoke(&other_hub, victim, Reason::Lost, NOW).remove(0);
+    assert!(matches!(trust.revoke(&open), Err(Refusal::OutsideSubtree { .. })));
+    // Naming a place of its own gets it in, but it does not count for a certificate elsewhere.
+    let place = path("trung-uong/cao-bang/x");
+    let veiled = sign_revocation(&other_hub, victim.node, None, place, Reason::Lost, NOW);
+    trust.revoke(&veiled).unwrap();
+    trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap();
+    let by_leaf = sign_revocation(&tree.leaf, victim.node, None, victim.place.clone(), Reason::Lost, NOW);
+    assert!(matches!(trust.revoke(&by_leaf), Err(Refusal::WrongRole { .. })));
+    let mut altered = revoke(&tree.hub, victim, Reason::Lost, NOW).remove(0);
+    altered.node = tree.hub.key.id();
+    assert_eq!(trust.revoke(&altered), Err(Refusal::BadSignature { what: "a revocation" }));
+    let foreign = revoke(&Tree::new().hub, victim, Reason::Lost, NOW).remove(0);
+    assert!(matches!(trust.revoke(&foreign), Err(Refusal::WrongTree { .. })));
+}
+
+pub(crate) fn token(parent: &Identity, name: &str, role: Role, addresses: Vec<String>) -> Token {
+    Token::new(Token {
+        parent: parent.key.id(),
+        addresses,
+        root: Fingerprint::of(&parent.root),
+        org: org(name),
+        role,
+        expires: NOW + DAY,
+        secret: Secret::generate().unwrap(),
+    })
+    .unwrap()
+}
+
+fn invited(parent: &Identity, name: &str, role: Role) -> (MemoryInvites, Token) {
+    let token = token(parent, name, role, Vec::new());
+    let store = MemoryInvites::default();
+    let (hash, invite) = Invite::of(&token);
+    store.insert(hash, invite);
+    (store, token)
+}
+
+#[test]
+fn a_token_becomes_certificates_by_file() {
+    let tree = Tree::new();
+    let (store, token) = invited(&tree.root, "cao-bang", Role::Hub);
+    let (key, ca_key) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let request = Request::new(&token, &key, Some(&ca_key)).to_json();
+    assert!(request.len() < 1_000, "{}", request.len());
+    let grant = answer(&tree.root, &store, &request, NOW).unwrap();
+    let response = Response::from_json(&Response::from(&grant).to_json()).unwrap();
+    let (identity, place) = response.accept(&token, key, Some(ca_key), 0).unwrap();
+    assert_eq!(place, path("trung-uong/cao-bang"));
+    assert_eq!(store.issued(), [grant.issued]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let folder = IdentityFolder::of_node(dir.path());
+    assert!(!folder.is_complete());
+    for identity in [&tree.root, &identity] {
+        folder.save(identity).unwrap();
+        let loaded = folder.load().unwrap();
+        assert_eq!((&loaded.chain, &loaded.root), (&identity.chain, &identity.root));
+        assert_eq!(loaded.ca.as_ref().unwrap().chain, identity.ca.as_ref().unwrap().chain);
+        assert_eq!(Ca::of(&loaded).unwrap().place(), Ca::of(identity).unwrap().place());
+    }
+    let (leaf, _) = child(&identity, "bao-lac", Role::Leaf);
+    tree.trust().verify_chain(&leaf.chain, When::Now(NOW)).unwrap();
+}
+
+#[test]
+fn a_token_is_good_once_and_for_the_same_key_again() {
+    let tree = Tree::new();
+    let (store, token) = invited(&tree.hub, "meo-vac", Role::Leaf);
+    let (first, second) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let ask = |key: &Key, now| answer(&tree.hub, &store, &Request::new(&token, key, None).to_json(), now);
+    let late = NOW + 2 * DAY;
+    assert!(matches!(ask(&first, late), Err(EnrolRefusal::Expired { .. })));
+    ask(&first, NOW).unwrap();
+    let used = ask(&second, NOW).unwrap_err();
+    assert!(matches!(&used, EnrolRefusal::Used { by } if *by == first.id().short()), "{used}");
+    ask(&first, late).unwrap();
+    assert_eq!(store.issued().len(), 2);
+}
+
+#[test]
+fn a_request_is_held_to_its_invitation() {
+    let tree = Tree::new();
+    let (store, token) = invited(&tree.hub, "meo-vac", Role::Leaf);
+    let (key, ca_key) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let ask = |request: Request| answer(&tree.hub, &store, &request.to_json(), NOW).unwrap_err();
+    let with = |change: &dyn Fn(&mut Token)| {
+        let mut token = token.clone();
+        change(&mut token);
+        Request::new(&token, &key, None)
+    };
+    assert_eq!(ask(with(&|t| t.secret = Secret([0; SECRET_BYTES]))), EnrolRefusal::Unknown);
+    assert!(matches!(ask(with(&|t| t.org = org("yen-minh"))), EnrolRefusal::WrongOrg { .. }));
+    assert_eq!(ask(with(&|t| t.parent = tree.root.key.id())), EnrolRefusal::Proof);
+    let hub = Token { role: Role::Hub, ..token.clone() };
+    assert!(matches!(ask(Request::new(&hub, &key, Some(&ca_key))), EnrolRefusal::WrongRole { .. }));
+    let other = Request::new(&token, &ca_key, None).to_json();
+    let mut mixed: serde_json::Value = serde_json::from_slice(&other).unwrap();
+    mixed["key"] = data_encoding::BASE64.encode(&key.public().spki()).into();
+    let mixed = answer(&tree.hub, &store, &serde_json::to_vec(&mixed).unwrap(), NOW);
+    assert_eq!(mixed.unwrap_err(), EnrolRefusal::Proof);
+    assert!(matches!(answer(&tree.hub, &store, b"{", NOW), Err(EnrolRefusal::Malformed(_))));
+    assert!(matches!(
+        answer(
+            &tree.leaf,
+            &store,
+            &Request::new(&Token { parent: tree.leaf.key.id(), ..token.clone() }, &key, None).to_json(),
+            NOW
+        ),
+        Err(EnrolRefusal::Parent(_))
+    ));
+    let (hash, mut invite) = Invite::of(&token);
+    invite.withdrawn = true;
+    store.insert(hash, invite);
+    assert_eq!(ask(Request::new(&token, &key, None)), EnrolRefusal::Withdrawn);
+    assert_eq!(store.issued(), []);
+}
+
+#[test]
+fn an_answer_is_held_to_the_token() {
+    let (tree, other) = (Tree::new(), Tree::new());
+    let (store, token) = invited(&tree.hub, "meo-vac", Role::Leaf);
+    let key = || Key::generate().unwrap();
+    let mine = key();
+    let pem = mine.to_pem();
+    let grant = answer(&tree.hub, &store, &Request::new(&token, &mine, None).to_json(), NOW).unwrap();
+    let accept = |grant: &Grant, key: Key| Response::from(grant).accept(&token, key, None, NOW).map(|_| ());
+    accept(&grant, mine).unwrap();
+    assert!(matches!(accept(&grant, key()), Err(EnrolError::NotAsked(_))));
+    let root = Grant { root: other.root.root.clone(), ..grant.clone() };
+    assert!(matches!(accept(&root, Key::from_pem(&pem).unwrap()), Err(EnrolError::OtherRoot { .. })));
+    let chain = Grant { chain: other.leaf.chain.clone(), ..grant.clone() };
+    let refused = accept(&chain, Key::from_pem(&pem).unwrap());
+    assert!(matches!(refused, Err(EnrolError::Certificates(Refusal::WrongTree { .. }))));
+}
