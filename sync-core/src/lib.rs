@@ -1,4 +1,6 @@
 //! Pure sync logic.
 
+pub mod conflict;
 pub mod id;
+pub mod record;
 pub mod time;
