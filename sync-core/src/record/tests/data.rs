@@ -165,6 +165,7 @@ proptest! {
             }
         }
         let folded = world.sync();
+        prop_assert_eq!(shuffled(&world.nodes[0], order), folded.clone());
         let text = folded.resource.unwrap();
         prop_assert!(serde_json::from_str::<Json>(&text).is_ok());
         let paths: Vec<_> = folded.conflicts.iter().map(|c| c.path.clone()).collect();
@@ -178,6 +179,23 @@ proptest! {
             world.sync();
         }
     }
+}
+
+/// The same changes, each twice, in another order; what has to wait is tried again.
+fn shuffled(record: &Record, seed: u64) -> Folded {
+    let mut waiting: Vec<_> = record.history().iter().map(|item| record.change(&item.change).unwrap()).collect();
+    waiting.extend(waiting.clone());
+    let mut fresh = Record::new(record.id.clone());
+    let mut random = seed | 1;
+    while !waiting.is_empty() {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let change = waiting.swap_remove((random >> 33) as usize % waiting.len());
+        if let Applied::Waiting(_) = fresh.apply(&change).unwrap() {
+            waiting.push(change);
+        }
+    }
+    assert_eq!(fresh.heads(), record.heads());
+    fresh.fold()
 }
 
 #[test]

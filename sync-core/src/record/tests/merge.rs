@@ -434,3 +434,69 @@ fn a_wrong_clock_does_not_make_an_edit_older_than_what_it_replaced() {
     record.put(&next, None, &author(1, -1)).unwrap();
     assert_eq!(record.latest(), Some(Stamp(5_001)));
 }
+
+#[test]
+fn a_new_place_or_an_equal_write_does_not_end_a_conflict() {
+    let mut start = patient();
+    start["name"] = json!([{"text": "a"}, {"text": "b"}]);
+    let mut world = World::new("Patient/p", start);
+    world.edit(0, |p| p["name"][0]["text"] = "y".into());
+    world.edit(1, |p| p["name"][0]["text"] = "z".into());
+    assert_eq!(world.sync().conflicts.len(), 1);
+    let mut turned = world.nodes[2].resource().unwrap();
+    turned["name"].as_array_mut().unwrap().reverse();
+    turned["active"] = false.into();
+    let change = world.put(2, turned).unwrap();
+    assert_eq!(change.superseded, Vec::<String>::new());
+    assert_eq!(world.sync().conflicts.len(), 1);
+    let change = world.edit(3, |p| p["name"].as_array_mut().unwrap().retain(|n| n["text"] == "b"));
+    assert_eq!(change.superseded.len(), 1, "taking it away is an answer, and is reported");
+    assert_eq!(world.sync().conflicts, []);
+}
+
+#[test]
+fn meta_is_merged_part_by_part() {
+    let mut world = World::new("Patient/p", patient());
+    world.edit(0, |p| p["meta"]["tag"] = json!([{"system": "t", "code": "a"}]));
+    world.edit(1, |p| p["meta"]["tag"] = json!([{"system": "t", "code": "a"}]));
+    world.edit(2, |p| p["meta"]["security"] = json!([{"system": "s", "code": "R"}]));
+    world.edit(3, |p| p["meta"]["source"] = "y".into());
+    let folded = world.sync();
+    let meta = json!({"profile": ["urn:p"], "source": "y", "tag": [{"system": "t", "code": "a"}], "security": [{"system": "s", "code": "R"}]});
+    assert_eq!((&resource(&folded)["meta"], folded.conflicts), (&meta, vec![]));
+}
+
+#[test]
+fn halves_of_two_doses_never_meet() {
+    let start = json!({"resourceType": "Observation", "id": "o", "valueQuantity": {"value": 5, "unit": "mg"}});
+    let mut world = World::new("Observation/o", start);
+    world.edit(0, |o| o["valueQuantity"]["value"] = 6.into());
+    world.edit(1, |o| o["valueQuantity"]["unit"] = "g".into());
+    let folded = world.sync();
+    assert_eq!(paths(&folded), [("valueQuantity".to_owned(), Kind::Value)]);
+    assert_eq!(resource(&folded)["valueQuantity"], json!({"value": 5, "unit": "g"}));
+}
+
+#[test]
+fn a_register_that_a_newer_version_wrote_survives() {
+    let mut record = Record::new(id("Patient/p"));
+    record.put(&patient(), None, &author(0, 1)).unwrap();
+    let mut newer = record.doc.clone();
+    newer.set_actor(automerge::ActorId::from(NODES[1].0));
+    let mut transaction = newer.transaction();
+    use automerge::transaction::Transactable;
+    for (key, value) in [("#later", "x"), ("novelty.part[ab]", "V|1"), ("novelty", "{}"), ("broken", "{")] {
+        transaction.put(automerge::ROOT, key, value).unwrap();
+    }
+    transaction.put(automerge::ROOT, "counted", 7).unwrap();
+    transaction.commit();
+    let change = newer.get_changes(&[]).pop().unwrap();
+    assert_eq!(record.apply(change.raw_bytes()), Ok(Applied::New));
+    let mut want = patient();
+    want["novelty"] = json!({"part": [1]});
+    assert_eq!(record.resource(), Some(want.clone()));
+    want["active"] = false.into();
+    record.put(&want, None, &author(0, 2)).unwrap();
+    assert_eq!(record.resource(), Some(want));
+    assert!(dump(&record).iter().any(|(key, _)| key == "#later"));
+}
