@@ -1,0 +1,115 @@
+//! What a record's changes tell: its history, and the resource that a first change makes.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use automerge::{
+    Automerge, Change, ScalarValue,
+    legacy::{Key, ObjectId, OpType},
+};
+
+use super::{
+    Folded, folded, from_engine, key,
+    message::Message,
+    payload::Form,
+    view::{Maker, Slot, Source, Value, incarnation},
+};
+use crate::{
+    conflict::Policies,
+    id::{ChangeHash, Incarnation, RecordId},
+    time::Stamp,
+};
+
+/// One change, as people read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryItem {
+    /// The change.
+    pub change: ChangeHash,
+    /// The process that made it.
+    pub incarnation: Incarnation,
+    /// When it says it was made.
+    pub stamp: Stamp,
+    /// Who made it.
+    pub by: Option<String>,
+    /// On which software.
+    pub software: Option<String>,
+    /// Why.
+    pub why: Option<String>,
+    /// What it changed, as register keys in order; `#state` when it is about the record as a whole.
+    pub paths: Vec<String>,
+}
+
+/// The registers that a change writes, with their text.
+fn registers(change: &Change) -> Vec<(String, Option<String>)> {
+    let register = |op: automerge::legacy::Op| {
+        let (ObjectId::Root, Key::Map(key), OpType::Put(value)) = (op.obj, op.key, op.action) else { return None };
+        match value {
+            ScalarValue::Str(text) => Some((key.to_string(), Some(text.to_string()))),
+            ScalarValue::Null => Some((key.to_string(), None)),
+            _ => None,
+        }
+    };
+    change.decode().operations.into_iter().filter_map(register).collect()
+}
+
+fn item(change: &Change) -> HistoryItem {
+    let keys: BTreeSet<String> = registers(change).into_iter().map(|(key, _)| key).collect();
+    // The presence of the elements around a change goes with it and tells nothing.
+    let around = |key: &str| {
+        let inner = |other: &String| other.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']));
+        (key == key::STATE && keys.len() > 1) || keys.iter().any(inner)
+    };
+    let message = Message::read(change.message());
+    HistoryItem {
+        change: from_engine(&change.hash()),
+        incarnation: incarnation(change.actor_id()),
+        stamp: Stamp(change.timestamp()),
+        by: message.by,
+        software: message.sw,
+        why: message.why,
+        paths: keys.iter().filter(|key| !around(key)).cloned().collect(),
+    }
+}
+
+/// All changes, causes before effects, otherwise by stamp and hash.
+pub(super) fn history(doc: &Automerge) -> Vec<HistoryItem> {
+    let changes = doc.get_changes(&[]);
+    let mut effects: BTreeMap<ChangeHash, Vec<usize>> = BTreeMap::new();
+    let mut waits: Vec<usize> = Vec::with_capacity(changes.len());
+    for (i, change) in changes.iter().enumerate() {
+        waits.push(change.deps().len());
+        for dep in change.deps() {
+            effects.entry(from_engine(dep)).or_default().push(i);
+        }
+    }
+    let rank = |i: usize| (changes[i].timestamp(), from_engine(&changes[i].hash()), i);
+    let mut ready: BTreeSet<_> = (0..changes.len()).filter(|i| waits[*i] == 0).map(rank).collect();
+    let mut items = Vec::with_capacity(changes.len());
+    while let Some((_, hash, i)) = ready.pop_first() {
+        items.push(item(&changes[i]));
+        for effect in effects.remove(&hash).unwrap_or_default() {
+            waits[effect] -= 1;
+            if waits[effect] == 0 {
+                ready.insert(rank(effect));
+            }
+        }
+    }
+    items
+}
+
+/// What a record shows that has only this change.
+pub(super) fn fold_single(id: &RecordId, change: &Change, policies: &Policies) -> Folded {
+    let source = Source::Genesis(Maker {
+        change: from_engine(&change.hash()),
+        incarnation: incarnation(change.actor_id()),
+        stamp: Stamp(change.timestamp()),
+        by: Message::read(change.message()).by,
+    });
+    let mut root = Slot::new(key::STATE.to_owned(), Form::Record);
+    for (key, text) in registers(change) {
+        root.insert(&key, vec![Value { text: text.map(Cow::Owned), change: None }]);
+    }
+    folded(id, &source, &root, policies)
+}

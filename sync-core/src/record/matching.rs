@@ -1,0 +1,124 @@
+//! Which item of a new list is which item of the old one.
+//!
+//! Equal items first, then the same element id, then the same natural key, then what is left by order. Two items
+//! with different natural keys are never taken for one. When two elements that are taken apart have no natural
+//! key they are the same only if at least one of their parts is equal; otherwise nothing would be left of the old
+//! one but its place.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::{
+    natural::{canonical_statement, element_id, natural_key},
+    shape::Statement,
+};
+
+/// One item, as both lists have it.
+pub(super) struct Candidate<'j> {
+    pub statement: Statement<'j>,
+    /// Whether it has registers of its own.
+    pub parts: bool,
+}
+
+struct Pairing {
+    old_of: Vec<Option<usize>>,
+    used: Vec<bool>,
+}
+
+impl Pairing {
+    fn take(&mut self, old: usize, new: usize) {
+        self.old_of[new] = Some(old);
+        self.used[old] = true;
+    }
+
+    fn by_key(&mut self, old: &[Option<String>], new: &[Option<String>]) {
+        let mut waiting: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (i, key) in old.iter().enumerate().rev() {
+            if let Some(key) = key.as_deref().filter(|_| !self.used[i]) {
+                waiting.entry(key).or_default().push(i);
+            }
+        }
+        for (j, key) in new.iter().enumerate() {
+            let Some(key) = key.as_deref().filter(|_| self.old_of[j].is_none()) else { continue };
+            if let Some(i) = waiting.get_mut(key).and_then(Vec::pop) {
+                self.take(i, j);
+            }
+        }
+    }
+
+    /// Pairs what is left, in order; first only between the same already paired neighbours.
+    fn by_order(&mut self, may: impl Fn(usize, usize) -> bool) {
+        let mut low = 0;
+        for j in 0..self.old_of.len() {
+            if let Some(i) = self.old_of[j] {
+                low = i + 1;
+                continue;
+            }
+            let end = (low..self.used.len()).find(|i| self.used[*i]).unwrap_or(self.used.len());
+            if let Some(i) = (low..end).find(|i| may(*i, j)) {
+                self.take(i, j);
+                low = i + 1;
+            }
+        }
+        for j in 0..self.old_of.len() {
+            if self.old_of[j].is_none()
+                && let Some(i) = (0..self.used.len()).find(|i| !self.used[*i] && may(*i, j))
+            {
+                self.take(i, j);
+            }
+        }
+    }
+}
+
+fn share_a_part(a: Statement<'_>, b: Statement<'_>) -> bool {
+    let (Some(Json::Object(a)), Some(Json::Object(b))) = (a.json, b.json) else { return false };
+    a.iter().any(|(name, value)| b.get(name) == Some(value))
+}
+
+/// For each item of `new`, the item of `old` that it is.
+pub(super) fn pair(name: &str, old: &[Candidate<'_>], new: &[Candidate<'_>]) -> Vec<Option<usize>> {
+    let mut pairing = Pairing { old_of: vec![None; new.len()], used: vec![false; old.len()] };
+    let keys = |list: &[Candidate<'_>], key: &dyn Fn(&Candidate<'_>) -> Option<String>| list.iter().map(key).collect();
+    let by: [&dyn Fn(&Candidate<'_>) -> Option<String>; 3] = [
+        &|c| Some(canonical_statement(c.statement)),
+        &|c| element_id(c.statement).map(str::to_owned),
+        &|c| natural_key(name, c.statement, c.parts),
+    ];
+    for key in by {
+        let (old_keys, new_keys): (Vec<_>, Vec<_>) = (keys(old, key), keys(new, key));
+        pairing.by_key(&old_keys, &new_keys);
+    }
+    let natural = |list: &[Candidate<'_>]| list.iter().map(|c| by[2](c).is_some()).collect::<Vec<_>>();
+    let (old_natural, new_natural) = (natural(old), natural(new));
+    pairing.by_order(|i, j| {
+        let either = old[i].parts || new[j].parts;
+        !old_natural[i] && !new_natural[j] && (!either || share_a_part(old[i].statement, new[j].statement))
+    });
+    pairing.old_of
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paired(name: &str, parts: bool, old: &str, new: &str) -> Vec<Option<usize>> {
+        let read = |text: &str| serde_json::from_str::<Vec<Json>>(text).unwrap();
+        let (old, new) = (read(old), read(new));
+        let candidate = |json| Candidate { statement: Statement { json: Some(json), sibling: None }, parts };
+        let (old, new): (Vec<_>, Vec<_>) = (old.iter().map(candidate).collect(), new.iter().map(candidate).collect());
+        pair(name, &old, &new)
+    }
+
+    #[test]
+    fn items_are_recognized() {
+        assert_eq!(paired("name", false, r#"["a","m","b"]"#, r#"["m","c"]"#), [Some(1), Some(2)]);
+        assert_eq!(paired("name", false, r#"["a","b"]"#, r#"["b","a"]"#), [Some(1), Some(0)]);
+        let (old, new) = (r#"[{"id":"1","v":1},{"id":"2","v":2}]"#, r#"[{"id":"2","v":1},{"v":2}]"#);
+        assert_eq!(paired("any", false, old, new), [Some(1), None]);
+        let (old, new) = (r#"[{"system":"s","value":"1"}]"#, r#"[{"system":"t","value":"1"},{"system":"s","value":"2"}]"#);
+        assert_eq!(paired("identifier", false, old, new), [None, Some(0)]);
+        assert_eq!(paired("contact", true, r#"[{"a":1,"b":2}]"#, r#"[{"a":2,"b":3}]"#), [None]);
+        assert_eq!(paired("contact", true, r#"[{"a":1,"b":2}]"#, r#"[{"a":2,"b":2}]"#), [Some(0)]);
+    }
+}

@@ -1,0 +1,341 @@
+//! Writing a record: a whole resource, a deletion, the resolution of a conflict. Each becomes one change.
+//!
+//! A write is compared with the version that its writer had read. When the record has moved on, the change is
+//! made at that older version and so is concurrent with what came since: nothing is overwritten unseen. Such a
+//! change needs an actor of its own, because one actor's changes follow one another: the incarnation and a number.
+
+use automerge::{ActorId, PatchLog, ROOT, ReadDoc, transaction::{CommitOptions, Transactable}};
+use serde_json::Map;
+
+use super::{
+    Json, Record, RecordError,
+    backbone::Place,
+    diff::{Write, Writer},
+    from_engine, isolated,
+    key::{self, STATE},
+    message::Message,
+    natural::Mint,
+    shape::{self, Statement, Want},
+    to_engine,
+    view::{Slot, Source, incarnation},
+};
+use crate::{
+    conflict::{Policies, Policy},
+    id::{ChangeHash, Incarnation},
+    time::Stamp,
+};
+
+/// Who writes, when and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Author<'a> {
+    /// The running process.
+    pub incarnation: Incarnation,
+    /// Its clock, in milliseconds since 1970-01-01T00:00Z.
+    pub wall: i64,
+    /// The person.
+    pub by: Option<&'a str>,
+    /// The software, with its version.
+    pub software: &'a str,
+    /// The reason.
+    pub why: Option<&'a str>,
+}
+
+/// A change that was made and is in the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewChange {
+    /// Its hash.
+    pub hash: ChangeHash,
+    /// The raw, uncompressed chunk.
+    pub bytes: Vec<u8>,
+    /// Keys of registers in conflict, for review, over which this change wrote another value.
+    pub superseded: Vec<String>,
+}
+
+/// The answer to a conflict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// One of the conflict's values, counted from 1.
+    Take(usize),
+    /// Another value: of the whole element (or of the whole resource, for `#state`).
+    Value(Json),
+    /// The element is deleted.
+    Delete,
+}
+
+/// Where a change is put.
+struct Base {
+    heads: Vec<automerge::ChangeHash>,
+    /// Whether the record has moved on since.
+    stale: bool,
+}
+
+impl Record {
+    fn base(&self, base: Option<&[ChangeHash]>) -> Result<Base, RecordError> {
+        let current = self.doc.get_heads();
+        let Some(base) = base else { return Ok(Base { heads: current, stale: false }) };
+        if !self.missing(base).is_empty() {
+            return Err(RecordError::UnknownVersion(self.id.clone()));
+        }
+        let heads: Vec<_> = base.iter().map(to_engine).collect();
+        let stale = !current.iter().all(|head| heads.contains(head));
+        Ok(Base { heads: if stale { heads } else { current }, stale })
+    }
+
+    fn own_changes(&self, who: Incarnation) -> u64 {
+        self.doc.get_changes_meta(&[]).iter().filter(|meta| incarnation(&meta.actor) == who).count() as u64
+    }
+
+    fn mint(&self, author: &Author<'_>) -> Mint {
+        Mint { incarnation: author.incarnation, own_changes: self.own_changes(author.incarnation) }
+    }
+
+    fn members<'j>(&self, resource: &'j Json) -> Result<&'j Map<String, Json>, RecordError> {
+        let map = resource.as_object().filter(|_| shape::fits(resource)).ok_or(RecordError::BadResource)?;
+        let agrees = |name: &str, value: &str| map.get(name).is_none_or(|j| j.as_str() == Some(value));
+        if agrees("resourceType", self.id.resource_type()) && agrees("id", self.id.id()) {
+            Ok(map)
+        } else {
+            Err(RecordError::WrongRecord(self.id.clone()))
+        }
+    }
+
+    /// Makes the record say this resource, which its writer made from the version `base` (the present one, if
+    /// none is given). `None` when that changes nothing.
+    pub fn put(
+        &mut self,
+        resource: &Json,
+        base: Option<&[ChangeHash]>,
+        author: &Author<'_>,
+    ) -> Result<Option<NewChange>, RecordError> {
+        let fields = shape::resource(self.members(resource)?, Place::resource(self.id.resource_type()));
+        self.write(base, author, |writer, root| {
+            writer.resource(root, &fields, root.values.is_empty() && root.fields.is_empty());
+        })
+    }
+
+    /// Deletes the record as it was at `base`. `None` when it is not there.
+    pub fn delete(
+        &mut self,
+        base: Option<&[ChangeHash]>,
+        author: &Author<'_>,
+    ) -> Result<Option<NewChange>, RecordError> {
+        self.write(base, author, |writer, root| {
+            writer.remove(root);
+        })
+    }
+
+    fn write(
+        &mut self,
+        base: Option<&[ChangeHash]>,
+        author: &Author<'_>,
+        work: impl FnOnce(&mut Writer<'_, '_>, &Slot<'_>),
+    ) -> Result<Option<NewChange>, RecordError> {
+        let base = self.base(base)?;
+        let mint = self.mint(author);
+        let (writes, superseded) = isolated(&self.id, || {
+            let source = Source::Document(&self.doc, base.stale.then_some(base.heads.as_slice()));
+            let root = source.tree();
+            let mut writer = Writer::new(&self.id, &source, mint);
+            work(&mut writer, &root);
+            Ok((writer.writes, self.reviewed(writer.superseded)))
+        })?;
+        if writes.is_empty() {
+            return Ok(None);
+        }
+        self.commit(&base, &writes, superseded, author).map(Some)
+    }
+
+    /// Those of `keys` whose conflicts are for a person to decide.
+    fn reviewed(&self, keys: Vec<String>) -> Vec<String> {
+        let policy = |key: &String| Policies::standard().of(&key::fhir_path(self.id.resource_type(), key));
+        keys.into_iter().filter(|key| policy(key) == Policy::Review).collect()
+    }
+
+    fn commit(
+        &mut self,
+        base: &Base,
+        writes: &[Write],
+        superseded: Vec<String>,
+        author: &Author<'_>,
+    ) -> Result<NewChange, RecordError> {
+        let (doc, hash) = isolated(&self.id, || self.committed(base, writes, author))?;
+        let failed = || RecordError::Engine(self.id.clone());
+        let bytes = doc.get_change_by_hash(&hash).ok_or_else(failed)?.raw_bytes().to_vec();
+        self.doc = doc;
+        Ok(NewChange { hash: from_engine(&hash), bytes, superseded })
+    }
+
+    fn committed(
+        &self,
+        base: &Base,
+        writes: &[Write],
+        author: &Author<'_>,
+    ) -> Result<(automerge::Automerge, automerge::ChangeHash), RecordError> {
+        let failed = || RecordError::Engine(self.id.clone());
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let message = Message { by: owned(author.by), sw: owned(Some(author.software)), why: owned(author.why) };
+        let options = CommitOptions::default()
+            .with_time(Stamp::after(author.wall, self.latest()).0)
+            .with_message(message.write());
+        let mut doc = self.doc.clone();
+        doc.set_actor(self.actor(base, author.incarnation));
+        let mut transaction = if base.stale {
+            doc.transaction_at(PatchLog::inactive(), &base.heads).map_err(|_| failed())?
+        } else {
+            doc.transaction()
+        };
+        for (key, text) in writes {
+            let value = text.as_deref().map_or(automerge::ScalarValue::Null, automerge::ScalarValue::from);
+            transaction.put(ROOT, key.as_str(), value).map_err(|_| failed())?;
+        }
+        let (hash, _) = transaction.commit_with(options);
+        Ok((doc, hash.ok_or_else(failed)?))
+    }
+
+    fn actor(&self, base: &Base, who: Incarnation) -> ActorId {
+        let mut bytes = who.0.to_vec();
+        if base.stale {
+            let number = u32::try_from(self.own_changes(who)).unwrap_or(u32::MAX);
+            bytes.extend(number.to_be_bytes());
+        }
+        ActorId::from(bytes)
+    }
+
+    /// Answers the conflict at `path`. The answer stands above every value that is known here; it ends no other
+    /// conflict.
+    pub fn resolve(&mut self, path: &str, choice: Choice, author: &Author<'_>) -> Result<NewChange, RecordError> {
+        let none = || RecordError::NoConflict(self.id.clone());
+        let conflict = self.conflicts().into_iter().find(|c| c.path == path).ok_or_else(none)?;
+        let choice = match choice {
+            Choice::Take(n) => {
+                let arm = n.checked_sub(1).and_then(|i| conflict.values.get(i)).ok_or(RecordError::BadChoice)?;
+                if arm.value.is_some() { Choice::Take(n) } else { Choice::Delete }
+            }
+            Choice::Value(value) => Choice::Value(self.answer(path, value)?),
+            Choice::Delete => Choice::Delete,
+        };
+        let resource_type = self.id.resource_type().to_owned();
+        let change = self.write(None, author, |writer, root| {
+            answer(writer, root, &resource_type, path, &choice);
+            writer.around(root, path);
+            writer.superseded.retain(|key| key != path);
+        })?;
+        change.ok_or_else(|| RecordError::NoConflict(self.id.clone()))
+    }
+
+    /// Checks a value that somebody gives as the answer.
+    fn answer(&self, path: &str, value: Json) -> Result<Json, RecordError> {
+        if path == STATE {
+            self.members(&value)?;
+        }
+        let is_item = path.ends_with(']');
+        let wrong = value.is_null() || (is_item && value.is_array()) || !shape::fits(&value);
+        if wrong { Err(RecordError::BadChoice) } else { Ok(value) }
+    }
+}
+
+/// Where the elements of `path` stand in the table of BackboneElements.
+fn place(resource_type: &str, path: &str) -> (Option<Place>, usize) {
+    let steps = key::parse(path).unwrap_or_default();
+    let start = Some(Place::resource(resource_type));
+    (steps.iter().fold(start, |place, step| place?.element(&step.name)), steps.len())
+}
+
+fn answer(writer: &mut Writer<'_, '_>, root: &Slot<'_>, resource_type: &str, path: &str, choice: &Choice) {
+    let steps = key::parse(path).unwrap_or_default();
+    let parent = path.rsplit_once('.').map_or(STATE, |(parent, _)| parent);
+    match steps.last() {
+        Some(step) if step.item.is_none() => {
+            if let Some(registers) = root.find(parent).and_then(|slot| slot.fields.get(&step.name)) {
+                writer.answer_element((&step.name, path), registers, place(resource_type, path), choice);
+            }
+        }
+        _ => {
+            if let Some(slot) = root.find(path) {
+                writer.answer_register(slot, place(resource_type, path), choice);
+            }
+        }
+    }
+}
+
+impl Writer<'_, '_> {
+    /// Answers a conflict of an item, or of the record.
+    fn answer_register(&mut self, slot: &Slot<'_>, (place, depth): (Option<Place>, usize), choice: &Choice) {
+        match choice {
+            Choice::Take(n) => self.keep(slot, n - 1),
+            Choice::Delete => self.drop(slot),
+            Choice::Value(value) if slot.key == STATE => {
+                if let (Some(map), Some(place)) = (value.as_object(), place) {
+                    self.resource(slot, &shape::resource(map, place), false);
+                    self.settle(slot);
+                }
+            }
+            Choice::Value(value) => {
+                let want = shape::want(Statement { json: Some(value), sibling: None }, place, depth);
+                self.answer_value(slot, &want);
+            }
+        }
+    }
+
+    fn answer_value(&mut self, slot: &Slot<'_>, want: &Want<'_>) {
+        let (order, shown) = self.place_of(slot);
+        let wrote = self.register(slot, want, &order);
+        match want {
+            Want::Parts(..) => self.settle(slot),
+            Want::Whole(_) if !wrote => self.keep(slot, shown),
+            Want::Whole(_) => {}
+        }
+    }
+
+    /// Answers a conflict of an element that does not repeat, or that is there both whole and as items.
+    fn answer_element(
+        &mut self,
+        at: (&str, &str),
+        registers: &super::view::Registers<'_>,
+        (place, depth): (Option<Place>, usize),
+        choice: &Choice,
+    ) {
+        let answers = registers.single.as_ref().map_or(0, |slot| self.answers(slot));
+        match (choice, &registers.single) {
+            (Choice::Delete, _) => {
+                self.clear(registers);
+            }
+            (Choice::Take(n), Some(slot)) if *n <= answers => {
+                registers.items.values().for_each(|item| {
+                    self.remove(item);
+                });
+                self.keep(slot, n - 1);
+            }
+            (Choice::Take(_), single) => {
+                if let Some(slot) = single {
+                    self.remove(slot);
+                }
+                registers.items.values().for_each(|item| self.affirm(item));
+            }
+            (Choice::Value(value), single) => {
+                let want = shape::field(Statement { json: Some(value), sibling: None }, place, depth);
+                if let (shape::Field::One(want), Some(slot)) = (&want, single) {
+                    registers.items.values().for_each(|item| {
+                        self.remove(item);
+                    });
+                    return self.answer_value(slot, want);
+                }
+                self.field(at, registers, &want, false);
+                registers.items.values().for_each(|item| self.affirm(item));
+            }
+        }
+    }
+}
+
+/// Only for tests and measurements: what the record's registers hold.
+#[cfg(test)]
+pub(super) fn dump(record: &Record) -> Vec<(String, Vec<Option<String>>)> {
+    let mut out = Vec::new();
+    for key in record.doc.keys(ROOT) {
+        let values = record.doc.get_all(ROOT, key.as_str()).unwrap();
+        let text = |v: automerge::Value<'_>| v.as_str().map(str::to_owned);
+        out.push((key, values.into_iter().map(|(v, _)| text(v)).collect()));
+    }
+    out
+}
+
