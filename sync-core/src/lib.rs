@@ -1,4 +1,5 @@
 //! Pure sync logic.
 
 pub mod id;
+pub mod identity;
 pub mod time;
