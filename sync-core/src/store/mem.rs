@@ -37,6 +37,7 @@ pub struct MemStore {
     frontiers: BTreeMap<(Frontier, Lane), Seq>,
     marks: Vec<Mark>,
     announcements: BTreeMap<Incarnation, (Announcement, NodeInfo)>,
+    nodes: BTreeMap<NodeId, NodeInfo>,
     revocations: Vec<Revocation>,
     digests: BTreeMap<OrgId, Digest>,
     folded: Seq,
@@ -61,6 +62,10 @@ impl MemStore {
         seq.checked_sub(1).and_then(|i| self.rows.get(i as usize))
     }
 
+    fn rows_after(&self, after: Seq) -> impl Iterator<Item = (Seq, &Row)> {
+        (1..).zip(&self.rows).skip(after as usize)
+    }
+
     fn apply(&mut self, op: &Op) {
         match op {
             Op::OpenSegment(segment) => {
@@ -74,6 +79,7 @@ impl MemStore {
                 }
             }
             Op::Announce(announcement, info) => {
+                self.nodes.insert(info.node, info.clone());
                 self.announcements.insert(announcement.incarnation, (announcement.clone(), info.clone()));
             }
             Op::Append { entry, src, at } => self.append(entry, *src, *at),
@@ -162,8 +168,7 @@ impl Store for MemStore {
     }
 
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
-        let rows = (after + 1..).zip(self.rows.iter().skip(after as usize));
-        let heads = rows.filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
+        let heads = self.rows_after(after).filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
             let original = row.offers.as_ref().and_then(|(of, _)| self.row(*of));
             Head {
                 seq,
@@ -228,9 +233,7 @@ impl Store for MemStore {
     }
 
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError> {
-        let nodes: BTreeMap<NodeId, NodeInfo> =
-            self.announcements.values().map(|(_, info)| (info.node, info.clone())).collect();
-        Ok(nodes.into_values().collect())
+        Ok(self.nodes.values().cloned().collect())
     }
 
     fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
@@ -246,8 +249,7 @@ impl Store for MemStore {
     }
 
     fn unfolded(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, RecordId)>, StoreError> {
-        let rows = (after + 1..).zip(self.rows.iter().skip(after as usize));
-        let held = rows.filter(|(_, row)| row.entry.is_some());
+        let held = self.rows_after(after).filter(|(_, row)| row.entry.is_some());
         Ok(held.take(limit).map(|(seq, row)| (seq, row.record.clone())).collect())
     }
 

@@ -1,0 +1,162 @@
+//! The record store on disk: [`sync_core::store::Store`] on one encrypted SQLite file.
+//!
+//! [`SqliteStore`] is the only writer, owned by the thread that drives the engine; [`Reader`] is a second
+//! connection for listings, exports and checks, which never blocks the writer. What always holds: a batch is on
+//! the disk, all of it, when `commit` returns, and nothing of it is when it fails; every setting that this rests
+//! on was read back when the file was opened; after any error of a read or a commit the store refuses everything
+//! until the process has started again, so nothing kept in memory is ever believed over the disk. Not here: what
+//! the facts mean (the engine's), how a resource is searched (the projection's), the lock on the data directory
+//! and the moments of a checkpoint (the daemon's). The file's layout is drawn in `docs/STORAGE.md`.
+
+mod check;
+mod issuing;
+mod key;
+mod listing;
+mod names;
+mod open;
+mod read;
+mod schema;
+mod write;
+
+use std::{cell::RefCell, collections::HashMap};
+
+use rusqlite::Connection;
+use sync_core::{
+    feed::{CHAIN_START, Segment, Seq},
+    id::{Chain, OrgId},
+    store::StoreError,
+};
+
+pub use self::{
+    issuing::{Invite, Issued},
+    key::{Key, KeyError},
+    listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
+    open::OpenError,
+    schema::{APPLICATION_ID, VERSION},
+};
+use self::{names::Names, read::small};
+
+/// How many pages of the write-ahead log may wait before a checkpoint is due: 16 MB.
+pub const CHECKPOINT_PAGES: u64 = 4_000;
+
+/// The store, open for writing.
+pub struct SqliteStore {
+    conn: Connection,
+    names: RefCell<Names>,
+    known: RefCell<Known>,
+    poison: RefCell<Option<String>>,
+}
+
+/// What the writer keeps in memory of the disk. A commit moves it on; when the commit fails, the poison keeps
+/// anybody from seeing it.
+struct Known {
+    tip: Seq,
+    /// The running hash at the tip.
+    chain: Chain,
+    segments: Vec<Segment>,
+    /// The homes after the first of the few records that have more than one, by the record's small id.
+    further_homes: HashMap<i64, Vec<OrgId>>,
+    /// The last number given to an advance of a cursor.
+    reads: i64,
+    /// The last number given to an announcement.
+    announced: i64,
+}
+
+/// How much of the write-ahead log has reached the database file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Pages in the log.
+    pub pages: u64,
+    /// How many of them are in the database file as well.
+    pub done: u64,
+}
+
+/// What went wrong below the contract of the store.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("{0}")]
+    Sql(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Broken(String),
+}
+
+type Fallible<T> = Result<T, Fault>;
+
+fn broken<T>(what: impl Into<String>) -> Fallible<T> {
+    Err(Fault::Broken(what.into()))
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        StoreError(format!(
+            "{fault}. Nothing that was acknowledged is lost; restart tuyend, which recovers at its start. \
+             If it comes back, check the disk's space and health, then run tuyen verify"
+        ))
+    }
+}
+
+impl SqliteStore {
+    fn load(conn: Connection) -> Fallible<Self> {
+        let known = Known {
+            tip: small::tip(&conn)?,
+            chain: small::last_chain(&conn)?.unwrap_or(CHAIN_START),
+            segments: small::segments(&conn)?,
+            further_homes: small::further_homes(&conn)?,
+            reads: small::number(&conn, "SELECT max(n) FROM read_cursor")?,
+            announced: small::number(&conn, "SELECT max(n) FROM node")?,
+        };
+        Ok(Self { conn, names: RefCell::default(), known: RefCell::new(known), poison: RefCell::default() })
+    }
+
+    /// Runs one piece of work on the connection; its failure is the store's last.
+    fn guarded<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
+        if let Some(first) = self.poison.borrow().as_ref() {
+            return Err(StoreError(format!(
+                "it is closed since an earlier error, and the process must restart; the error was: {first}"
+            )));
+        }
+        work().map_err(|fault| {
+            *self.poison.borrow_mut() = Some(fault.to_string());
+            StoreError::from(fault)
+        })
+    }
+
+    /// Runs writes in a transaction of their own. After an error the transaction is rolled back and the store
+    /// poisoned: whether a failed COMMIT has reached the disk only the next start can tell.
+    fn transact<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
+        self.guarded(|| {
+            self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            let done = work().and_then(|done| {
+                self.conn.prepare_cached("COMMIT")?.execute([])?;
+                Ok(done)
+            });
+            if done.is_err() && !self.conn.is_autocommit() {
+                // The first error is the one to report; a rollback that fails as well is done by the restart.
+                let _ = self.conn.execute_batch("ROLLBACK");
+            }
+            done
+        })
+    }
+
+    /// How much of the write-ahead log waits for a checkpoint. Cheap; to be asked after a commit.
+    pub fn log(&self) -> Result<Checkpoint, StoreError> {
+        self.guarded(|| small::checkpoint(&self.conn, "NOOP"))
+    }
+
+    /// Whether a checkpoint should be made as soon as nobody waits for a commit.
+    pub fn checkpoint_due(&self) -> Result<bool, StoreError> {
+        self.log().map(|log| log.pages.saturating_sub(log.done) >= CHECKPOINT_PAGES)
+    }
+
+    /// Copies the write-ahead log into the database file, as far as no reader needs the older pages. The host
+    /// calls it between commits: the store never does, so that no commit waits for it.
+    pub fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+        self.guarded(|| small::checkpoint(&self.conn, "PASSIVE"))
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("tip", &self.known.borrow().tip).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,301 @@
+//! Opening and creating the file, and the settings on which durability and secrecy rest.
+//!
+//! SQLite ignores a setting that it cannot or will not make, without an error: `journal_mode=WAL` was seen to
+//! leave a connection in another mode when the disk failed at that moment. So every setting is read back, and
+//! the store does not open when one of them did not take.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, types::Value};
+
+use super::{
+    Fault, SqliteStore,
+    key::{Key, PRIVATE, wipe},
+    listing::Reader,
+    schema::{self, APPLICATION_ID, VERSION},
+};
+
+/// Memory for pages of the writer's connection, in KiB. The indexes of a million records fit.
+const WRITER_CACHE_KIB: i64 = 65_536;
+/// Memory for pages of a reader's connection, in KiB.
+const READER_CACHE_KIB: i64 = 8_192;
+/// How long a statement waits for another connection's lock, in milliseconds.
+const BUSY_MILLIS: i64 = 5_000;
+/// What the write-ahead log is cut down to once it has been copied, in bytes.
+const LOG_KEEP_BYTES: i64 = 64 << 20;
+/// How many prepared statements a connection keeps.
+const STATEMENTS: usize = 128;
+/// Bytes of a page. Pages of 8 and 16 kB were measured and gained nothing.
+const PAGE_BYTES: i64 = 4_096;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no file.
+    #[error("there is no store at {}. Check the path, or create one with tuyen init", .0.display())]
+    Missing(PathBuf),
+    /// There is a file already.
+    #[error("there is a store at {} already, and it is never overwritten. Choose another directory, or move it away", .0.display())]
+    Exists(PathBuf),
+    /// The file is an SQLite database that is not encrypted.
+    #[error("{} is an unencrypted SQLite database, not a Tuyến store. Check the path", .0.display())]
+    Plain(PathBuf),
+    /// The file is not a database.
+    #[error("{} is not a Tuyến store: it is shorter than any database. Check the path, or restore a backup", .0.display())]
+    NotADatabase(PathBuf),
+    /// The key does not fit.
+    #[error("the store {} cannot be read with this key. Use the key file that was made with this store; if it is the right one, the file is damaged: restore a backup", .0.display())]
+    WrongKey(PathBuf),
+    /// The file belongs to another program.
+    #[error("{path} is a database of another program (application_id {found:#x}), not a Tuyến store. Check the path", path = .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its application id.
+        found: i64,
+    },
+    /// The file was written by a newer program.
+    #[error("the store {path} has layout version {found} and this program knows versions up to {VERSION}. Install the newer version of Tuyến that has opened it", path = .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+    /// The file was written by an older program and has not been brought up to date.
+    #[error("the store {path} has the older layout version {found}. Start tuyend once, which brings it to version {VERSION}", path = .path.display())]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+    /// The program was built without encryption.
+    #[error(
+        "this program was built without SQLCipher and would store records unencrypted. Install a build with encryption"
+    )]
+    NoCipher,
+    /// A setting did not take.
+    #[error(
+        "the store does not open because SQLite did not take a setting that it depends on: {name} should be {wanted} and is {found}. The usual reasons are a full, failing or network disk, or another program that has the file open; nothing was changed"
+    )]
+    Pragma {
+        /// The setting.
+        name: &'static str,
+        /// What it should be.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
+    /// The system refused.
+    #[error("the store {path} cannot be opened: {source}. Check that the disk is mounted, has space and belongs to the user of tuyend", path = .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("the store {path} cannot be opened: {reason}. Check the disk's space and health; if it stays, restore a backup", path = .path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+}
+
+/// A setting: its name, what it is set to, and what it then reads as.
+struct Pragma {
+    name: &'static str,
+    set: String,
+    read: Value,
+}
+
+fn pragma(name: &'static str, set: impl ToString, read: impl Into<Value>) -> Pragma {
+    Pragma { name, set: set.to_string(), read: read.into() }
+}
+
+fn settings(cache_kib: i64) -> Vec<Pragma> {
+    vec![
+        pragma("busy_timeout", BUSY_MILLIS, BUSY_MILLIS),
+        pragma("journal_mode", "WAL", "wal".to_owned()),
+        // With FULL two acknowledged transactions of a thousand were lost under disk errors, with EXTRA none.
+        pragma("synchronous", "EXTRA", 3),
+        pragma("foreign_keys", "ON", 1),
+        pragma("wal_autocheckpoint", 0, 0),
+        pragma("journal_size_limit", LOG_KEEP_BYTES, LOG_KEEP_BYTES),
+        pragma("cache_size", -cache_kib, -cache_kib),
+        pragma("mmap_size", 0, 0),
+        // A spilled sort must not write records to the disk in the clear.
+        pragma("temp_store", "MEMORY", 2),
+        pragma("trusted_schema", "OFF", 0),
+    ]
+}
+
+/// The cipher's settings, pinned, so that a later SQLCipher with other defaults reads the same files.
+fn cipher_settings() -> Vec<Pragma> {
+    vec![
+        pragma("cipher_page_size", PAGE_BYTES, PAGE_BYTES.to_string()),
+        pragma("cipher_use_hmac", "ON", "1".to_owned()),
+        pragma("cipher_hmac_algorithm", "HMAC_SHA512", "HMAC_SHA512".to_owned()),
+        pragma("cipher_kdf_algorithm", "PBKDF2_HMAC_SHA512", "PBKDF2_HMAC_SHA512".to_owned()),
+    ]
+}
+
+fn apply(conn: &Connection, settings: Vec<Pragma>) -> Result<(), OpenError> {
+    for Pragma { name, set, read } in settings {
+        let refused = |found: String| OpenError::Pragma { name, wanted: show(&read), found };
+        // The answer to the setting itself is not trusted: some answer nothing, some the wish.
+        let outcome = conn.execute_batch(&format!("PRAGMA {name}={set}"));
+        outcome.map_err(|e| refused(format!("refused ({e})")))?;
+        let found: Value = conn
+            .query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+            .map_err(|e| refused(format!("not readable ({e})")))?;
+        if found != read {
+            return Err(refused(show(&found)));
+        }
+    }
+    Ok(())
+}
+
+fn show(value: &Value) -> String {
+    match value {
+        Value::Integer(n) => n.to_string(),
+        Value::Text(text) => text.clone(),
+        _ => "of another kind".to_owned(),
+    }
+}
+
+/// Gives the key to a fresh connection. Errors of this statement would quote it, so they are not passed on.
+fn unlock(conn: &Connection, key: &Key) -> Result<(), OpenError> {
+    let version = conn.query_row("PRAGMA cipher_version", [], |row| row.get::<_, String>(0));
+    if version.is_err() {
+        return Err(OpenError::NoCipher);
+    }
+    // The cipher would write its own lines to stderr beside the error that it returns.
+    let _ = conn.execute_batch("PRAGMA cipher_log_level = NONE");
+    let (hex, statement) = (key.hex(), String::from("PRAGMA key = \"x'"));
+    let statement = statement + &hex + "'\"";
+    let outcome = conn.execute_batch(&statement).map_err(|_| OpenError::NoCipher);
+    wipe(hex.into_bytes());
+    wipe(statement.into_bytes());
+    outcome?;
+    apply(conn, cipher_settings())
+}
+
+/// Opens an existing file, and brings its layout up to date if `migrate`.
+fn connect(path: &Path, key: &Key, cache_kib: i64, migrate: bool) -> Result<Connection, OpenError> {
+    recognise(path)?;
+    let sqlite = |e: rusqlite::Error| match e.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::WrongKey(path.to_owned()),
+        _ => OpenError::Sqlite { path: path.to_owned(), reason: e.to_string() },
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    unlock(&conn, key)?;
+    let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
+    if application != APPLICATION_ID {
+        return Err(OpenError::Foreign { path: path.to_owned(), found: application });
+    }
+    let found = schema::version(&conn).map_err(sqlite)?;
+    if found > VERSION {
+        return Err(OpenError::Newer { path: path.to_owned(), found });
+    }
+    if found < VERSION && !migrate {
+        return Err(OpenError::Older { path: path.to_owned(), found });
+    }
+    apply(&conn, settings(cache_kib))?;
+    if migrate {
+        schema::migrate(&conn).map_err(|fault| failed(path, fault))?;
+    }
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(conn)
+}
+
+fn failed(path: &Path, fault: Fault) -> OpenError {
+    OpenError::Sqlite { path: path.to_owned(), reason: fault.to_string() }
+}
+
+/// Says in one line what a file is that is certainly no store.
+fn recognise(path: &Path) -> Result<(), OpenError> {
+    let io = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
+        _ => OpenError::Io { path: path.to_owned(), source },
+    };
+    let mut start = Vec::new();
+    File::open(path).and_then(|file| file.take(PAGE_BYTES as u64).read_to_end(&mut start)).map_err(io)?;
+    if start.starts_with(b"SQLite format 3\0") {
+        return Err(OpenError::Plain(path.to_owned()));
+    }
+    if (start.len() as i64) < PAGE_BYTES {
+        return Err(OpenError::NotADatabase(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Makes the entry of a file in its directory durable.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+impl SqliteStore {
+    /// Creates a store, and opens it. The file gets its name only when it is whole, so that a crash in the
+    /// middle leaves no store rather than half of one.
+    pub fn create(path: &Path, key: &Key) -> Result<Self, OpenError> {
+        if path.exists() {
+            return Err(OpenError::Exists(path.to_owned()));
+        }
+        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        if partial.exists() {
+            fs::remove_file(&partial).map_err(io)?;
+        }
+        OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&partial).map_err(io)?;
+        let sqlite = |e: rusqlite::Error| failed(path, e.into());
+        let conn = Connection::open(&partial).map_err(sqlite)?;
+        unlock(&conn, key)?;
+        apply(&conn, vec![pragma("synchronous", "EXTRA", 3)])?;
+        schema::migrate(&conn).map_err(|fault| failed(path, fault))?;
+        conn.close().map_err(|(_, e)| sqlite(e))?;
+        fs::rename(&partial, path).and_then(|()| sync_parent(path)).map_err(io)?;
+        Self::open(path, key)
+    }
+
+    /// Opens a store, and brings it to the layout of this program.
+    pub fn open(path: &Path, key: &Key) -> Result<Self, OpenError> {
+        let conn = connect(path, key, WRITER_CACHE_KIB, true)?;
+        Self::load(conn).map_err(|fault| failed(path, fault))
+    }
+}
+
+impl Reader {
+    /// Opens a second connection to a store that the writer has opened already.
+    pub fn open(path: &Path, key: &Key) -> Result<Self, OpenError> {
+        let conn = connect(path, key, READER_CACHE_KIB, false)?;
+        apply(&conn, vec![pragma("query_only", "ON", 1)])?;
+        Ok(Self::new(conn))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_does_not_take_is_refused() {
+        let memory = Connection::open_in_memory().unwrap();
+        let error = apply(&memory, settings(WRITER_CACHE_KIB)).unwrap_err();
+        let OpenError::Pragma { name, wanted, found } = &error else { panic!("{error}") };
+        assert_eq!((*name, wanted.as_str(), found.as_str()), ("journal_mode", "wal", "memory"));
+        assert!(error.to_string().contains("journal_mode should be wal and is memory"));
+    }
+}

@@ -1,0 +1,466 @@
+//! The reads of the store's contract.
+//!
+//! A scan of heads is answered from one index and touches no body, because a session makes it for every
+//! neighbour. An entry is decoded when it is read, which recomputes its hash: what the disk has changed is an
+//! error and never an answer.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use sync_core::{
+    change::Entry,
+    codec::Reader as Bytes,
+    feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId},
+    identity::{Announcement, NodeInfo, Revocation, Role},
+    store::{Frontier, Head, Mark, Projected, Store, StoreError},
+};
+
+use super::{Fallible, Fault, SqliteStore, broken};
+
+/// A number for a comparison. Nothing stored is larger than `i64::MAX`, so clamping keeps every comparison true.
+pub(super) fn clamp(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// A number that is only kept and given back, in its two's complement.
+pub(super) fn pack(n: u64) -> i64 {
+    n as i64
+}
+
+pub(super) fn unpack(n: i64) -> u64 {
+    n as u64
+}
+
+pub(super) fn lane(n: i64) -> Fallible<Lane> {
+    let lane = u8::try_from(n).ok().and_then(Lane::from_u8);
+    lane.ok_or_else(|| Fault::Broken(format!("a row has the lane {n}, which does not exist")))
+}
+
+pub(super) fn array<const N: usize>(row: &Row<'_>, column: usize) -> rusqlite::Result<[u8; N]> {
+    row.get(column)
+}
+
+pub(super) fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Fallible<T> {
+    text.parse().or_else(|_| broken(format!("a row holds a malformed {what}")))
+}
+
+/// Decodes the entry of a row.
+pub(super) fn decode(seq: i64, body: &[u8]) -> Fallible<Entry> {
+    let mut bytes = Bytes(body);
+    let entry = Entry::decode(&mut bytes);
+    let entry = entry.or_else(|e| broken(format!("the entry of row {seq} of the feed is damaged: {e}")))?;
+    match bytes.end() {
+        Ok(()) => Ok(entry),
+        Err(e) => broken(format!("the entry of row {seq} of the feed is damaged: {e}")),
+    }
+}
+
+/// Reads that only need the connection: what the writer knows from the start.
+pub(super) mod small {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::store::Checkpoint;
+
+    pub fn tip(conn: &Connection) -> Fallible<Seq> {
+        number(conn, "SELECT max(seq) FROM feed").map(unpack)
+    }
+
+    pub fn number(conn: &Connection, sql: &str) -> Fallible<i64> {
+        Ok(conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
+    }
+
+    pub fn last_chain(conn: &Connection) -> Fallible<Option<Chain>> {
+        let sql = "SELECT chain FROM feed ORDER BY seq DESC LIMIT 1";
+        Ok(conn.query_row(sql, [], |row| array(row, 0)).optional()?.map(Chain))
+    }
+
+    pub fn segments(conn: &Connection) -> Fallible<Vec<Segment>> {
+        let mut statement = conn.prepare_cached(
+            "SELECT i.name, s.base, p.name, s.parent_pos FROM segment s
+             JOIN incarnation i ON i.id = s.incarnation LEFT JOIN incarnation p ON p.id = s.parent
+             ORDER BY s.nth",
+        )?;
+        let rows = statement.query_map([], |row| {
+            let parent = match row.get::<_, Option<[u8; 16]>>(2)? {
+                Some(name) => Some(Position { segment: Incarnation(name), pos: unpack(row.get(3)?) }),
+                None => None,
+            };
+            Ok(Segment { incarnation: Incarnation(array(row, 0)?), base: unpack(row.get(1)?), parent })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub fn further_homes(conn: &Connection) -> Fallible<HashMap<i64, Vec<OrgId>>> {
+        let mut statement = conn.prepare(
+            "SELECT h.record, o.name FROM further_home h JOIN org o ON o.id = h.org ORDER BY h.record, h.nth",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut homes: HashMap<i64, Vec<OrgId>> = HashMap::new();
+        while let Some(row) = rows.next()? {
+            let org = parse(row.get_ref(1)?.as_str().unwrap_or_default(), "organization")?;
+            homes.entry(row.get(0)?).or_default().push(org);
+        }
+        Ok(homes)
+    }
+
+    pub fn checkpoint(conn: &Connection, mode: &str) -> Fallible<Checkpoint> {
+        let mut statement = conn.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
+        let (pages, done) =
+            statement.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
+        Ok(Checkpoint { pages: pages.max(0).unsigned_abs(), done: done.max(0).unsigned_abs() })
+    }
+}
+
+impl SqliteStore {
+    fn position(&self, src: Option<i64>, pos: Option<i64>) -> Fallible<Option<Position>> {
+        match (src, pos) {
+            (Some(src), Some(pos)) => {
+                let segment = self.names.borrow_mut().incarnation(&self.conn, src)?;
+                Ok(Some(Position { segment, pos: unpack(pos) }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn homes_from(&self, record: i64, first: Option<i64>) -> Fallible<Vec<OrgId>> {
+        let Some(first) = first else { return Ok(Vec::new()) };
+        let mut homes = vec![self.names.borrow_mut().org(&self.conn, first)?];
+        homes.extend_from_slice(self.known.borrow().further_homes.get(&record).map_or(&[], Vec::as_slice));
+        Ok(homes)
+    }
+
+    fn head(&self, row: &Row<'_>) -> Fallible<Head> {
+        let (src, pos) = match row.get::<_, Option<i64>>(5)? {
+            None => (row.get(3)?, row.get(4)?),
+            Some(of) => self
+                .conn
+                .prepare_cached("SELECT src, src_pos FROM feed WHERE seq = ?1")?
+                .query_row([of], |row| Ok((row.get(0)?, row.get(1)?)))?,
+        };
+        let offered_to = match row.get::<_, Option<i64>>(6)? {
+            Some(org) => Some(self.names.borrow_mut().org(&self.conn, org)?),
+            None => None,
+        };
+        let record = row.get(1)?;
+        let first_home = match row.get(2)? {
+            Some(home) => Some(home),
+            // The row is older than what is known of its record's homes.
+            None => self
+                .conn
+                .prepare_cached("SELECT home FROM record WHERE id = ?1")?
+                .query_row([record], |row| row.get(0))?,
+        };
+        Ok(Head {
+            seq: unpack(row.get(0)?),
+            src: self.position(src, pos)?,
+            homes: self.homes_from(record, first_home)?,
+            offered_to,
+        })
+    }
+
+    pub(super) fn entry_of(&self, seq: i64) -> Fallible<Option<Entry>> {
+        let mut statement = self.conn.prepare_cached("SELECT offers, entry FROM feed WHERE seq = ?1")?;
+        let mut rows = statement.query([seq])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        match (row.get::<_, Option<i64>>(0)?, row.get_ref(1)?.as_blob_or_null()) {
+            (None, Ok(Some(body))) => decode(seq, body).map(Some),
+            (Some(of), _) if of < seq => self.entry_of(of),
+            _ => broken(format!("row {seq} of the feed holds no entry and offers none")),
+        }
+    }
+
+    fn cursors_of(&self, node: NodeId) -> Fallible<Vec<(Lane, Cursor)>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT r.lane, r.segment, r.pos, r.chain FROM certificate c
+             JOIN announcement a ON a.certificate = c.id JOIN read_cursor r ON r.segment = a.incarnation
+             WHERE c.node = ?1 ORDER BY r.n",
+        )?;
+        let mut rows = statement.query([node.0])?;
+        let mut newest = std::collections::BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let segment = self.names.borrow_mut().incarnation(&self.conn, row.get(1)?)?;
+            newest.insert(lane(row.get(0)?)?, cursor(segment, row.get(2)?, row.get(3)?));
+        }
+        Ok(newest.into_iter().collect())
+    }
+
+    fn announcement_of(&self, incarnation: Incarnation) -> Fallible<Option<(Announcement, NodeInfo)>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT a.node, p.name, a.parent_pos, a.signature, c.chain, c.node, c.place, c.role
+             FROM incarnation i JOIN announcement a ON a.incarnation = i.id
+             JOIN certificate c ON c.id = a.certificate LEFT JOIN incarnation p ON p.id = a.parent
+             WHERE i.name = ?1",
+        )?;
+        let mut rows = statement.query([incarnation.0])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let parent = match row.get::<_, Option<[u8; 16]>>(1)? {
+            Some(name) => Some((Incarnation(name), unpack(row.get(2)?))),
+            None => None,
+        };
+        let announcement = Announcement {
+            incarnation,
+            parent,
+            node: NodeId(array(row, 0)?),
+            signature: row.get(3)?,
+            chain: certificates(row.get_ref(4)?.as_blob().unwrap_or_default())?,
+        };
+        Ok(Some((announcement, node_info(row, 5)?)))
+    }
+
+    fn projection_of(&self, record: &RecordId) -> Fallible<Option<Projected>> {
+        let Some(key) = self.names.borrow_mut().record(&self.conn, record)? else { return Ok(None) };
+        let mut statement = self.conn.prepare_cached(
+            "SELECT p.resource, p.version, p.conflicts, p.open_conflicts, s.seq, s.document
+             FROM projection p LEFT JOIN snapshot s ON s.record = p.record WHERE p.record = ?1",
+        )?;
+        let found = statement.query_row([key.id], |row| {
+            let snapshot = match row.get::<_, Option<i64>>(4)? {
+                Some(seq) => Some((unpack(seq), row.get(5)?)),
+                None => None,
+            };
+            Ok(Projected {
+                record: record.clone(),
+                resource: row.get(0)?,
+                version: row.get(1)?,
+                conflicts: row.get(2)?,
+                open_conflicts: row.get(3)?,
+                waiting: Vec::new(),
+                unreadable: Vec::new(),
+                snapshot,
+            })
+        });
+        let Some(mut projected) = found.optional()? else { return Ok(None) };
+        let mut waiting =
+            self.conn.prepare_cached("SELECT seq FROM waiting WHERE record = ?1 ORDER BY seq")?;
+        projected.waiting =
+            waiting.query_map([key.id], |row| row.get(0).map(unpack))?.collect::<Result<_, _>>()?;
+        let mut unreadable =
+            self.conn.prepare_cached("SELECT seq, reason FROM unreadable WHERE record = ?1 ORDER BY seq")?;
+        let rows = unreadable.query_map([key.id], |row| Ok((unpack(row.get(0)?), row.get(1)?)))?;
+        projected.unreadable = rows.collect::<Result<_, _>>()?;
+        Ok(Some(projected))
+    }
+}
+
+fn cursor(segment: Incarnation, pos: i64, chain: Option<[u8; 16]>) -> Cursor {
+    Cursor { at: Position { segment, pos: unpack(pos) }, chain: chain.map(Chain) }
+}
+
+/// The columns node, place and role.
+pub(super) fn node_info(row: &Row<'_>, first: usize) -> Fallible<NodeInfo> {
+    let place = parse(row.get_ref(first + 1)?.as_str().unwrap_or_default(), "place")?;
+    let role = Role::from_name(row.get_ref(first + 2)?.as_str().unwrap_or_default());
+    let role = role.ok_or_else(|| Fault::Broken("a certificate's row holds an unknown role".into()))?;
+    Ok(NodeInfo { node: NodeId(array(row, first)?), place, role })
+}
+
+/// Splits what [`super::write`] joined: each certificate with its length before it.
+fn certificates(joined: &[u8]) -> Fallible<Vec<Vec<u8>>> {
+    let (mut bytes, mut chain) = (Bytes(joined), Vec::new());
+    while !bytes.0.is_empty() {
+        match bytes.bytes(joined.len() as u64, "a certificate") {
+            Ok(certificate) => chain.push(certificate.to_vec()),
+            Err(e) => return broken(format!("a stored certificate chain is damaged: {e}")),
+        }
+    }
+    Ok(chain)
+}
+
+impl Store for SqliteStore {
+    fn tip(&self) -> Result<Seq, StoreError> {
+        self.guarded(|| Ok(self.known.borrow().tip))
+    }
+
+    fn segments(&self) -> Result<Vec<Segment>, StoreError> {
+        self.guarded(|| Ok(self.known.borrow().segments.clone()))
+    }
+
+    fn chain(&self, at: Seq) -> Result<Option<Chain>, StoreError> {
+        self.guarded(|| {
+            if at == 0 {
+                return Ok(Some(CHAIN_START));
+            }
+            let mut statement = self.conn.prepare_cached("SELECT chain FROM feed WHERE seq = ?1")?;
+            Ok(statement.query_row([clamp(at)], |row| array(row, 0)).optional()?.map(Chain))
+        })
+    }
+
+    fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
+        self.guarded(|| {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT seq, record, home, src, src_pos, offers, offered_to FROM feed INDEXED BY feed_head
+                 WHERE lane = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+            )?;
+            let mut rows = statement.query(params![lane as u8, clamp(after), clamp(limit as u64)])?;
+            let mut heads = Vec::new();
+            while let Some(row) = rows.next()? {
+                heads.push(self.head(row)?);
+            }
+            Ok(heads)
+        })
+    }
+
+    fn entry(&self, seq: Seq) -> Result<Option<Entry>, StoreError> {
+        self.guarded(|| self.entry_of(clamp(seq)))
+    }
+
+    fn has(&self, record: &RecordId, change: &ChangeHash) -> Result<bool, StoreError> {
+        self.guarded(|| {
+            let Some(key) = self.names.borrow_mut().record(&self.conn, record)? else { return Ok(false) };
+            let mut statement =
+                self.conn.prepare_cached("SELECT 1 FROM change WHERE record = ?1 AND hash = ?2")?;
+            Ok(statement.exists(params![key.id, change.0])?)
+        })
+    }
+
+    fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
+        self.guarded(|| {
+            let key = self.names.borrow_mut().record(&self.conn, record)?;
+            key.map_or(Ok(Vec::new()), |key| self.homes_from(key.id, key.home))
+        })
+    }
+
+    fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {
+        self.guarded(|| {
+            let Some(key) = self.names.borrow_mut().record(&self.conn, record)? else {
+                return Ok(Vec::new());
+            };
+            let mut statement =
+                self.conn.prepare_cached("SELECT seq FROM change WHERE record = ?1 ORDER BY seq")?;
+            let rows = statement.query_map([key.id], |row| row.get(0).map(unpack))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError> {
+        self.guarded(|| {
+            let id = self.names.borrow_mut().incarnation_id(&self.conn, at.segment)?;
+            let Some(id) = id else { return Ok(None) };
+            let mut statement = self.conn.prepare_cached(
+                "SELECT src_pos, seq FROM feed WHERE src = ?1 AND src_pos <= ?2
+                 ORDER BY src_pos DESC, seq DESC LIMIT 1",
+            )?;
+            let found = statement
+                .query_row([id, clamp(at.pos)], |row| Ok((unpack(row.get(0)?), unpack(row.get(1)?))));
+            Ok(found.optional()?)
+        })
+    }
+
+    fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError> {
+        self.guarded(|| {
+            let id = self.names.borrow_mut().incarnation_id(&self.conn, segment)?;
+            let Some(id) = id else { return Ok(None) };
+            let mut statement = self
+                .conn
+                .prepare_cached("SELECT pos, chain FROM read_cursor WHERE segment = ?1 AND lane = ?2")?;
+            let found = statement
+                .query_row(params![id, lane as u8], |row| Ok(cursor(segment, row.get(0)?, row.get(1)?)));
+            Ok(found.optional()?)
+        })
+    }
+
+    fn read_of_node(&self, node: NodeId) -> Result<Vec<(Lane, Cursor)>, StoreError> {
+        self.guarded(|| self.cursors_of(node))
+    }
+
+    fn frontier(&self, which: Frontier, lane: Lane) -> Result<Seq, StoreError> {
+        self.guarded(|| {
+            let mut statement =
+                self.conn.prepare_cached("SELECT seq FROM frontier WHERE which = ?1 AND lane = ?2")?;
+            let found = statement.query_row([which as u8, lane as u8], |row| row.get(0).map(unpack));
+            Ok(found.optional()?.unwrap_or(0))
+        })
+    }
+
+    fn marks(&self) -> Result<Vec<Mark>, StoreError> {
+        self.guarded(|| {
+            let mut statement = self.conn.prepare_cached("SELECT lane, src, src_pos, seq FROM mark")?;
+            let mut rows = statement.query([])?;
+            let mut marks = Vec::new();
+            while let Some(row) = rows.next()? {
+                let segment = self.names.borrow_mut().incarnation(&self.conn, row.get(1)?)?;
+                let src = Position { segment, pos: unpack(row.get(2)?) };
+                marks.push(Mark { lane: lane(row.get(0)?)?, src, seq: unpack(row.get(3)?) });
+            }
+            marks.sort();
+            Ok(marks)
+        })
+    }
+
+    fn announcement(&self, incarnation: Incarnation) -> Result<Option<(Announcement, NodeInfo)>, StoreError> {
+        self.guarded(|| self.announcement_of(incarnation))
+    }
+
+    fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError> {
+        self.guarded(|| {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT n.node, c.place, c.role FROM node n JOIN certificate c ON c.id = n.certificate
+                 ORDER BY n.node",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut nodes = Vec::new();
+            while let Some(row) = rows.next()? {
+                nodes.push(node_info(row, 0)?);
+            }
+            Ok(nodes)
+        })
+    }
+
+    fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
+        self.guarded(|| {
+            let mut statement = self.conn.prepare_cached("SELECT body FROM revocation ORDER BY id")?;
+            let mut rows = statement.query([])?;
+            let mut revocations = Vec::new();
+            while let Some(row) = rows.next()? {
+                let revocation = Revocation::decode(row.get_ref(0)?.as_blob().unwrap_or_default());
+                revocations
+                    .push(revocation.or_else(|e| broken(format!("a stored revocation is damaged: {e}")))?);
+            }
+            Ok(revocations)
+        })
+    }
+
+    fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError> {
+        self.guarded(|| {
+            let sql =
+                "SELECT o.name, d.count, d.sum FROM digest d JOIN org o ON o.id = d.home ORDER BY o.name";
+            let mut statement = self.conn.prepare_cached(sql)?;
+            let mut rows = statement.query([])?;
+            let mut digests = Vec::new();
+            while let Some(row) = rows.next()? {
+                let home = parse(row.get_ref(0)?.as_str().unwrap_or_default(), "organization")?;
+                digests.push((home, digest(row, 1)?));
+            }
+            Ok(digests)
+        })
+    }
+
+    fn folded(&self) -> Result<Seq, StoreError> {
+        self.guarded(|| small::number(&self.conn, "SELECT max(seq) FROM folded").map(unpack))
+    }
+
+    fn unfolded(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, RecordId)>, StoreError> {
+        self.guarded(|| {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT f.seq, r.name FROM feed f CROSS JOIN record r ON r.id = f.record
+                 WHERE f.seq > ?1 AND f.offers IS NULL ORDER BY f.seq LIMIT ?2",
+            )?;
+            let mut rows = statement.query([clamp(after), clamp(limit as u64)])?;
+            let mut unfolded = Vec::new();
+            while let Some(row) = rows.next()? {
+                let record = parse(row.get_ref(1)?.as_str().unwrap_or_default(), "record name")?;
+                unfolded.push((unpack(row.get(0)?), record));
+            }
+            Ok(unfolded)
+        })
+    }
+
+    fn projected(&self, record: &RecordId) -> Result<Option<Projected>, StoreError> {
+        self.guarded(|| self.projection_of(record))
+    }
+}
+
+/// The columns count and sum.
+pub(super) fn digest(row: &Row<'_>, first: usize) -> rusqlite::Result<Digest> {
+    Ok(Digest { count: unpack(row.get(first)?), sum: u128::from_be_bytes(array(row, first + 1)?) })
+}

@@ -1,0 +1,189 @@
+//! The layout of the file and its history.
+//!
+//! `user_version` counts the migrations that the file has seen. They only go forward, each in a transaction of
+//! its own together with the new number, and none of them makes a change of a record. The tables are explained
+//! in `docs/STORAGE.md`.
+
+use rusqlite::Connection;
+
+use super::Fallible;
+
+/// Marks the file as a Tuyến store: "Tuyn" in ASCII.
+pub const APPLICATION_ID: i64 = 0x5475_796e;
+
+/// The version of the layout that this program writes.
+pub const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Migration `n` brings a file from version `n` to `n + 1`. Never edit one that has been released.
+const MIGRATIONS: [&str; 1] = [V1];
+
+const V1: &str = "
+-- Names that rows refer to by small numbers.
+CREATE TABLE incarnation (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE) STRICT;
+CREATE TABLE org (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE record (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  home INTEGER REFERENCES org
+) STRICT;
+CREATE TABLE further_home (
+  record INTEGER NOT NULL REFERENCES record,
+  nth INTEGER NOT NULL,
+  org INTEGER NOT NULL REFERENCES org,
+  PRIMARY KEY (record, nth)
+) STRICT, WITHOUT ROWID;
+
+-- The feed. A row holds an entry, or offers the entry of an older row.
+CREATE TABLE feed (
+  seq INTEGER PRIMARY KEY,
+  lane INTEGER NOT NULL,
+  record INTEGER NOT NULL REFERENCES record,
+  home INTEGER REFERENCES org,
+  origin INTEGER REFERENCES incarnation,
+  src INTEGER REFERENCES incarnation,
+  src_pos INTEGER,
+  offers INTEGER,
+  offered_to INTEGER REFERENCES org,
+  at INTEGER NOT NULL,
+  chain BLOB NOT NULL,
+  entry BLOB,
+  CHECK ((entry IS NULL) = (offers IS NOT NULL))
+) STRICT;
+CREATE INDEX feed_head ON feed (lane, seq, record, home, src, src_pos, offers, offered_to);
+CREATE INDEX feed_received ON feed (src, src_pos) WHERE src IS NOT NULL;
+CREATE TABLE change (
+  record INTEGER NOT NULL REFERENCES record,
+  hash BLOB NOT NULL,
+  seq INTEGER NOT NULL,
+  PRIMARY KEY (record, hash)
+) STRICT, WITHOUT ROWID;
+
+-- Where feeds stand: this node's own and those it reads.
+CREATE TABLE segment (
+  nth INTEGER PRIMARY KEY,
+  incarnation INTEGER NOT NULL UNIQUE REFERENCES incarnation,
+  base INTEGER NOT NULL,
+  parent INTEGER REFERENCES incarnation,
+  parent_pos INTEGER
+) STRICT;
+CREATE TABLE read_cursor (
+  segment INTEGER NOT NULL REFERENCES incarnation,
+  lane INTEGER NOT NULL,
+  pos INTEGER NOT NULL,
+  chain BLOB,
+  n INTEGER NOT NULL,
+  PRIMARY KEY (segment, lane)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE frontier (
+  which INTEGER NOT NULL,
+  lane INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  PRIMARY KEY (which, lane)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE mark (
+  lane INTEGER NOT NULL,
+  src INTEGER NOT NULL REFERENCES incarnation,
+  src_pos INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  PRIMARY KEY (lane, src, src_pos, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE digest (
+  home INTEGER PRIMARY KEY REFERENCES org,
+  count INTEGER NOT NULL,
+  sum BLOB NOT NULL
+) STRICT;
+
+-- Who is who.
+CREATE TABLE certificate (
+  id INTEGER PRIMARY KEY,
+  digest BLOB NOT NULL UNIQUE,
+  node BLOB NOT NULL,
+  place TEXT NOT NULL,
+  role TEXT NOT NULL,
+  chain BLOB NOT NULL
+) STRICT;
+CREATE INDEX certificate_node ON certificate (node);
+CREATE TABLE announcement (
+  incarnation INTEGER PRIMARY KEY REFERENCES incarnation,
+  certificate INTEGER NOT NULL REFERENCES certificate,
+  node BLOB NOT NULL,
+  parent INTEGER REFERENCES incarnation,
+  parent_pos INTEGER,
+  signature BLOB NOT NULL
+) STRICT;
+CREATE INDEX announcement_certificate ON announcement (certificate);
+CREATE TABLE node (
+  node BLOB PRIMARY KEY,
+  certificate INTEGER NOT NULL REFERENCES certificate,
+  n INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE revocation (id INTEGER PRIMARY KEY, body BLOB NOT NULL UNIQUE) STRICT;
+
+-- The projection: what the last fold left of each record. It can be rebuilt from the feed.
+CREATE TABLE projection (
+  record INTEGER PRIMARY KEY REFERENCES record,
+  state INTEGER NOT NULL,
+  open_conflicts INTEGER NOT NULL,
+  version TEXT NOT NULL,
+  conflicts TEXT,
+  resource TEXT
+) STRICT;
+CREATE INDEX projection_state ON projection (state, open_conflicts);
+CREATE INDEX projection_conflicts ON projection (record) WHERE open_conflicts > 0;
+CREATE TABLE snapshot (
+  record INTEGER PRIMARY KEY REFERENCES record,
+  seq INTEGER NOT NULL,
+  document BLOB NOT NULL
+) STRICT;
+CREATE TABLE waiting (
+  record INTEGER NOT NULL REFERENCES record,
+  seq INTEGER NOT NULL,
+  PRIMARY KEY (record, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE unreadable (
+  record INTEGER NOT NULL REFERENCES record,
+  seq INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (record, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE folded (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL) STRICT;
+
+-- The host's own: settings, and what its CA has promised and issued.
+CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE invite (
+  secret_hash BLOB PRIMARY KEY,
+  org TEXT NOT NULL,
+  role TEXT NOT NULL,
+  expires INTEGER NOT NULL,
+  used_by BLOB,
+  used_at INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE TABLE issued (
+  serial BLOB PRIMARY KEY,
+  node BLOB NOT NULL,
+  place TEXT NOT NULL,
+  role TEXT NOT NULL,
+  not_after INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  certificate BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX issued_node ON issued (node, at);
+";
+
+/// The version of the file's layout.
+pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Brings the file to [`VERSION`].
+pub(super) fn migrate(conn: &Connection) -> Fallible<()> {
+    let from = version(conn)?;
+    for (to, migration) in (1..).zip(MIGRATIONS) {
+        if to > from {
+            conn.execute_batch(&format!(
+                "BEGIN IMMEDIATE;{migration};PRAGMA application_id={APPLICATION_ID};PRAGMA user_version={to};COMMIT"
+            ))?;
+        }
+    }
+    Ok(())
+}

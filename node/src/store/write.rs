@@ -1,0 +1,360 @@
+//! Commits: a batch of facts in one transaction.
+//!
+//! The facts come from the engine, which keeps the rules: a fact that breaks one (an entry appended twice, a row
+//! outside of any segment) is an error like that of a broken disk, and nothing of its batch remains.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest as _, Sha256};
+use sync_core::{
+    change::Entry,
+    codec::Writer,
+    feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq, extend_chain},
+    id::{EntryHash, Incarnation, Lane, OrgId, RecordId},
+    identity::{Announcement, NodeInfo},
+    store::{Mark, Op, Projected, StoreError, StoreMut},
+};
+
+use super::{
+    Fallible, Fault, Known, SqliteStore, broken,
+    names::{Names, RecordKey},
+    read::{clamp, decode, digest, pack, small},
+};
+
+/// What a record's projection is, as `projection.state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has a resource.
+    Live = 0,
+    /// Changes were applied and left no resource.
+    Deleted = 1,
+    /// Nothing of it could be applied yet.
+    Unreadable = 2,
+}
+
+impl State {
+    fn of(projected: &Projected) -> Self {
+        match (&projected.resource, projected.version.as_str()) {
+            (Some(_), _) => State::Live,
+            (None, "") => State::Unreadable,
+            (None, _) => State::Deleted,
+        }
+    }
+}
+
+impl StoreMut for SqliteStore {
+    fn commit(&mut self, batch: &[Op]) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return self.guarded(|| Ok(()));
+        }
+        self.transact(|| {
+            let mut commit = Commit {
+                conn: &self.conn,
+                names: &mut self.names.borrow_mut(),
+                known: &mut self.known.borrow_mut(),
+                digests: BTreeMap::new(),
+                body: Writer::default(),
+            };
+            commit.run(batch)
+        })
+    }
+}
+
+/// One commit on its way.
+struct Commit<'a> {
+    conn: &'a Connection,
+    names: &'a mut Names,
+    known: &'a mut Known,
+    /// What the batch adds to the digest of each home, by the home's number.
+    digests: BTreeMap<i64, Digest>,
+    body: Writer,
+}
+
+impl Commit<'_> {
+    fn run(&mut self, batch: &[Op]) -> Fallible<()> {
+        // Homes first: a row carries its record's first home if it is known by then, which saves a scan of
+        // heads from asking the record. No other fact of a batch can tell the difference.
+        for op in batch {
+            if let Op::AddHome(record, home) = op {
+                self.add_home(record, home)?;
+            }
+        }
+        batch.iter().try_for_each(|op| self.apply(op))?;
+        self.write_digests()
+    }
+
+    fn apply(&mut self, op: &Op) -> Fallible<()> {
+        match op {
+            Op::AddHome(..) => Ok(()),
+            Op::OpenSegment(segment) => self.open_segment(segment),
+            Op::RenameSegments(renames) => self.rename_segments(renames),
+            Op::Announce(announcement, info) => self.announce(announcement, info),
+            Op::Append { entry, src, at } => self.append(entry, *src, *at),
+            Op::Offer { of, home } => self.offer(*of, home),
+            Op::Read(lane, cursor) => self.advance(*lane, cursor),
+            Op::Reach(which, lane, seq) => self.run_one(
+                "INSERT INTO frontier (which, lane, seq) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (which, lane) DO UPDATE SET seq = excluded.seq",
+                params![*which as u8, *lane as u8, pack(*seq)],
+            ),
+            Op::Mark(mark) => self.mark("INSERT OR IGNORE INTO mark (lane, src, src_pos, seq) VALUES (?1, ?2, ?3, ?4)", mark),
+            Op::Unmark(mark) => {
+                self.mark("DELETE FROM mark WHERE lane = ?1 AND src = ?2 AND src_pos = ?3 AND seq = ?4", mark)
+            }
+            Op::Project(projected) => self.project(projected),
+            Op::Folded(seq) => self.run_one(
+                "INSERT INTO folded (one, seq) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET seq = excluded.seq",
+                [pack(*seq)],
+            ),
+            Op::Revoke(revocation) => {
+                self.run_one("INSERT OR IGNORE INTO revocation (body) VALUES (?1)", [revocation.encode()])
+            }
+        }
+    }
+
+    fn run_one(&self, sql: &str, params: impl rusqlite::Params) -> Fallible<()> {
+        self.conn.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    }
+
+    fn add_home(&mut self, record: &RecordId, home: &OrgId) -> Fallible<()> {
+        let key = self.names.add_record(self.conn, record)?;
+        let org = self.names.add_org(self.conn, home)?;
+        match key.home {
+            None => {
+                self.run_one("UPDATE record SET home = ?2 WHERE id = ?1", [key.id, org])?;
+                self.names.set_record(record, RecordKey { home: Some(org), ..key });
+            }
+            Some(first) if first == org => {}
+            Some(_) => {
+                let further = self.known.further_homes.entry(key.id).or_default();
+                if !further.contains(home) {
+                    further.push(home.clone());
+                    let nth = further.len() as i64;
+                    self.run_one(
+                        "INSERT INTO further_home (record, nth, org) VALUES (?1, ?2, ?3)",
+                        [key.id, nth, org],
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_segment(&mut self, segment: &Segment) -> Fallible<()> {
+        if segment.base != self.known.tip {
+            return broken("a segment was to be opened elsewhere than at the end of the feed");
+        }
+        let (parent, pos) = self.parent(segment)?;
+        let incarnation = self.names.add_incarnation(self.conn, segment.incarnation)?;
+        self.run_one(
+            "INSERT INTO segment (incarnation, base, parent, parent_pos) VALUES (?1, ?2, ?3, ?4)",
+            params![incarnation, pack(segment.base), parent, pos],
+        )?;
+        self.known.segments.push(*segment);
+        Ok(())
+    }
+
+    fn rename_segments(&mut self, renames: &[(Incarnation, Segment)]) -> Fallible<()> {
+        for (old, new) in renames {
+            let (parent, pos) = self.parent(new)?;
+            let from = self.names.add_incarnation(self.conn, *old)?;
+            let to = self.names.add_incarnation(self.conn, new.incarnation)?;
+            let renamed = self.conn.prepare_cached(
+                "UPDATE segment SET incarnation = ?2, base = ?3, parent = ?4, parent_pos = ?5 WHERE incarnation = ?1",
+            )?.execute(params![from, to, pack(new.base), parent, pos])?;
+            if renamed != 1 {
+                return broken("a segment that is not this node's own was to be renamed");
+            }
+        }
+        self.known.segments = small::segments(self.conn)?;
+        Ok(())
+    }
+
+    fn parent(&mut self, segment: &Segment) -> Fallible<(Option<i64>, Option<i64>)> {
+        let Some(parent) = segment.parent else { return Ok((None, None)) };
+        Ok((Some(self.names.add_incarnation(self.conn, parent.segment)?), Some(pack(parent.pos))))
+    }
+
+    fn announce(&mut self, announcement: &Announcement, info: &NodeInfo) -> Fallible<()> {
+        let certificate = self.certificate(&announcement.chain, info)?;
+        let incarnation = self.names.add_incarnation(self.conn, announcement.incarnation)?;
+        let (parent, pos) = match announcement.parent {
+            Some((segment, pos)) => (Some(self.names.add_incarnation(self.conn, segment)?), Some(pack(pos))),
+            None => (None, None),
+        };
+        self.run_one(
+            "INSERT OR REPLACE INTO announcement (incarnation, certificate, node, parent, parent_pos, signature)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![incarnation, certificate, announcement.node.0, parent, pos, announcement.signature],
+        )?;
+        self.known.announced += 1;
+        self.run_one(
+            "INSERT OR REPLACE INTO node (node, certificate, n) VALUES (?1, ?2, ?3)",
+            params![info.node.0, certificate, self.known.announced],
+        )
+    }
+
+    /// The number of a certificate chain with what it says. A node announces every start with the same chain,
+    /// which is kept once.
+    fn certificate(&mut self, chain: &[Vec<u8>], info: &NodeInfo) -> Fallible<i64> {
+        let mut joined = Writer::default();
+        for certificate in chain {
+            joined.bytes(certificate);
+        }
+        let (place, role) = (info.place.to_string(), info.role.as_str());
+        let mut hashed = Writer::default();
+        hashed.bytes(&info.node.0).bytes(place.as_bytes()).bytes(role.as_bytes()).raw(&joined.0);
+        let digest: [u8; 32] = Sha256::digest(&hashed.0).into();
+        let mut find = self.conn.prepare_cached("SELECT id FROM certificate WHERE digest = ?1")?;
+        if let Some(id) = find.query_row([digest], |row| row.get(0)).optional()? {
+            return Ok(id);
+        }
+        let mut add = self.conn.prepare_cached(
+            "INSERT INTO certificate (digest, node, place, role, chain) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        Ok(add.insert(params![digest, info.node.0, place, role, joined.0])?)
+    }
+
+    fn append(&mut self, entry: &Entry, src: Option<Position>, at: i64) -> Fallible<()> {
+        let record = self.names.add_record(self.conn, entry.record())?;
+        let origin = self.names.add_incarnation(self.conn, entry.origin())?;
+        let (src, src_pos) = match src {
+            Some(src) => {
+                let pos = i64::try_from(src.pos);
+                let pos = pos.or_else(|_| broken("a position of a neighbour's feed is beyond every feed"))?;
+                (Some(self.names.add_incarnation(self.conn, src.segment)?), Some(pos))
+            }
+            None => (None, None),
+        };
+        let chain = self.next_chain(entry.hash())?;
+        let seq = self.known.tip + 1;
+        let mut change =
+            self.conn.prepare_cached("INSERT INTO change (record, hash, seq) VALUES (?1, ?2, ?3)")?;
+        change.execute(params![record.id, entry.change_hash().0, pack(seq)])?;
+        self.body.0.clear();
+        entry.encode(&mut self.body);
+        let mut feed = self.conn.prepare_cached(
+            "INSERT INTO feed (seq, lane, record, home, origin, src, src_pos, at, chain, entry)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?;
+        let lane = entry.lane() as u8;
+        let body = &self.body.0;
+        feed.execute(params![
+            pack(seq),
+            lane,
+            record.id,
+            record.home,
+            origin,
+            src,
+            src_pos,
+            at,
+            chain.0,
+            body
+        ])?;
+        let home = self.names.add_org(self.conn, entry.home())?;
+        self.digests.entry(home).or_default().add(entry.hash());
+        (self.known.tip, self.known.chain) = (seq, chain);
+        Ok(())
+    }
+
+    fn offer(&mut self, of: Seq, home: &OrgId) -> Fallible<()> {
+        let mut find =
+            self.conn.prepare_cached("SELECT lane, record, home, at, entry FROM feed WHERE seq = ?1")?;
+        let mut rows = find.query([clamp(of)])?;
+        let Some(row) = rows.next()? else { return broken("a row that does not exist was to be offered") };
+        let Ok(body) = row.get_ref(4)?.as_blob() else {
+            return broken("a row that holds no entry was to be offered");
+        };
+        let chain = self.next_chain(decode(clamp(of), body)?.hash())?;
+        let seq = self.known.tip + 1;
+        let offered_to = self.names.add_org(self.conn, home)?;
+        let (lane, record): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let (home, at): (Option<i64>, i64) = (row.get(2)?, row.get(3)?);
+        self.run_one(
+            "INSERT INTO feed (seq, lane, record, home, offers, offered_to, at, chain)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![pack(seq), lane, record, home, pack(of), offered_to, at, chain.0],
+        )?;
+        (self.known.tip, self.known.chain) = (seq, chain);
+        Ok(())
+    }
+
+    fn next_chain(&self, hash: EntryHash) -> Fallible<sync_core::id::Chain> {
+        let Some(segment) = self.known.segments.last() else {
+            return broken("a row was to be appended before a segment was opened");
+        };
+        let before = if segment.base == self.known.tip { CHAIN_START } else { self.known.chain };
+        Ok(extend_chain(before, hash))
+    }
+
+    fn advance(&mut self, lane: Lane, cursor: &Cursor) -> Fallible<()> {
+        self.known.reads += 1;
+        let segment = self.names.add_incarnation(self.conn, cursor.at.segment)?;
+        let chain = cursor.chain.map(|chain| chain.0);
+        self.run_one(
+            "INSERT OR REPLACE INTO read_cursor (segment, lane, pos, chain, n) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![segment, lane as u8, pack(cursor.at.pos), chain, self.known.reads],
+        )
+    }
+
+    fn mark(&mut self, sql: &str, mark: &Mark) -> Fallible<()> {
+        let src = self.names.add_incarnation(self.conn, mark.src.segment)?;
+        self.run_one(sql, params![mark.lane as u8, src, pack(mark.src.pos), pack(mark.seq)])
+    }
+
+    fn project(&mut self, projected: &Projected) -> Fallible<()> {
+        let record = self.names.add_record(self.conn, &projected.record)?.id;
+        self.run_one(
+            "INSERT INTO projection (record, state, open_conflicts, version, conflicts, resource)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (record) DO UPDATE SET state = excluded.state, open_conflicts = excluded.open_conflicts,
+               version = excluded.version, conflicts = excluded.conflicts, resource = excluded.resource",
+            params![
+                record,
+                State::of(projected) as u8,
+                projected.open_conflicts,
+                projected.version,
+                projected.conflicts,
+                projected.resource
+            ],
+        )?;
+        if let Some((seq, document)) = &projected.snapshot {
+            self.run_one(
+                "INSERT INTO snapshot (record, seq, document) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (record) DO UPDATE SET seq = excluded.seq, document = excluded.document",
+                params![record, pack(*seq), document],
+            )?;
+        }
+        self.run_one("DELETE FROM waiting WHERE record = ?1", [record])?;
+        for seq in &projected.waiting {
+            self.run_one("INSERT INTO waiting (record, seq) VALUES (?1, ?2)", [record, pack(*seq)])?;
+        }
+        self.run_one("DELETE FROM unreadable WHERE record = ?1", [record])?;
+        for (seq, reason) in &projected.unreadable {
+            let params = params![record, pack(*seq), reason];
+            self.run_one("INSERT INTO unreadable (record, seq, reason) VALUES (?1, ?2, ?3)", params)?;
+        }
+        Ok(())
+    }
+
+    fn write_digests(&mut self) -> Fallible<()> {
+        for (home, added) in &self.digests {
+            let mut find = self.conn.prepare_cached("SELECT count, sum FROM digest WHERE home = ?1")?;
+            let mut sum = find.query_row([home], |row| digest(row, 0)).optional()?.unwrap_or_default();
+            sum.merge(*added);
+            self.run_one(
+                "INSERT OR REPLACE INTO digest (home, count, sum) VALUES (?1, ?2, ?3)",
+                params![home, pack(sum.count), sum.sum.to_be_bytes()],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl From<rusqlite::types::FromSqlError> for Fault {
+    fn from(error: rusqlite::types::FromSqlError) -> Self {
+        Fault::Broken(format!("a row holds a value of the wrong kind: {error}"))
+    }
+}

@@ -1,0 +1,496 @@
+//! What every store has to do, as a test that takes the store.
+//!
+//! [`scripted`] states the contract of `sync_core::store` by example. [`random`] plays seeded random batches of
+//! the kind that the engine makes to a store and to [`MemStore`], closes and opens the store in between, and
+//! compares every read after every batch. Nothing here knows what an entry means: bodies are opaque.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use sync_core::{
+    change::{Entry, opaque_chunk},
+    feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq, extend_chain},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
+    identity::{Announcement, NodeInfo, Reason, Revocation, Role},
+    store::{Batch, Frontier, Mark, MemStore, Op, Projected, StoreMut},
+    time::Stamp,
+};
+
+/// How many of the newest rows are read one by one after each batch; the older ones at the end.
+const NEWEST: u64 = 12;
+
+/// A small generator of random numbers (splitmix64), the same on every machine.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// The generator of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    /// True once in `n`.
+    pub fn once_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of a list; none when it is empty.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        if of.is_empty() { None } else { of.get(self.below(of.len() as u64) as usize) }
+    }
+
+    /// Random bytes.
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.next() as u8)
+    }
+}
+
+/// An organization.
+pub fn org(name: &str) -> OrgId {
+    OrgId::new(name).expect("a valid name")
+}
+
+/// A record.
+pub fn record(name: &str) -> RecordId {
+    name.parse().expect("a valid name")
+}
+
+/// An entry with an opaque body.
+pub fn entry(
+    record: &RecordId,
+    home: &OrgId,
+    lane: Lane,
+    origin: Incarnation,
+    n: u64,
+    deps: &[ChangeHash],
+    body: &[u8],
+) -> Entry {
+    let chunk: Arc<[u8]> = opaque_chunk(origin, n, deps, Stamp(n as i64), body);
+    Entry::new(record.clone(), home.clone(), lane, chunk).expect("a readable header")
+}
+
+/// An announcement of a node, and what its certificate would say.
+pub fn announcement(
+    node: NodeId,
+    place: &str,
+    incarnation: Incarnation,
+    parent: Option<(Incarnation, u64)>,
+) -> (Announcement, NodeInfo) {
+    let chain = vec![[&node.0, place.as_bytes()].concat(), vec![7; 300]];
+    let info = NodeInfo { node, place: place.parse().expect("a valid path"), role: Role::Leaf };
+    (Announcement { incarnation, parent, node, signature: vec![incarnation.0[0]; 64], chain }, info)
+}
+
+/// The contract by example.
+pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
+    let mut store = fresh();
+    assert_eq!(store.tip().unwrap(), 0);
+    assert_eq!(store.chain(0).unwrap(), Some(CHAIN_START));
+    assert_eq!(store.chain(1).unwrap(), None);
+    assert_eq!(store.entry(1).unwrap(), None);
+    assert_eq!(store.received(Position { segment: Incarnation([1; 16]), pos: u64::MAX }).unwrap(), None);
+
+    let (one, two, theirs) = (Incarnation([1; 16]), Incarnation([2; 16]), Incarnation([9; 16]));
+    let (dv, mv) = (org("dong-van"), org("meo-vac"));
+    let (patient, flag) = (record("Patient/1"), record("Flag/2"));
+    let a = entry(&patient, &dv, Lane::Normal, one, 1, &[], b"a");
+    let b = entry(&flag, &dv, Lane::Urgent, theirs, 1, &[], b"b");
+    let c = entry(&patient, &mv, Lane::Normal, theirs, 2, &[a.change_hash()], b"c");
+    let segment = Segment { incarnation: one, base: 0, parent: None };
+    let src = |pos| Position { segment: theirs, pos };
+    store
+        .commit(&[
+            Op::OpenSegment(segment),
+            // The home may come after the entry.
+            Op::Append { entry: a.clone(), src: None, at: 100 },
+            Op::AddHome(patient.clone(), dv.clone()),
+            Op::AddHome(flag.clone(), dv.clone()),
+            Op::Append { entry: b.clone(), src: Some(src(4)), at: 101 },
+            Op::Append { entry: c.clone(), src: Some(src(6)), at: 102 },
+            Op::AddHome(patient.clone(), mv.clone()),
+            Op::AddHome(patient.clone(), dv.clone()),
+            Op::Offer { of: 1, home: mv.clone() },
+        ])
+        .unwrap();
+    store.commit(&[]).unwrap();
+    store = reopen(store);
+
+    assert_eq!(store.tip().unwrap(), 4);
+    assert_eq!(store.homes(&patient).unwrap(), [dv.clone(), mv.clone()]);
+    assert_eq!(store.entry(4).unwrap().as_ref(), Some(&a), "an offer gives the older entry");
+    assert_eq!(store.rows_of(&patient).unwrap(), [1, 3], "an offer is no row of the record");
+    assert!(store.has(&patient, &c.change_hash()).unwrap() && !store.has(&flag, &c.change_hash()).unwrap());
+    let chain = [&a, &b, &c, &a].iter().fold(CHAIN_START, |chain, e| extend_chain(chain, e.hash()));
+    assert_eq!(store.chain(4).unwrap(), Some(chain));
+    let heads = store.heads(Lane::Normal, 0, 10).unwrap();
+    assert_eq!(
+        heads.iter().map(|h| (h.seq, h.src)).collect::<Vec<_>>(),
+        [(1, None), (3, Some(src(6))), (4, None)]
+    );
+    assert_eq!(heads[2].offered_to, Some(mv.clone()));
+    assert!(heads.iter().all(|h| h.homes == [dv.clone(), mv.clone()]), "homes are of now, not of then");
+    assert_eq!(store.heads(Lane::Normal, 1, 1).unwrap()[0].seq, 3);
+    assert_eq!(store.received(src(5)).unwrap(), Some((4, 2)));
+    assert_eq!(store.received(src(u64::MAX)).unwrap(), Some((6, 3)));
+    assert_eq!(store.received(src(3)).unwrap(), None);
+    let mut of_dv = Digest::default();
+    of_dv.add(a.hash());
+    of_dv.add(b.hash());
+    assert_eq!(store.digests().unwrap()[0], (dv.clone(), of_dv));
+    assert_eq!(store.unfolded(1, 9).unwrap(), [(2, flag.clone()), (3, patient.clone())]);
+
+    // A second run: the running hash begins anew, and a row that came twice from one place is found as the later.
+    let d = entry(&flag, &dv, Lane::Urgent, two, 1, &[b.change_hash()], b"d");
+    let second = Segment { incarnation: two, base: 4, parent: Some(Position { segment: one, pos: 4 }) };
+    store
+        .commit(&[Op::OpenSegment(second), Op::Append { entry: d.clone(), src: Some(src(6)), at: 103 }])
+        .unwrap();
+    assert_eq!(store.chain(5).unwrap(), Some(extend_chain(CHAIN_START, d.hash())));
+    assert_eq!(store.received(src(6)).unwrap(), Some((6, 5)));
+    let renamed = Segment { incarnation: Incarnation([3; 16]), ..second };
+    store.commit(&[Op::RenameSegments(vec![(two, renamed)])]).unwrap();
+    store = reopen(store);
+    assert_eq!(store.segments().unwrap(), [segment, renamed]);
+
+    // The snapshot stays when a projection brings none; everything else of it is replaced.
+    let mut projected = Projected {
+        record: patient.clone(),
+        resource: Some("{}".into()),
+        version: "v1".into(),
+        conflicts: Some("[]".into()),
+        open_conflicts: 2,
+        waiting: vec![3],
+        unreadable: vec![(1, "not a change".into())],
+        snapshot: Some((1, vec![1, 2])),
+    };
+    store.commit(&[Op::Project(projected.clone()), Op::Folded(3)]).unwrap();
+    assert_eq!(store.projected(&patient).unwrap(), Some(projected.clone()));
+    projected = Projected {
+        resource: None,
+        conflicts: None,
+        open_conflicts: 0,
+        waiting: vec![],
+        unreadable: vec![],
+        ..projected
+    };
+    store.commit(&[Op::Project(Projected { snapshot: None, ..projected.clone() })]).unwrap();
+    store = reopen(store);
+    assert_eq!(store.projected(&patient).unwrap(), Some(projected));
+    assert_eq!((store.folded().unwrap(), store.projected(&flag).unwrap()), (3, None));
+
+    // A node that has moved is known by its latest announcement, whatever its incarnations are called.
+    let node = NodeId([5; 16]);
+    let (old, _) = announcement(node, "tw/hg/dv", Incarnation([8; 16]), None);
+    let (new, info) = announcement(node, "tw/tq/dv", Incarnation([4; 16]), Some((old.incarnation, u64::MAX)));
+    let old_info = NodeInfo { place: "tw/hg/dv".parse().unwrap(), ..info.clone() };
+    store
+        .commit(&[Op::Announce(old.clone(), old_info.clone()), Op::Announce(new.clone(), info.clone())])
+        .unwrap();
+    store = reopen(store);
+    assert_eq!(store.nodes().unwrap(), [info.clone()]);
+    assert_eq!(store.announcement(old.incarnation).unwrap(), Some((old.clone(), old_info)));
+    assert_eq!(store.announcement(new.incarnation).unwrap(), Some((new.clone(), info)));
+
+    // Of a node's cursors the one that moved last counts.
+    let cursor = |incarnation, pos, chain| Cursor { at: Position { segment: incarnation, pos }, chain };
+    let far = cursor(new.incarnation, 9, Some(Chain([1; 16])));
+    let back = cursor(old.incarnation, 3, None);
+    store.commit(&[Op::Read(Lane::Normal, far), Op::Read(Lane::Bulk, far)]).unwrap();
+    store = reopen(store);
+    store.commit(&[Op::Read(Lane::Normal, back)]).unwrap();
+    assert_eq!(store.read(Lane::Normal, new.incarnation).unwrap(), Some(far));
+    assert_eq!(store.read(Lane::Urgent, new.incarnation).unwrap(), None);
+    assert_eq!(store.read_of_node(node).unwrap(), [(Lane::Normal, back), (Lane::Bulk, far)]);
+}
+
+/// Plays `batches` random batches to a store and to [`MemStore`], and compares all reads.
+pub fn random<S: StoreMut>(seed: u64, batches: usize, fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
+    let (mut script, mut model, mut store) = (Script::new(seed), MemStore::default(), fresh());
+    for n in 0..batches {
+        let batch = script.batch(n == 0);
+        model.commit(&batch).unwrap();
+        store.commit(&batch).unwrap();
+        if script.random.once_in(6) {
+            store = reopen(store);
+        }
+        let newest = model_tip(&model).saturating_sub(NEWEST);
+        script.compare(&model, &store, newest, &format!("seed {seed}, batch {n}"));
+    }
+    script.compare(&model, &store, 0, &format!("seed {seed}, at the end"));
+}
+
+fn model_tip(model: &MemStore) -> Seq {
+    sync_core::store::Store::tip(model).expect("the model cannot fail")
+}
+
+/// Makes batches, and remembers which names to ask for.
+struct Script {
+    random: Random,
+    tip: Seq,
+    segments: Vec<Segment>,
+    neighbours: Vec<(Incarnation, u64)>,
+    nodes: Vec<NodeId>,
+    orgs: Vec<OrgId>,
+    records: Vec<(RecordId, Lane)>,
+    /// The rows that hold entries.
+    held: Vec<(Seq, RecordId, ChangeHash)>,
+    marks: Vec<Mark>,
+    folded: Seq,
+    written: u64,
+}
+
+impl Script {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let neighbours = (0..3).map(|_| (Incarnation(random.bytes()), 0)).collect();
+        let nodes = (0..3).map(|_| NodeId(random.bytes())).collect();
+        let orgs = ["trung-uong", "ha-giang", "dong-van", "meo-vac"].map(org).to_vec();
+        Self {
+            random,
+            tip: 0,
+            segments: Vec::new(),
+            neighbours,
+            nodes,
+            orgs,
+            records: Vec::new(),
+            held: Vec::new(),
+            marks: Vec::new(),
+            folded: 0,
+            written: 0,
+        }
+    }
+
+    fn batch(&mut self, first: bool) -> Batch {
+        let mut batch = Batch::new();
+        if first {
+            self.open_segment(&mut batch);
+        }
+        for _ in 0..1 + self.random.below(4) {
+            match self.random.below(12) {
+                0 => self.open_segment(&mut batch),
+                1 | 2 => self.write(None, &mut batch),
+                3..=5 => self.receive(&mut batch),
+                6 => self.offer(&mut batch),
+                7 => self.announce(&mut batch),
+                8 => self.frontiers(&mut batch),
+                9 => self.fold(&mut batch),
+                10 => self.rename(&mut batch),
+                _ => self.revoke(&mut batch),
+            }
+        }
+        batch
+    }
+
+    fn open_segment(&mut self, batch: &mut Batch) {
+        let parent =
+            self.segments.last().map(|s| Position { segment: s.incarnation, pos: self.tip - s.base });
+        let segment = Segment { incarnation: Incarnation(self.random.bytes()), base: self.tip, parent };
+        self.segments.push(segment);
+        batch.push(Op::OpenSegment(segment));
+    }
+
+    fn rename(&mut self, batch: &mut Batch) {
+        let from = self.random.below(self.segments.len() as u64) as usize;
+        let mut renames = Vec::new();
+        for i in from..self.segments.len() {
+            let old = self.segments[i].incarnation;
+            self.segments[i].incarnation = Incarnation(self.random.bytes());
+            if i > from {
+                let above = self.segments[i - 1].incarnation;
+                self.segments[i].parent = self.segments[i].parent.map(|p| Position { segment: above, ..p });
+            }
+            renames.push((old, self.segments[i]));
+        }
+        batch.push(Op::RenameSegments(renames));
+    }
+
+    fn write(&mut self, src: Option<Position>, batch: &mut Batch) {
+        let home = self.random.pick(&self.orgs).expect("there are organizations").clone();
+        let known = self.random.pick(&self.records).cloned();
+        let (record, lane) = match known {
+            Some(known) if !self.random.once_in(3) => known,
+            _ => {
+                let kind = ["Patient", "Flag", "Binary", "PatientX"][self.random.below(4) as usize];
+                let new = record(&format!("{kind}/{:x}", self.random.next()));
+                let lane = Lane::of_resource_type(kind);
+                self.records.push((new.clone(), lane));
+                (new, lane)
+            }
+        };
+        let deps: Vec<_> =
+            self.held.iter().filter(|(_, r, _)| *r == record).map(|(.., hash)| *hash).take(2).collect();
+        let origin = src.map_or(self.segments.last().expect("opened").incarnation, |src| src.segment);
+        self.written += 1;
+        let body: Vec<u8> = (0..self.random.below(200)).map(|_| self.random.next() as u8).collect();
+        let entry = entry(&record, &home, lane, origin, self.written, &deps, &body);
+        self.tip += 1;
+        self.held.push((self.tip, record.clone(), entry.change_hash()));
+        let at = 1_000 + self.written as i64;
+        let append = Op::Append { entry, src, at };
+        match self.random.below(8) {
+            // A home that becomes known later, or never.
+            0 => batch.push(append),
+            1 | 2 => batch.extend([append, Op::AddHome(record, home)]),
+            _ => batch.extend([Op::AddHome(record, home), append]),
+        }
+    }
+
+    fn receive(&mut self, batch: &mut Batch) {
+        let n = self.random.below(self.neighbours.len() as u64) as usize;
+        let lane = *self.random.pick(&Lane::ALL).expect("there are lanes");
+        for _ in 0..self.random.below(5) {
+            // Now and then a place comes twice, as after a fork.
+            let step = self.random.below(4);
+            self.neighbours[n].1 += step;
+            let (segment, pos) = self.neighbours[n];
+            self.write(Some(Position { segment, pos: pos.max(1) }), batch);
+        }
+        let (segment, pos) = self.neighbours[n];
+        let at = Position { segment, pos: pos + self.random.below(2) };
+        let chain = (!self.random.once_in(4)).then(|| Chain(self.random.bytes()));
+        batch.push(Op::Read(lane, Cursor { at, chain }));
+        if self.random.once_in(2) {
+            let mark = Mark { lane, src: at, seq: self.random.below(self.tip + 1) };
+            self.marks.push(mark);
+            batch.push(Op::Mark(mark));
+        }
+    }
+
+    fn offer(&mut self, batch: &mut Batch) {
+        let Some((of, record, _)) = self.random.pick(&self.held).cloned() else { return };
+        let home = self.random.pick(&self.orgs).expect("there are organizations").clone();
+        self.tip += 1;
+        batch.extend([Op::AddHome(record, home.clone()), Op::Offer { of, home }]);
+    }
+
+    fn announce(&mut self, batch: &mut Batch) {
+        let node = *self.random.pick(&self.nodes).expect("there are nodes");
+        let place = ["trung-uong/ha-giang", "trung-uong/ha-giang/dong-van"][self.random.below(2) as usize];
+        let known = *self.random.pick(&self.neighbours).expect("there are neighbours");
+        let incarnation = if self.random.once_in(2) { known.0 } else { Incarnation(self.random.bytes()) };
+        let parent = self.random.once_in(2).then_some(known);
+        let (announcement, info) = announcement(node, place, incarnation, parent);
+        self.neighbours.push((incarnation, 0));
+        batch.push(Op::Announce(announcement, info));
+    }
+
+    fn frontiers(&mut self, batch: &mut Batch) {
+        let which = *self.random.pick(&Frontier::ALL).expect("there are frontiers");
+        let lane = *self.random.pick(&Lane::ALL).expect("there are lanes");
+        batch.push(Op::Reach(which, lane, self.random.below(self.tip + 1)));
+        if let Some(mark) = self.random.pick(&self.marks) {
+            batch.push(if self.written.is_multiple_of(2) { Op::Unmark(*mark) } else { Op::Mark(*mark) });
+        }
+    }
+
+    fn fold(&mut self, batch: &mut Batch) {
+        let Some((_, record, _)) = self.random.pick(&self.held).cloned() else { return };
+        let rows: Vec<Seq> =
+            self.held.iter().filter(|(_, r, _)| *r == record).map(|(seq, ..)| *seq).collect();
+        let (waiting, rest): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|_| self.random.once_in(3));
+        let unreadable =
+            rest.iter().filter(|_| self.random.once_in(4)).map(|s| (*s, format!("reason {s}"))).collect();
+        let open_conflicts = self.random.below(3) as u32;
+        let size = self.random.below(3_000) as usize;
+        batch.push(Op::Project(Projected {
+            resource: (!self.random.once_in(4)).then(|| format!("{{\"id\":\"{}\"}}", "Đ".repeat(size))),
+            version: if self.random.once_in(5) { String::new() } else { format!("{:x}", self.random.next()) },
+            conflicts: (open_conflicts > 0).then(|| "[{}]".to_owned()),
+            open_conflicts,
+            waiting,
+            unreadable,
+            snapshot: self.random.once_in(2).then(|| (rows[0], vec![1; size])),
+            record,
+        }));
+        self.folded = self.random.below(self.tip + 1);
+        batch.push(Op::Folded(self.folded));
+    }
+
+    fn revoke(&mut self, batch: &mut Batch) {
+        let node = *self.random.pick(&self.nodes).expect("there are nodes");
+        let place: OrgPath = "trung-uong/ha-giang".parse().expect("a valid path");
+        batch.push(Op::Revoke(Revocation {
+            node,
+            serial: None,
+            place,
+            reason: Reason::Lost,
+            at: self.random.below(3) as i64,
+            signer: self.nodes[0],
+            signature: vec![3; 64],
+            chain: vec![vec![4; 20]],
+        }));
+    }
+
+    fn compare<S: StoreMut>(&mut self, model: &MemStore, store: &S, from: Seq, when: &str) {
+        macro_rules! same {
+            ($($call:tt)*) => {
+                assert_eq!(
+                    sync_core::store::Store::$($call)*.unwrap(),
+                    model_call!($($call)*).unwrap(),
+                    "{} {when}", stringify!($($call)*)
+                )
+            };
+        }
+        macro_rules! model_call {
+            ($name:ident(store $(, $arg:expr)*)) => { sync_core::store::Store::$name(model $(, $arg)*) };
+        }
+        same!(tip(store));
+        same!(segments(store));
+        same!(marks(store));
+        same!(nodes(store));
+        same!(revocations(store));
+        same!(digests(store));
+        same!(folded(store));
+        for seq in (from..=self.tip + 1).chain([0, u64::MAX]) {
+            same!(chain(store, seq));
+            same!(entry(store, seq));
+        }
+        for lane in Lane::ALL {
+            for which in Frontier::ALL {
+                same!(frontier(store, which, lane));
+            }
+            let after = self.random.below(self.tip + 2);
+            same!(heads(store, lane, 0, usize::MAX));
+            same!(heads(store, lane, after, 3));
+            same!(heads(store, lane, u64::MAX, 3));
+        }
+        same!(unfolded(store, 0, usize::MAX));
+        let after = self.random.below(self.tip + 2);
+        same!(unfolded(store, after, 2));
+        let records: BTreeSet<_> =
+            self.held.iter().filter(|(seq, ..)| *seq > from).map(|(_, r, _)| r).collect();
+        for record in records.into_iter().chain([&record("Patient/unknown")]) {
+            same!(homes(store, record));
+            same!(rows_of(store, record));
+            same!(projected(store, record));
+        }
+        for (_, record, hash) in self.held.iter().rev().take(20) {
+            same!(has(store, record, hash));
+            same!(has(store, record, &ChangeHash([0; 32])));
+            same!(has(store, &self.held[0].1, hash));
+        }
+        for (segment, last) in &self.neighbours {
+            for pos in (0..=last + 1).chain([u64::MAX]) {
+                same!(received(store, Position { segment: *segment, pos }));
+            }
+            same!(announcement(store, *segment));
+            Lane::ALL.into_iter().for_each(|lane| same!(read(store, lane, *segment)));
+        }
+        for node in self.nodes.iter().chain([&NodeId([0; 16])]) {
+            same!(read_of_node(store, *node));
+        }
+    }
+}

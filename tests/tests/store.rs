@@ -1,0 +1,490 @@
+//! The stores against their contract, and the SQLite store against what disks, keys and people do to it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use node::store::{Invite, Issued, Key, OpenError, Reader, SqliteStore};
+use rusqlite::Connection;
+use sync_core::{
+    feed::{Cursor, Position, Segment},
+    id::{Incarnation, Lane, NodeId},
+    identity::{NodeInfo, Role, Serial},
+    store::{MemStore, Op, Projected, Store, StoreMut},
+};
+use tempfile::TempDir;
+use tuyen_tests::conformance::{self, announcement, entry, org, record};
+
+const KEY: [u8; 32] = [0xa7; 32];
+/// Set for the child process that is killed in the middle of its commits.
+const VICTIM: &str = "TUYEN_TEST_STORE_VICTIM";
+
+/// A directory with a store in it.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("tuyen.db")
+    }
+
+    fn create(&self) -> SqliteStore {
+        SqliteStore::create(&self.path(), &key()).unwrap()
+    }
+
+    fn open(&self) -> Result<SqliteStore, OpenError> {
+        SqliteStore::open(&self.path(), &key())
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::open(&self.path(), &key()).unwrap()
+    }
+
+    /// A connection behind the store's back.
+    fn raw(&self) -> Connection {
+        let conn = Connection::open(self.path()).unwrap();
+        conn.execute_batch(&format!("PRAGMA key = \"x'{}'\"", "a7".repeat(32))).unwrap();
+        conn
+    }
+}
+
+fn key() -> Key {
+    Key::from_bytes(KEY)
+}
+
+fn own(n: u8) -> Segment {
+    Segment { incarnation: Incarnation([n; 16]), base: 0, parent: None }
+}
+
+/// A batch that appends `count` entries of new records with this text in their bodies.
+fn writes(from: u64, count: u64, text: &str) -> Vec<Op> {
+    let home = org("dong-van");
+    let ops = (from..from + count).flat_map(|n| {
+        let record = record(&format!("Observation/{n}"));
+        let entry = entry(
+            &record,
+            &home,
+            Lane::Normal,
+            Incarnation([1; 16]),
+            n,
+            &[],
+            format!("{text} {n}").as_bytes(),
+        );
+        [Op::AddHome(record, home.clone()), Op::Append { entry, src: None, at: n as i64 }]
+    });
+    ops.collect()
+}
+
+fn projected(name: &str, resource: Option<&str>, version: &str, open_conflicts: u32) -> Op {
+    Op::Project(Projected {
+        record: record(name),
+        resource: resource.map(str::to_owned),
+        version: version.to_owned(),
+        conflicts: (open_conflicts > 0).then(|| "[1]".to_owned()),
+        open_conflicts,
+        waiting: Vec::new(),
+        unreadable: Vec::new(),
+        snapshot: None,
+    })
+}
+
+#[test]
+fn the_memory_store_conforms() {
+    conformance::scripted(MemStore::default, |store| store);
+    conformance::random(1, 200, MemStore::default, |store| store);
+}
+
+#[test]
+fn the_sqlite_store_conforms() {
+    let place = Place::new();
+    let reopen = |store| {
+        drop(store);
+        place.open().unwrap()
+    };
+    conformance::scripted(|| place.create(), reopen);
+    assert_eq!(place.reader().integrity_check(|_, _| ()).unwrap(), [String::new(); 0]);
+}
+
+#[test]
+fn the_sqlite_store_does_as_the_memory_store() {
+    for seed in 1..=6 {
+        let place = Place::new();
+        let reopen = |store| {
+            drop(store);
+            place.open().unwrap()
+        };
+        conformance::random(seed, 120, || place.create(), reopen);
+        assert_eq!(place.reader().integrity_check(|_, _| ()).unwrap(), [String::new(); 0], "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_not_a_store_is_refused_in_one_line() {
+    let place = Place::new();
+    let line = |error: OpenError| {
+        let text = error.to_string();
+        assert!(!text.contains('\n') && !text.contains("a7a7"), "{text}");
+        text
+    };
+    assert!(line(place.open().unwrap_err()).starts_with("there is no store at"));
+    drop(place.create());
+    assert!(matches!(SqliteStore::create(&place.path(), &key()), Err(OpenError::Exists(_))));
+
+    let wrong = SqliteStore::open(&place.path(), &Key::from_bytes([1; 32])).unwrap_err();
+    assert!(line(wrong).contains("cannot be read with this key"));
+    place.open().expect("the wrong key has done no harm");
+
+    place.raw().execute_batch("PRAGMA user_version = 999").unwrap();
+    assert!(line(place.open().unwrap_err()).contains("layout version 999"));
+    place.raw().execute_batch("PRAGMA application_id = 7").unwrap();
+    assert!(line(place.open().unwrap_err()).contains("database of another program"));
+
+    fs::write(place.path(), "SQLite format 3\0 and so on").unwrap();
+    assert!(line(place.open().unwrap_err()).contains("unencrypted"));
+    fs::write(place.path(), "not long").unwrap();
+    assert!(line(place.open().unwrap_err()).contains("shorter than any database"));
+    fs::write(place.path(), vec![5; 8192]).unwrap();
+    assert!(matches!(place.open(), Err(OpenError::WrongKey(_))));
+}
+
+#[test]
+fn a_store_that_cannot_have_its_log_does_not_open() {
+    let place = Place::new();
+    drop(place.create());
+    // Another program has the file open in another mode, so that WAL cannot be set.
+    let raw = place.raw();
+    raw.execute_batch("PRAGMA journal_mode = DELETE; BEGIN; SELECT count(*) FROM feed").unwrap();
+    let error = place.open().unwrap_err();
+    assert!(matches!(&error, OpenError::Pragma { name: "journal_mode", .. }), "{error}");
+    drop(raw);
+    place.open().unwrap();
+}
+
+#[test]
+fn nothing_of_a_record_is_readable_in_the_files() {
+    let place = Place::new();
+    let mut store = place.create();
+    let canary = "NGUYEN-CANARY-0x5eed";
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    store.commit(&writes(1, 50, canary)).unwrap();
+    store.checkpoint().unwrap();
+    store.commit(&writes(51, 50, canary)).unwrap();
+    let needles =
+        [canary.as_bytes(), b"Observation/", b"dong-van", b"CREATE TABLE", &KEY[..], b"a7a7a7a7a7a7a7a7"];
+    let files: Vec<_> = fs::read_dir(place.0.path()).unwrap().map(|f| f.unwrap().path()).collect();
+    assert!(files.iter().any(|f| f.to_string_lossy().ends_with("-wal")), "the log is looked at too");
+    for file in files {
+        let bytes = fs::read(&file).unwrap();
+        for needle in needles {
+            let found = bytes.windows(needle.len()).any(|window| window == needle);
+            assert!(!found, "{} holds {}", file.display(), String::from_utf8_lossy(needle));
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o077, 0, "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn after_an_error_the_store_is_closed_and_nothing_of_the_batch_remains() {
+    let place = Place::new();
+    let mut store = place.create();
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    store.commit(&writes(1, 3, "before")).unwrap();
+    place.raw().execute_batch(
+        "CREATE TRIGGER full BEFORE INSERT ON feed WHEN new.seq = 6 BEGIN SELECT RAISE(ABORT, 'disk full'); END",
+    ).unwrap();
+    let error = store.commit(&writes(4, 5, "torn")).unwrap_err();
+    assert!(
+        error.to_string().contains("disk full") && error.to_string().contains("restart tuyend"),
+        "{error}"
+    );
+    for error in [store.tip().unwrap_err(), store.commit(&[]).unwrap_err(), store.checkpoint().unwrap_err()] {
+        assert!(error.to_string().contains("the process must restart"), "{error}");
+    }
+    assert!(store.set_setting("name", b"x").is_err() && store.entry(1).is_err());
+    drop(store);
+
+    place.raw().execute_batch("DROP TRIGGER full").unwrap();
+    let mut store = place.open().unwrap();
+    assert_eq!(store.tip().unwrap(), 3);
+    assert!(!store.has(&record("Observation/4"), &sync_core::id::ChangeHash([0; 32])).unwrap());
+    assert!(store.homes(&record("Observation/4")).unwrap().is_empty());
+    store.commit(&writes(4, 5, "whole")).unwrap();
+    assert_eq!(place.reader().integrity_check(|_, _| ()).unwrap(), [String::new(); 0]);
+}
+
+#[test]
+fn a_failed_read_closes_the_store_as_well() {
+    let place = Place::new();
+    let mut store = place.create();
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    store.commit(&writes(1, 1, "text")).unwrap();
+    place.raw().execute_batch("UPDATE feed SET entry = x'00'").unwrap();
+    let error = store.entry(1).unwrap_err().to_string();
+    assert!(error.contains("the entry of row 1 of the feed is damaged"), "{error}");
+    assert!(store.tip().is_err());
+    let findings = place.reader().integrity_check(|_, _| ()).unwrap();
+    assert!(findings.iter().any(|f| f.contains("row 1")) && findings.len() >= 2, "{findings:?}");
+}
+
+#[test]
+fn a_batch_that_breaks_the_rules_is_refused_whole() {
+    let place = Place::new();
+    let mut store = place.create();
+    assert!(store.commit(&writes(1, 1, "outside of any segment")).is_err());
+    drop(store);
+    let mut store = place.open().unwrap();
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    let twice = [writes(1, 1, "same"), writes(1, 1, "same")].concat();
+    assert!(store.commit(&twice).is_err());
+    drop(store);
+    assert_eq!(place.open().unwrap().tip().unwrap(), 0);
+}
+
+#[test]
+fn changed_bytes_on_the_disk_are_found() {
+    let place = Place::new();
+    let mut store = place.create();
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    store.commit(&writes(1, 200, "text")).unwrap();
+    store.checkpoint().unwrap();
+    drop(store);
+    let mut bytes = fs::read(place.path()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(place.path(), bytes).unwrap();
+    let found = match Reader::open(&place.path(), &key()) {
+        Ok(reader) => reader.integrity_check(|_, _| ()).map_or(true, |findings| !findings.is_empty()),
+        Err(_) => true,
+    };
+    assert!(found);
+}
+
+/// Not a test of its own: the process that `a_killed_process_...` kills.
+#[test]
+fn victim() {
+    let Some(path) = std::env::var_os(VICTIM) else { return };
+    let mut store = SqliteStore::open(Path::new(&path), &key()).unwrap();
+    for n in 0.. {
+        store.commit(&writes(store.tip().unwrap() + 1, 7, "text")).unwrap();
+        if n % 5 == 4 {
+            store.checkpoint().unwrap();
+        }
+        println!("acknowledged {}", store.tip().unwrap());
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_it_acknowledged() {
+    let place = Place::new();
+    place.create().commit(&[Op::OpenSegment(own(1))]).unwrap();
+    for round in 0..6u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "victim", "--nocapture"])
+            .env(VICTIM, place.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut acknowledged = 0;
+        for line in lines.by_ref().map_while(Result::ok) {
+            if let Some((_, tip)) = line.split_once("acknowledged ") {
+                acknowledged = tip.parse().unwrap();
+                if acknowledged % 100 > 10 + round * 13 {
+                    break;
+                }
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let late =
+            lines.map_while(Result::ok).filter_map(|line| line.split_once("acknowledged ")?.1.parse().ok());
+        acknowledged = late.max().unwrap_or(acknowledged);
+        let store = place.open().unwrap();
+        let tip = store.tip().unwrap();
+        assert!(tip >= acknowledged && acknowledged > 0, "round {round}: {tip} of {acknowledged}");
+        assert_eq!(tip % 7, 0, "a batch is whole or not there");
+        drop(store);
+        assert_eq!(place.reader().integrity_check(|_, _| ()).unwrap(), [String::new(); 0]);
+    }
+}
+
+#[test]
+fn a_transaction_that_was_never_committed_is_gone() {
+    let place = Place::new();
+    let mut store = place.create();
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    store.commit(&writes(1, 2, "text")).unwrap();
+    let raw = place.raw();
+    raw.execute_batch("PRAGMA cache_size = 1; BEGIN; UPDATE feed SET at = 77; DELETE FROM change").unwrap();
+    // The files as a power cut would leave them now.
+    let copy = Place::new();
+    for file in ["tuyen.db", "tuyen.db-wal"] {
+        fs::copy(place.0.path().join(file), copy.0.path().join(file)).unwrap();
+    }
+    assert_eq!(copy.open().unwrap().tip().unwrap(), 2);
+    assert_eq!(copy.reader().integrity_check(|_, _| ()).unwrap(), [String::new(); 0]);
+    assert_eq!(copy.reader().record_rows(&record("Observation/1")).unwrap()[0].at, 1);
+}
+
+#[test]
+fn readers_see_every_commit_and_stop_nobody() {
+    let place = Place::new();
+    let mut store = place.create();
+    let reader = place.reader();
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    store.commit(&writes(1, 4, "text")).unwrap();
+    store
+        .commit(&[
+            projected("Observation/1", Some("{\"id\":\"1\"}"), "a", 0),
+            projected("Observation/2", Some("{\"id\":\"2\"}"), "b", 2),
+            projected("Observation/3", None, "c", 0),
+            projected("Patient/9", Some("{\"id\":\"9\"}"), "d", 1),
+            projected("ObservationX/1", Some("{}"), "e", 0),
+        ])
+        .unwrap();
+    let counts = reader.counts().unwrap();
+    assert_eq!((counts.live, counts.deleted, counts.unshown), (4, 1, 1));
+    assert_eq!((counts.entries, counts.rows, counts.conflicted, counts.conflicts), (4, 4, 2, 3));
+
+    let names =
+        |listed: Vec<node::store::Listed>| listed.iter().map(|l| l.record.to_string()).collect::<Vec<_>>();
+    let all = ["Observation/1", "Observation/2", "ObservationX/1", "Patient/9"];
+    assert_eq!(names(reader.list(None, None, 9).unwrap()), all);
+    assert_eq!(names(reader.list(Some("Observation"), None, 9).unwrap()), all[..2]);
+    assert_eq!(names(reader.list(None, Some(&record("Observation/1")), 2).unwrap()), all[1..3]);
+    assert_eq!(reader.conflicts(None, 9).unwrap().len(), 2);
+    assert_eq!(reader.conflicts(Some(&record("Observation/2")), 9).unwrap()[0].record, record("Patient/9"));
+    assert_eq!(reader.record(&record("Observation/3")).unwrap().unwrap().resource, None);
+    assert!(reader.record(&record("Observation/4")).unwrap().is_none(), "not folded yet");
+
+    let mut exported = Vec::new();
+    let export = reader.export(None, |listed| {
+        // The writer goes on while an export runs, and the export does not see it.
+        let n = 10 + exported.len() as u64;
+        store.commit(&[writes(n, 1, "more"), vec![projected("Zzz/1", Some("{}"), "f", 0)]].concat()).unwrap();
+        exported.push(listed.record.to_string());
+        true
+    });
+    export.unwrap();
+    assert_eq!(exported, all);
+    assert_eq!(reader.counts().unwrap().rows, 8);
+    assert_eq!(store.tip().unwrap(), 8);
+}
+
+#[test]
+fn what_came_from_the_parent_is_not_pending() {
+    let place = Place::new();
+    let mut store = place.create();
+    let (parent, theirs) = (NodeId([8; 16]), Incarnation([9; 16]));
+    let (announced, info) = announcement(parent, "tw/hg", theirs, None);
+    let (home, name) = (org("dong-van"), record("Patient/1"));
+    let from_above = entry(&name, &home, Lane::Normal, theirs, 1, &[], b"x");
+    let position = |segment| Position { segment, pos: 3 };
+    let from_below = entry(&name, &home, Lane::Normal, theirs, 2, &[], b"y");
+    let batch = [
+        vec![Op::OpenSegment(own(1)), Op::Announce(announced, info)],
+        vec![Op::Append { entry: from_above, src: Some(position(theirs)), at: 50 }],
+        vec![Op::Read(Lane::Normal, Cursor { at: position(theirs), chain: None })],
+        vec![Op::Append { entry: from_below, src: Some(position(Incarnation([7; 16]))), at: 60 }],
+        vec![Op::Offer { of: 1, home: org("meo-vac") }],
+        writes(1, 2, "text"),
+    ];
+    store.commit(&batch.concat()).unwrap();
+    let reader = place.reader();
+    let pending = reader.pending(Lane::Normal, 0, Some(parent)).unwrap();
+    assert_eq!((pending.rows, pending.oldest), (3, Some(60)));
+    let pending = reader.pending(Lane::Normal, 2, Some(parent)).unwrap();
+    assert_eq!((pending.rows, pending.oldest), (2, Some(1)));
+    assert_eq!(reader.pending(Lane::Normal, 0, None).unwrap().rows, 4);
+    assert_eq!(reader.pending(Lane::Urgent, 0, None).unwrap(), node::store::Pending::default());
+    let rows = reader.record_rows(&name).unwrap();
+    assert_eq!(
+        rows.iter().map(|row| (row.seq, row.at, row.src.is_some())).collect::<Vec<_>>(),
+        [(1, 50, true), (2, 60, true)]
+    );
+    assert_eq!(rows[0].origin, theirs);
+}
+
+#[test]
+fn an_invitation_is_used_by_one_key() {
+    let place = Place::new();
+    let mut store = place.create();
+    let invite =
+        Invite { secret_hash: [1; 32], org: org("dong-van"), role: Role::Leaf, expires: 500, used_by: None };
+    store.add_invite(&invite).unwrap();
+    store.add_invite(&Invite { secret_hash: [2; 32], expires: 400, ..invite.clone() }).unwrap();
+    assert_eq!(store.invite(&[1; 32]).unwrap(), Some(invite));
+    assert_eq!(store.invites().unwrap().len(), 2);
+    assert!(store.use_invite(&[1; 32], b"key", 10).unwrap());
+    assert!(store.use_invite(&[1; 32], b"key", 11).unwrap(), "the answer may have been lost");
+    assert!(!store.use_invite(&[1; 32], b"another", 12).unwrap());
+    assert!(!store.use_invite(&[3; 32], b"key", 12).unwrap());
+    assert!(!store.withdraw_invite(&[1; 32]).unwrap() && store.withdraw_invite(&[2; 32]).unwrap());
+
+    let info = NodeInfo { node: NodeId([4; 16]), place: "tw/hg/dong-van".parse().unwrap(), role: Role::Leaf };
+    let serial = Serial::new(&[9, 9]).unwrap();
+    let issued = Issued { serial, info, not_after: 900, at: 10, certificate: vec![1, 2, 3] };
+    store.add_issued(&issued).unwrap();
+    store.set_setting("name", "Phòng khám".as_bytes()).unwrap();
+    drop(store);
+    let store = place.open().unwrap();
+    assert_eq!(store.issued(None).unwrap(), [issued.clone()]);
+    assert_eq!(store.issued(Some(issued.info.node)).unwrap(), [issued]);
+    assert!(store.issued(Some(NodeId([0; 16]))).unwrap().is_empty());
+    assert_eq!(store.setting("name").unwrap().as_deref(), Some("Phòng khám".as_bytes()));
+    assert_eq!(store.setting("other").unwrap(), None);
+}
+
+#[test]
+fn a_checkpoint_empties_the_log() {
+    let place = Place::new();
+    let mut store = place.create();
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    assert!(!store.checkpoint_due().unwrap());
+    let body = "x".repeat(2_000);
+    for n in 0..12 {
+        store.commit(&writes(1 + n * 1_000, 1_000, &body)).unwrap();
+    }
+    assert!(store.checkpoint_due().unwrap(), "{:?}", store.log());
+    let made = store.checkpoint().unwrap();
+    assert_eq!(made.pages, made.done);
+    assert!(!store.checkpoint_due().unwrap());
+}
+
+#[test]
+fn a_scan_of_heads_reads_no_body() {
+    let place = Place::new();
+    drop(place.create());
+    let raw = place.raw();
+    let plan = |sql: &str| -> String {
+        let mut statement = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+        rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    };
+    let heads = plan(
+        "SELECT seq, record, home, src, src_pos, offers, offered_to FROM feed INDEXED BY feed_head
+         WHERE lane = 1 AND seq > 5 ORDER BY seq LIMIT 9",
+    );
+    assert!(
+        heads.contains("COVERING INDEX feed_head (lane=? AND seq>?)") && !heads.contains("TEMP"),
+        "{heads}"
+    );
+    let received = plan(
+        "SELECT src_pos, seq FROM feed WHERE src = 1 AND src_pos <= 9 ORDER BY src_pos DESC, seq DESC LIMIT 1",
+    );
+    assert!(received.contains("COVERING INDEX feed_received") && !received.contains("TEMP"), "{received}");
+    let counts = plan(
+        "SELECT state, count(*), sum(open_conflicts > 0), sum(open_conflicts) FROM projection GROUP BY state",
+    );
+    assert!(counts.contains("COVERING INDEX projection_state") && !counts.contains("TEMP"), "{counts}");
+}
