@@ -9,7 +9,6 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod fhir;
-pub mod identity;
 pub mod keys;
 pub mod setup;
 pub mod store;

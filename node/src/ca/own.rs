@@ -33,6 +33,16 @@ impl Own {
         }
         Ok(Self { identity, trust, info })
     }
+
+    /// The key and the certificates.
+    pub fn files(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// Whom this node trusts.
+    pub fn trust(&self) -> &Arc<TrustStore> {
+        &self.trust
+    }
 }
 
 impl Authority for Own {

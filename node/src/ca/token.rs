@@ -82,7 +82,7 @@ impl fmt::Debug for Secret {
 }
 
 /// The SHA-256 of a token's secret: the name of an invitation in the parent's store.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SecretHash(pub [u8; 32]);
 
 impl fmt::Debug for SecretHash {

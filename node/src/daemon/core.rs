@@ -19,15 +19,14 @@ use sync_core::{
     session::Direction,
     store::{Frontier, Op, StoreError, StoreMut},
 };
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{Message, Numbers, SOFTWARE, book::Book, failed, links::Outbox, wall};
 use crate::{
     admin::{AlertLine, Answer, Failure, FailureKind, Progress, Request},
-    ca::EnrolRefusal,
+    ca::Own,
     clock,
     config::Config,
-    identity::NodeIdentity,
     store::{Reader, SqliteStore},
 };
 
@@ -62,7 +61,7 @@ struct Waiter {
 pub(super) struct Core {
     pub dir: PathBuf,
     pub config: Config,
-    pub engine: Engine<NodeIdentity>,
+    pub engine: Engine<Own>,
     pub store: SqliteStore,
     pub reader: Reader,
     pub book: Book,
@@ -81,7 +80,7 @@ impl Core {
     pub fn new(
         dir: PathBuf,
         config: Config,
-        identity: NodeIdentity,
+        identity: Own,
         store: SqliteStore,
         reader: Reader,
         numbers: Arc<Numbers>,
@@ -108,17 +107,17 @@ impl Core {
     }
 
     /// Runs until it is told to stop, or the store fails.
-    pub fn run(mut self, mut messages: mpsc::Receiver<Message>) -> Result<(), Failure> {
-        let outcome = self.work(&mut messages);
+    pub fn run(mut self, mut messages: mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), Failure> {
+        let outcome = self.work(&mut messages, runtime);
         if let Err(error) = &outcome {
             tracing::error!(%error, "the store failed; the process ends, and recovers at its next start");
         }
         outcome.map_err(|error| failed(FailureKind::Integrity, error))
     }
 
-    fn work(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<(), StoreError> {
+    fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
         loop {
-            let Some(first) = self.next_message(messages)? else { continue };
+            let Some(first) = self.next_message(messages, runtime)? else { continue };
             if matches!(first, Message::Stop) {
                 return Ok(());
             }
@@ -139,7 +138,11 @@ impl Core {
     }
 
     /// The next message; folds and tidies while there is none.
-    fn next_message(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<Option<Message>, StoreError> {
+    fn next_message(
+        &mut self,
+        messages: &mut mpsc::Receiver<Message>,
+        runtime: &Handle,
+    ) -> Result<Option<Message>, StoreError> {
         loop {
             match messages.try_recv() {
                 Ok(message) => return Ok(Some(message)),
@@ -152,19 +155,22 @@ impl Core {
             if self.store.checkpoint_due()? {
                 self.store.checkpoint()?;
             }
-            return self.sleep(messages);
+            return self.sleep(messages, runtime);
         }
     }
 
-    fn sleep(&mut self, messages: &mut mpsc::Receiver<Message>) -> Result<Option<Message>, StoreError> {
+    fn sleep(
+        &mut self,
+        messages: &mut mpsc::Receiver<Message>,
+        runtime: &Handle,
+    ) -> Result<Option<Message>, StoreError> {
         let now = clock::now().mono;
         let due = self.engine.poll_timeout().map(|(due, _)| Duration::from_millis(due.saturating_sub(now)));
         let mut wait = due.unwrap_or(IDLE).min(IDLE);
         if !self.waiters.is_empty() {
             wait = wait.min(PROGRESS_EVERY);
         }
-        let handle = tokio::runtime::Handle::current();
-        match handle.block_on(async { tokio::time::timeout(wait, messages.recv()).await }) {
+        match runtime.block_on(async { tokio::time::timeout(wait, messages.recv()).await }) {
             Ok(message) => Ok(Some(message.unwrap_or(Message::Stop))),
             Err(_) => {
                 self.engine.handle(Event::Timeout, &self.store, clock::now())?;
@@ -210,7 +216,7 @@ impl Core {
             }
             Message::Redeem(secret, issued, answer) => {
                 self.book.redeem(&secret, *issued, &mut self.store)?;
-                let _ = answer.send(Ok::<(), EnrolRefusal>(()));
+                let _ = answer.send(());
                 return Ok(());
             }
             Message::Request(request, answers) => return self.request(request, answers),
@@ -228,7 +234,7 @@ impl Core {
                     self.store.commit(&batch)?;
                     for op in &batch {
                         if let Op::Revoke(revocation) = op
-                            && let Err(error) = self.engine.identity().trust.revoke(revocation)
+                            && let Err(error) = self.engine.identity().trust().revoke(revocation)
                         {
                             tracing::error!(%error, "a revocation was kept that does not hold");
                         }

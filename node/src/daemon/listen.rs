@@ -58,7 +58,7 @@ async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>
         connection.close(quinn::VarInt::from_u32(transport::DONE), b"syncing is paused at this node");
         return;
     }
-    let chain = transport::peer_chain(&connection);
+    let chain = link.chain();
     let id = numbers.next_link();
     let (outbox, queues) = links::outbox();
     let direction = Direction::Down;

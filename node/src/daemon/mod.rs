@@ -16,7 +16,6 @@ use std::{
 use quinn::Connection;
 use sync_core::{
     engine::LinkId,
-    id::NodeId,
     identity::NodeInfo,
     session::Direction,
     wire::{Frame, WireError},
@@ -25,10 +24,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::{
     admin::{Answer, Failure, FailureKind, Request},
-    ca::{EnrolRefusal, Invite, Issued, SecretHash, TrustStore, TrustedClock},
+    ca::{Invite, Issued, Own, SecretHash, TrustStore, TrustedClock},
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
-    identity::NodeIdentity,
     keys::IdentityFolder,
     store::{Key, Reader, SqliteStore},
     telemetry,
@@ -71,7 +69,7 @@ enum Message {
     /// Somebody was turned away at the door.
     Stranger(String),
     FindInvite(SecretHash, oneshot::Sender<Option<Invite>>),
-    Redeem(SecretHash, Box<Issued>, oneshot::Sender<Result<(), EnrolRefusal>>),
+    Redeem(SecretHash, Box<Issued>, oneshot::Sender<()>),
     Request(Request, mpsc::UnboundedSender<Answer>),
     Stop,
 }
@@ -99,7 +97,7 @@ struct Opened {
     dir: PathBuf,
     config: Config,
     folder: IdentityFolder,
-    identity: NodeIdentity,
+    identity: Own,
     clock: TrustedClock,
     store: SqliteStore,
     reader: Reader,
@@ -141,7 +139,7 @@ fn open(dir: &Path) -> Result<Opened, Failure> {
         trust.revoke(&revocation).map_err(|error| failed(FailureKind::Integrity, error))?;
     }
     let identity =
-        NodeIdentity::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
+        Own::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
     Ok(Opened { dir: dir.to_owned(), config, folder, identity, clock, store, reader, _lock: lock })
 }
 
@@ -168,8 +166,8 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let transport = Transport::bind(
         config.listen.unwrap_or(any),
         config.listen.is_some(),
-        identity.files.clone(),
-        identity.trust.clone(),
+        identity.files().clone(),
+        identity.trust().clone(),
         LinkSettings::default(),
     );
     let transport = Arc::new(transport.map_err(|error| failed(FailureKind::Failed, error))?);
@@ -191,7 +189,9 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     stop_on_signal(sender)?;
 
     let core = Core::new(dir.clone(), config, identity, store, reader, numbers)?;
-    let thread = std::thread::Builder::new().name("core".to_owned()).spawn(move || core.run(receiver));
+    let runtime = tokio::runtime::Handle::current();
+    let thread = std::thread::Builder::new().name("core".to_owned());
+    let thread = thread.spawn(move || core.run(receiver, &runtime));
     let thread = thread.map_err(|error| failed(FailureKind::Failed, error))?;
     let ended = tokio::task::spawn_blocking(move || thread.join()).await;
     transport.close().await;
@@ -219,9 +219,4 @@ fn stop_on_signal(core: mpsc::Sender<Message>) -> Result<(), Failure> {
 /// The wall clock in milliseconds since 1970.
 fn wall() -> i64 {
     clock::wall()
-}
-
-/// A node for people: its place if it is known, else the beginning of its name.
-fn name_of(node: NodeId, place: Option<&sync_core::id::OrgPath>) -> String {
-    place.map_or_else(|| node.short(), ToString::to_string)
 }

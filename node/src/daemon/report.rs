@@ -190,7 +190,7 @@ impl Core {
         let token = Token::new(Token {
             parent: info.node,
             addresses: vec![address],
-            root: self.engine.identity().trust.fingerprint(),
+            root: self.engine.identity().trust().fingerprint(),
             org,
             role,
             expires: wall().saturating_add(i64::try_from(expires_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000)),
@@ -214,7 +214,7 @@ impl Core {
         }
         let mut nodes = Vec::new();
         for one in &issued {
-            let files = self.engine.identity().files.clone();
+            let files = self.engine.identity().files().clone();
             for revocation in trust::revoke(&files, one, reason, wall()) {
                 self.engine.handle(Event::Revoke(revocation), &self.store, clock::now())?;
             }

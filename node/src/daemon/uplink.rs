@@ -38,8 +38,10 @@ pub async fn keep(
 ) {
     let mut wait = BACKOFF_FIRST;
     loop {
-        if control.paused.wait_for(|paused| !paused).await.is_err() {
-            return;
+        while *control.paused.borrow_and_update() {
+            if control.paused.changed().await.is_err() {
+                return;
+            }
         }
         let began = tokio::time::Instant::now();
         match dial(&transport, &own, &address, &settings).await {
@@ -90,9 +92,18 @@ async fn run(
     tokio::pin!(drive);
     tokio::select! {
         () = &mut drive => {}
-        _ = control.paused.wait_for(|paused| *paused) => {
+        () = paused(&mut control.paused) => {
             connection.close(quinn::VarInt::from_u32(crate::transport::DONE), b"paused");
             drive.await;
+        }
+    }
+}
+
+/// Returns when syncing is paused; never, when the daemon is about to end.
+async fn paused(state: &mut watch::Receiver<bool>) {
+    while !*state.borrow_and_update() {
+        if state.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -118,8 +129,7 @@ async fn dial(
         crate::transport::refuse(&connection, &refusal);
         return Err(LinkError::Refused { address: candidate, refusal });
     }
-    let chain = crate::transport::peer_chain(&connection);
-    Ok((connection, peer, chain))
+    Ok((connection, peer, link.chain()))
 }
 
 /// Between half of the wait and one and a half, so that a crowd does not come back in step.

@@ -18,6 +18,8 @@ struct Draft {
     rows: BTreeMap<RecordId, Vec<Seq>>,
     bytes: usize,
     at: i64,
+    /// How far the projection is folded once this commit is durable.
+    folded: Seq,
 }
 
 impl<I: Identity> Engine<I> {
@@ -34,6 +36,7 @@ impl<I: Identity> Engine<I> {
             rows: BTreeMap::new(),
             bytes: 0,
             at: now.wall,
+            folded: store.folded()?,
         };
         while draft.bytes < COMMIT_MAX_BYTES
             && let Some(intent) = self.intents.pop_front()
@@ -51,13 +54,23 @@ impl<I: Identity> Engine<I> {
             Intent::Batch(link, batch) => self.draft_batch(link, batch, draft, store)?,
             Intent::Announce(announcement, info) => draft.ops.push(Op::Announce(announcement, info)),
             Intent::Write(ticket, entries, projection) => {
+                let caught_up = draft.folded == draft.after.tip;
                 for entry in entries {
                     self.append(entry, None, true, draft, store)?;
                 }
                 draft.ops.extend(projection);
+                if caught_up {
+                    draft.folded = draft.after.tip;
+                    draft.ops.push(Op::Folded(draft.folded));
+                }
                 draft.after.written.push(ticket);
             }
-            Intent::Folded(ops) => draft.ops.extend(ops),
+            Intent::Folded(ops) => {
+                if let Some(Op::Folded(seq)) = ops.last() {
+                    draft.folded = *seq;
+                }
+                draft.ops.extend(ops);
+            }
             Intent::Revoke(revocation) => {
                 draft.ops.push(Op::Revoke(revocation));
                 draft.after.revoked = true;
