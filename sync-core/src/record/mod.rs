@@ -102,8 +102,8 @@ pub enum Applied {
     Waiting(Vec<ChangeHash>),
 }
 
-/// A record as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A record as it is shown. It is clinical: `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Folded {
     /// The resource's JSON text; none when the record is deleted or empty.
     pub resource: Option<String>,
@@ -111,6 +111,13 @@ pub struct Folded {
     pub conflicts: Vec<Conflict>,
     /// Whether the record was deleted.
     pub deleted: bool,
+}
+
+impl std::fmt::Debug for Folded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let size = self.resource.as_ref().map(String::len);
+        write!(f, "Folded({size:?} bytes, {:?}, deleted: {})", self.conflicts, self.deleted)
+    }
 }
 
 /// One record, in memory.

@@ -56,8 +56,8 @@ pub struct NewChange {
     pub superseded: Vec<String>,
 }
 
-/// The answer to a conflict.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The answer to a conflict. Its value is clinical: `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Choice {
     /// One of the conflict's values, counted from 1.
     Take(usize),
@@ -65,6 +65,16 @@ pub enum Choice {
     Value(Json),
     /// The element is deleted.
     Delete,
+}
+
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Choice::Take(n) => write!(f, "Take({n})"),
+            Choice::Value(_) => f.write_str("Value"),
+            Choice::Delete => f.write_str("Delete"),
+        }
+    }
 }
 
 /// Where a change is put.
