@@ -25,7 +25,7 @@ pub const LINE_MAX_BYTES: u64 = 64 << 20;
 
 /// A request to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Answered by [`Status`].
     Status,

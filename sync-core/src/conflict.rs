@@ -142,11 +142,16 @@ impl Policies {
         let steps: Vec<&str> = path.split('.').collect();
         let rank = |rule: &&Rule| {
             let pattern: Vec<&str> = rule.path.split('.').collect();
-            let covers = pattern.len() <= steps.len() && pattern.iter().zip(&steps).all(|(p, s)| *p == "*" || p == s);
+            let covers =
+                pattern.len() <= steps.len() && pattern.iter().zip(&steps).all(|(p, s)| *p == "*" || p == s);
             let named = pattern.iter().filter(|p| **p != "*").count();
             covers.then_some((named, pattern.len(), rule.policy == Policy::Review))
         };
-        let best = self.rules.iter().filter_map(|r| rank(&r).map(|rank| (rank, r.policy))).max_by_key(|(rank, _)| *rank);
+        let best = self
+            .rules
+            .iter()
+            .filter_map(|r| rank(&r).map(|rank| (rank, r.policy)))
+            .max_by_key(|(rank, _)| *rank);
         best.map_or(Policy::Review, |(_, policy)| policy)
     }
 }
@@ -164,7 +169,13 @@ mod tests {
     #[test]
     fn the_most_exact_rule_wins_and_the_unknown_is_reviewed() {
         let policies = Policies::standard();
-        for path in ["Patient.telecom", "Patient.contact.telecom", "Patient.contact", "Observation.text", "Basic.meta.source"] {
+        for path in [
+            "Patient.telecom",
+            "Patient.contact.telecom",
+            "Patient.contact",
+            "Observation.text",
+            "Basic.meta.source",
+        ] {
             assert_eq!(policies.of(path), Policy::Latest, "{path}");
         }
         for path in [

@@ -1,3 +1,4 @@
-//! x
+//! Proofs of Tuyến: a simulated world, real processes on the loopback, benchmarks.
 
+pub mod cluster;
 pub mod conformance;

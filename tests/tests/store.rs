@@ -49,7 +49,8 @@ impl Place {
     /// A connection behind the store's back.
     fn raw(&self) -> Connection {
         let conn = Connection::open(self.path()).unwrap();
-        conn.execute_batch(&format!("PRAGMA key = \"x'{}'\"", "a7".repeat(32))).unwrap();
+        let key = format!("PRAGMA key = \"x'{}'\"; PRAGMA cipher_page_size = 8192", "a7".repeat(32));
+        conn.execute_batch(&key).unwrap();
         conn
     }
 }

@@ -23,9 +23,13 @@ CREATE TABLE incarnation (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE) STR
 CREATE TABLE org (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE record (
   id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
   home INTEGER REFERENCES org
 ) STRICT;
+CREATE TABLE record_name (
+  name TEXT PRIMARY KEY,
+  record INTEGER NOT NULL REFERENCES record
+) STRICT, WITHOUT ROWID;
 CREATE TABLE further_home (
   record INTEGER NOT NULL REFERENCES record,
   nth INTEGER NOT NULL,
@@ -57,6 +61,9 @@ CREATE TABLE change (
   seq INTEGER NOT NULL,
   PRIMARY KEY (record, hash)
 ) STRICT, WITHOUT ROWID;
+
+-- How far things have come: 'folded', a row of the feed; 'named', the last record in record_name.
+CREATE TABLE reached (what TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 -- Where feeds stand: this node's own and those it reads.
 CREATE TABLE segment (
@@ -146,7 +153,6 @@ CREATE TABLE unreadable (
   reason TEXT NOT NULL,
   PRIMARY KEY (record, seq)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE folded (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL) STRICT;
 
 -- The host's own: settings, and what its CA has promised and issued.
 CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;

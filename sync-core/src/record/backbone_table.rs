@@ -5,6 +5,7 @@
 //! and `path=target` where an element behaves as another one (a contentReference).
 
 /// Resource types and their BackboneElements.
+#[rustfmt::skip]
 pub(super) static TABLE: &[(&str, &str)] = &[
     ("Account", "coverage guarantor"),
     ("ActivityDefinition", "dynamicValue participant"),

@@ -19,7 +19,10 @@ use super::{
     shape::{Field, Fields, Statement, Want},
     view::{Registers, Slot, Source, Verdict, read_json, same_json},
 };
-use crate::{conflict::Policies, id::RecordId};
+use crate::{
+    conflict::{Policies, Policy},
+    id::RecordId,
+};
 
 /// One register's new text; `None` is null.
 pub(super) type Write = (String, Option<String>);
@@ -73,8 +76,11 @@ impl<'s, 'a> Writer<'s, 'a> {
         self.writes.push((slot.key.clone(), distinct(payload.write(slot.form), &from)));
     }
 
-    fn supersede(&mut self, slot: &Slot<'_>, disputed: bool) {
-        if disputed {
+    /// Notes that a dispute, if it is one for a person, ends with a write that is not a resolution.
+    fn supersede(&mut self, slot: &Slot<'_>, verdict: &Verdict<'_>) {
+        let policy = || Policies::standard().of(&key::fhir_path(self.id.resource_type(), &slot.key));
+        let deletion = verdict.live.len() == 1 && verdict.live[0].payload.is_presence();
+        if verdict.is_disputed() && (deletion || policy() == Policy::Review) {
             self.superseded.push(slot.key.clone());
         }
     }
@@ -98,7 +104,7 @@ impl<'s, 'a> Writer<'s, 'a> {
         if verdict.live.is_empty() {
             return false;
         }
-        self.supersede(slot, verdict.is_disputed());
+        self.supersede(slot, &verdict);
         self.delete(slot, &verdict);
         true
     }
@@ -130,7 +136,13 @@ impl<'s, 'a> Writer<'s, 'a> {
     }
 
     /// Makes one element say this. `fresh` tells that the element around it is new as a whole.
-    pub fn field(&mut self, (name, at): (&str, &str), base: &Registers<'_>, want: &Field<'_>, fresh: bool) -> bool {
+    pub fn field(
+        &mut self,
+        (name, at): (&str, &str),
+        base: &Registers<'_>,
+        want: &Field<'_>,
+        fresh: bool,
+    ) -> bool {
         match want {
             Field::One(want) => {
                 let items = base.items.values().fold(false, |wrote, slot| self.remove(slot) | wrote);
@@ -157,7 +169,9 @@ impl<'s, 'a> Writer<'s, 'a> {
         let inside = self.fields(slot, fields, fresh);
         let present = shown.is_some_and(Payload::is_presence);
         if inside || !present || !in_place {
-            self.supersede(slot, verdict.live.len() > 1 || (verdict.is_disputed() && !present));
+            if verdict.live.len() > 1 || !present {
+                self.supersede(slot, &verdict);
+            }
             self.presence(slot, &verdict, order, Dispute::Carry);
             return true;
         }
@@ -178,13 +192,22 @@ impl<'s, 'a> Writer<'s, 'a> {
                 return false;
             }
         }
-        self.supersede(slot, verdict.is_disputed());
+        self.supersede(slot, verdict);
         let settled = verdict.settled.iter().copied().collect();
-        self.push(slot, &Payload { order, json: &json, sibling: sibling.as_deref(), settled, ..Payload::default() });
+        self.push(
+            slot,
+            &Payload { order, json: &json, sibling: sibling.as_deref(), settled, ..Payload::default() },
+        );
         true
     }
 
-    fn items(&mut self, (name, at): (&str, &str), base: &Registers<'_>, wants: &[Want<'_>], fresh: bool) -> bool {
+    fn items(
+        &mut self,
+        (name, at): (&str, &str),
+        base: &Registers<'_>,
+        wants: &[Want<'_>],
+        fresh: bool,
+    ) -> bool {
         let old = self.old_items(base);
         let pairs = match_items(name, &old, wants);
         let mut wrote = false;

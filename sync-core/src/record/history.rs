@@ -41,21 +41,32 @@ pub struct HistoryItem {
     pub paths: Vec<String>,
 }
 
-/// The registers that a change writes, with their text.
-fn registers(change: &Change) -> Vec<(String, Option<String>)> {
-    let register = |op: automerge::legacy::Op| {
-        let (ObjectId::Root, Key::Map(key), OpType::Put(value)) = (op.obj, op.key, op.action) else { return None };
-        match value {
-            ScalarValue::Str(text) => Some((key.to_string(), Some(text.to_string()))),
-            ScalarValue::Null => Some((key.to_string(), None)),
-            _ => None,
-        }
-    };
-    change.decode().operations.into_iter().filter_map(register).collect()
+/// The registers that a change writes, with their text, and whether it does nothing else, each of them once
+/// and over nothing.
+fn registers(change: &Change) -> (BTreeMap<String, Option<String>>, bool) {
+    let mut registers = BTreeMap::new();
+    let mut plain = true;
+    for op in change.decode().operations {
+        plain &= op.pred.is_empty();
+        let (ObjectId::Root, Key::Map(key), OpType::Put(value)) = (op.obj, op.key, op.action) else {
+            plain = false;
+            continue;
+        };
+        let text = match value {
+            ScalarValue::Str(text) => Some(text.to_string()),
+            ScalarValue::Null => None,
+            _ => {
+                plain = false;
+                continue;
+            }
+        };
+        plain &= registers.insert(key.to_string(), text).is_none();
+    }
+    (registers, plain)
 }
 
 fn item(change: &Change) -> HistoryItem {
-    let keys: BTreeSet<String> = registers(change).into_iter().map(|(key, _)| key).collect();
+    let keys: BTreeSet<String> = registers(change).0.into_keys().collect();
     // The presence of the elements around a change goes with it and tells nothing.
     let around = |key: &str| {
         let inner = |other: &String| other.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']));
@@ -99,8 +110,12 @@ pub(super) fn history(doc: &Automerge) -> Vec<HistoryItem> {
     items
 }
 
-/// What a record shows that has only this change.
-pub(super) fn fold_single(id: &RecordId, change: &Change, policies: &Policies) -> Folded {
+/// What a record shows that has only this change; `None` for a change that takes a document to understand.
+pub(super) fn fold_single(id: &RecordId, change: &Change, policies: &Policies) -> Option<Folded> {
+    let (registers, plain) = registers(change);
+    if !plain || !change.deps().is_empty() {
+        return None;
+    }
     let source = Source::Genesis(Maker {
         change: from_engine(&change.hash()),
         incarnation: incarnation(change.actor_id()),
@@ -108,8 +123,8 @@ pub(super) fn fold_single(id: &RecordId, change: &Change, policies: &Policies) -
         by: Message::read(change.message()).by,
     });
     let mut root = Slot::new(key::STATE.to_owned(), Form::Record);
-    for (key, text) in registers(change) {
+    for (key, text) in registers {
         root.insert(&key, vec![Value { text: text.map(Cow::Owned), change: None }]);
     }
-    folded(id, &source, &root, policies)
+    Some(folded(id, &source, &root, policies))
 }

@@ -32,16 +32,21 @@ impl Pairing {
         self.used[old] = true;
     }
 
-    fn by_key(&mut self, old: &[Option<String>], new: &[Option<String>]) {
-        let mut waiting: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (i, key) in old.iter().enumerate().rev() {
-            if let Some(key) = key.as_deref().filter(|_| !self.used[i]) {
+    fn by_key<'j>(
+        &mut self,
+        old: &[Candidate<'j>],
+        new: &[Candidate<'j>],
+        key: impl Fn(&Candidate<'j>) -> Option<String>,
+    ) {
+        let mut waiting: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (i, candidate) in old.iter().enumerate().rev() {
+            if let Some(key) = key(candidate).filter(|_| !self.used[i]) {
                 waiting.entry(key).or_default().push(i);
             }
         }
-        for (j, key) in new.iter().enumerate() {
-            let Some(key) = key.as_deref().filter(|_| self.old_of[j].is_none()) else { continue };
-            if let Some(i) = waiting.get_mut(key).and_then(Vec::pop) {
+        for (j, candidate) in new.iter().enumerate() {
+            let Some(key) = key(candidate).filter(|_| self.old_of[j].is_none()) else { continue };
+            if let Some(i) = waiting.get_mut(&key).and_then(Vec::pop) {
                 self.take(i, j);
             }
         }
@@ -77,20 +82,14 @@ fn share_a_part(a: Statement<'_>, b: Statement<'_>) -> bool {
 }
 
 /// For each item of `new`, the item of `old` that it is.
-pub(super) fn pair(name: &str, old: &[Candidate<'_>], new: &[Candidate<'_>]) -> Vec<Option<usize>> {
+pub(super) fn pair<'j>(name: &str, old: &[Candidate<'j>], new: &[Candidate<'j>]) -> Vec<Option<usize>> {
     let mut pairing = Pairing { old_of: vec![None; new.len()], used: vec![false; old.len()] };
-    let keys = |list: &[Candidate<'_>], key: &dyn Fn(&Candidate<'_>) -> Option<String>| list.iter().map(key).collect();
-    let by: [&dyn Fn(&Candidate<'_>) -> Option<String>; 3] = [
-        &|c| Some(canonical_statement(c.statement)),
-        &|c| element_id(c.statement).map(str::to_owned),
-        &|c| natural_key(name, c.statement, c.parts),
-    ];
-    for key in by {
-        let (old_keys, new_keys): (Vec<_>, Vec<_>) = (keys(old, key), keys(new, key));
-        pairing.by_key(&old_keys, &new_keys);
-    }
-    let natural = |list: &[Candidate<'_>]| list.iter().map(|c| by[2](c).is_some()).collect::<Vec<_>>();
-    let (old_natural, new_natural) = (natural(old), natural(new));
+    let natural = |c: &Candidate<'_>| natural_key(name, c.statement, c.parts);
+    pairing.by_key(old, new, |c| Some(canonical_statement(c.statement)));
+    pairing.by_key(old, new, |c| element_id(c.statement).map(str::to_owned));
+    pairing.by_key(old, new, natural);
+    let old_natural: Vec<_> = old.iter().map(|c| natural(c).is_some()).collect();
+    let new_natural: Vec<_> = new.iter().map(|c| natural(c).is_some()).collect();
     pairing.by_order(|i, j| {
         let either = old[i].parts || new[j].parts;
         !old_natural[i] && !new_natural[j] && (!either || share_a_part(old[i].statement, new[j].statement))
@@ -106,7 +105,8 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Vec<Json>>(text).unwrap();
         let (old, new) = (read(old), read(new));
         let candidate = |json| Candidate { statement: Statement { json: Some(json), sibling: None }, parts };
-        let (old, new): (Vec<_>, Vec<_>) = (old.iter().map(candidate).collect(), new.iter().map(candidate).collect());
+        let (old, new): (Vec<_>, Vec<_>) =
+            (old.iter().map(candidate).collect(), new.iter().map(candidate).collect());
         pair(name, &old, &new)
     }
 
@@ -116,7 +116,8 @@ mod tests {
         assert_eq!(paired("name", false, r#"["a","b"]"#, r#"["b","a"]"#), [Some(1), Some(0)]);
         let (old, new) = (r#"[{"id":"1","v":1},{"id":"2","v":2}]"#, r#"[{"id":"2","v":1},{"v":2}]"#);
         assert_eq!(paired("any", false, old, new), [Some(1), None]);
-        let (old, new) = (r#"[{"system":"s","value":"1"}]"#, r#"[{"system":"t","value":"1"},{"system":"s","value":"2"}]"#);
+        let (old, new) =
+            (r#"[{"system":"s","value":"1"}]"#, r#"[{"system":"t","value":"1"},{"system":"s","value":"2"}]"#);
         assert_eq!(paired("identifier", false, old, new), [None, Some(0)]);
         assert_eq!(paired("contact", true, r#"[{"a":1,"b":2}]"#, r#"[{"a":2,"b":3}]"#), [None]);
         assert_eq!(paired("contact", true, r#"[{"a":1,"b":2}]"#, r#"[{"a":2,"b":2}]"#), [Some(0)]);

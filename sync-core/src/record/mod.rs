@@ -15,7 +15,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use automerge::{Automerge, AutomergeError, Change, ReadDoc};
+use automerge::{ActorId, Automerge, AutomergeError, Change, ReadDoc};
 
 use crate::{
     conflict::{Conflict, Policies},
@@ -62,7 +62,9 @@ pub enum RecordError {
     #[error("a change of {0} is not an uncompressed automerge change and was not applied")]
     Change(RecordId),
     /// Two different changes of one actor with one number.
-    #[error("{record}: two different changes claim to be the same one of {incarnation}; a copy of that node has written too")]
+    #[error(
+        "{record}: two different changes claim to be the same one of {incarnation}; a copy of that node has written too"
+    )]
     ForkedActor {
         /// The record.
         record: RecordId,
@@ -100,8 +102,8 @@ pub enum Applied {
     Waiting(Vec<ChangeHash>),
 }
 
-/// A record as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A record as it is shown. It is clinical: `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Folded {
     /// The resource's JSON text; none when the record is deleted or empty.
     pub resource: Option<String>,
@@ -109,6 +111,13 @@ pub struct Folded {
     pub conflicts: Vec<Conflict>,
     /// Whether the record was deleted.
     pub deleted: bool,
+}
+
+impl std::fmt::Debug for Folded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let size = self.resource.as_ref().map(String::len);
+        write!(f, "Folded({size:?} bytes, {:?}, deleted: {})", self.conflicts, self.deleted)
+    }
 }
 
 /// One record, in memory.
@@ -122,6 +131,12 @@ impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Record({}, {:?})", self.id, self.heads())
     }
+}
+
+/// A document without a change. The actor that automerge draws is never used: every write sets its own.
+#[expect(clippy::disallowed_methods, reason = "there is no constructor that draws none, and it is replaced")]
+fn empty() -> Automerge {
+    Automerge::new().with_actor(ActorId::from([0; Incarnation::LEN]))
 }
 
 fn to_engine(hash: &ChangeHash) -> automerge::ChangeHash {
@@ -144,7 +159,7 @@ fn isolated<T>(id: &RecordId, work: impl FnOnce() -> Result<T, RecordError>) -> 
 impl Record {
     /// A record without a change.
     pub fn new(id: RecordId) -> Self {
-        Self { id, doc: Automerge::new() }
+        Self { id, doc: empty() }
     }
 
     /// A record from what `save` gave.
@@ -202,7 +217,9 @@ impl Record {
         let hash = change.hash();
         let mut doc = self.doc.clone();
         doc.apply_changes([change]).map_err(|error| match error {
-            AutomergeError::DuplicateSeqNumber(..) => RecordError::ForkedActor { record: self.id.clone(), incarnation },
+            AutomergeError::DuplicateSeqNumber(..) => {
+                RecordError::ForkedActor { record: self.id.clone(), incarnation }
+            }
             _ => RecordError::Engine(self.id.clone()),
         })?;
         // The engine keeps what it cannot apply yet (a gap in an actor's numbers) and says nothing.
@@ -239,7 +256,8 @@ impl Record {
             self.doc.get_changes_meta(&[]).iter().map(|meta| from_engine(&meta.hash)).collect();
         let named = |short: &str| {
             let of_length = Some(short).filter(|s| s.len() == VERSION_DIGITS);
-            let mut found = changes.iter().filter(|change| of_length.is_some_and(|s| change.to_string().starts_with(s)));
+            let mut found =
+                changes.iter().filter(|change| of_length.is_some_and(|s| change.to_string().starts_with(s)));
             found.next().copied().filter(|_| found.next().is_none()).ok_or_else(unknown)
         };
         let mut heads = version.split('-').map(named).collect::<Result<Vec<_>, _>>()?;
@@ -263,19 +281,24 @@ impl Record {
     }
 
     /// `fold` of a record that has only this change, without making a document of it. For hubs that take in many
-    /// new records. The change must be one that depends on nothing.
+    /// new records. A change that depends on another is refused.
     pub fn fold_genesis(id: &RecordId, change: &[u8], policies: &Policies) -> Result<Folded, RecordError> {
         let wrong = || RecordError::Change(id.clone());
         if !is_uncompressed_change(change) {
             return Err(wrong());
         }
-        isolated(id, || {
+        let quick = isolated(id, || {
             let change = Change::try_from(change).map_err(|_| wrong())?;
-            if !change.deps().is_empty() {
-                return Err(wrong());
-            }
             Ok(history::fold_single(id, &change, policies))
-        })
+        })?;
+        if let Some(folded) = quick {
+            return Ok(folded);
+        }
+        let mut record = Self::new(id.clone());
+        match record.apply(change)? {
+            Applied::Waiting(_) => Err(wrong()),
+            Applied::New | Applied::Duplicate => Ok(record.fold_with(policies)),
+        }
     }
 
     /// The resource as it is now, with its type and id first; none when it is deleted or was never there.

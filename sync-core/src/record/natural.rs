@@ -36,7 +36,9 @@ fn coding(json: &Json) -> Option<String> {
 fn is_coding(json: &Json) -> bool {
     let known = ["id", "extension", "system", "version", "code", "display", "userSelected"];
     json.as_object().is_some_and(|map| {
-        map.contains_key("system") && map.contains_key("code") && map.keys().all(|k| known.contains(&k.as_str()))
+        map.contains_key("system")
+            && map.contains_key("code")
+            && map.keys().all(|k| known.contains(&k.as_str()))
     })
 }
 
@@ -71,7 +73,8 @@ pub(super) fn canonical(json: &Json) -> String {
         Json::Object(map) => {
             let mut members: Vec<_> = map.iter().collect();
             members.sort_by_key(|(name, _)| name.as_str());
-            let member = |(name, j): (&String, &Json)| format!("{}:{}", Json::from(name.as_str()), canonical(j));
+            let member =
+                |(name, j): (&String, &Json)| format!("{}:{}", Json::from(name.as_str()), canonical(j));
             let members: Vec<_> = members.into_iter().map(member).collect();
             format!("{{{}}}", members.join(","))
         }
@@ -105,7 +108,10 @@ fn digest(parts: &[&str]) -> String {
 }
 
 fn shortest_free(digest: &str, taken: &BTreeSet<String>) -> Option<String> {
-    (ID_MIN_CHARS..=digest.len()).step_by(4).map(|len| digest[..len].to_owned()).find(|id| !taken.contains(id))
+    (ID_MIN_CHARS..=digest.len())
+        .step_by(4)
+        .map(|len| digest[..len].to_owned())
+        .find(|id| !taken.contains(id))
 }
 
 impl Mint {
@@ -124,8 +130,12 @@ impl Mint {
     /// The id of an item without one, added to what was there.
     pub fn unique(&self, field: &str, index: usize, taken: &BTreeSet<String>) -> String {
         let (who, changes) = (self.incarnation.to_string(), self.own_changes.to_string());
-        let id =
-            |n: u64| shortest_free(&digest(&["unique", &who, &changes, field, &index.to_string(), &n.to_string()]), taken);
+        let id = |n: u64| {
+            shortest_free(
+                &digest(&["unique", &who, &changes, field, &index.to_string(), &n.to_string()]),
+                taken,
+            )
+        };
         (0u64..).find_map(id).unwrap_or_default()
     }
 }

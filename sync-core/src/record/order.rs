@@ -102,7 +102,8 @@ pub(super) fn assign(before: &[Option<(usize, &str)>]) -> Vec<String> {
     if before.iter().all(Option::is_none) {
         return spread(before.len());
     }
-    let ranks: Vec<_> = before.iter().map(|b| b.filter(|(_, key)| is_valid(key)).map(|(rank, _)| rank)).collect();
+    let ranks: Vec<_> =
+        before.iter().map(|b| b.filter(|(_, key)| is_valid(key)).map(|(rank, _)| rank)).collect();
     let kept = longest_increasing(&ranks);
     let key = |i: usize| before[i].filter(|_| kept[i]).map(|(_, key)| key);
     let mut keys: Vec<String> = Vec::with_capacity(before.len());

@@ -17,10 +17,13 @@ use crate::{
     id::RecordId,
 };
 
+/// The JSON texts of an element and of its primitive extension.
+type Texts = (Option<String>, Option<String>);
+
 /// What is shown of one element.
 pub(super) enum Shown<'s, 'a> {
     Nothing,
-    Single(&'s Slot<'a>, Live<'s>),
+    Single(&'s Slot<'a>, Box<Live<'s>>),
     Items(Vec<Item<'s, 'a>>),
 }
 
@@ -54,7 +57,14 @@ fn member(out: &mut String, name: &str, json: &str) {
 
 fn arm(value: Option<(Json, Option<Json>)>, maker: Maker) -> Arm {
     let (value, extension) = value.map_or((None, None), |(value, extension)| (Some(value), extension));
-    Arm { value, extension, change: maker.change, incarnation: maker.incarnation, stamp: maker.stamp, by: maker.by }
+    Arm {
+        value,
+        extension,
+        change: maker.change,
+        incarnation: maker.incarnation,
+        stamp: maker.stamp,
+        by: maker.by,
+    }
 }
 
 impl<'s, 'a> Renderer<'s, 'a> {
@@ -105,24 +115,24 @@ impl<'s, 'a> Renderer<'s, 'a> {
     }
 
     /// The texts of an element and of its primitive extension.
-    fn element(&mut self, shown: &Shown<'_, '_>) -> (Option<String>, Option<String>) {
+    fn element(&mut self, shown: &Shown<'_, '_>) -> Texts {
         match shown {
             Shown::Nothing => (None, None),
             Shown::Single(slot, live) => self.register(slot, live),
             Shown::Items(items) => {
                 let texts: Vec<_> = items.iter().map(|item| self.register(item.slot, &item.live)).collect();
-                let list = |half: &dyn Fn(&(Option<String>, Option<String>)) -> Option<String>| {
-                    let texts: Vec<_> = texts.iter().map(|t| half(t).unwrap_or_else(|| "null".to_owned())).collect();
+                let list = |half: fn(&Texts) -> &Option<String>| {
+                    let texts: Vec<_> = texts.iter().map(|t| half(t).as_deref().unwrap_or("null")).collect();
                     format!("[{}]", texts.join(","))
                 };
                 let siblings = texts.iter().any(|(_, sibling)| sibling.is_some());
-                (Some(list(&|t| t.0.clone())), siblings.then(|| list(&|t| t.1.clone())))
+                (Some(list(|t| &t.0)), siblings.then(|| list(|t| &t.1)))
             }
         }
     }
 
     /// The texts of one register's shown value.
-    pub fn register(&mut self, slot: &Slot<'_>, live: &Live<'_>) -> (Option<String>, Option<String>) {
+    pub fn register(&mut self, slot: &Slot<'_>, live: &Live<'_>) -> Texts {
         let payload = &live.payload;
         if payload.is_presence() {
             let mut out = String::from("{");
@@ -161,13 +171,15 @@ impl<'s, 'a> Renderer<'s, 'a> {
         };
         if items.is_empty() {
             self.note_register(slot, &verdict);
-            return Shown::Single(slot, live);
+            return Shown::Single(slot, Box::new(live));
         }
-        let latest = |s: &Self| items.iter().filter_map(|(item, _)| item.live.maker(item.slot, s.source)).max_by_key(Maker::rank);
+        let latest = |s: &Self| {
+            items.iter().filter_map(|(item, _)| item.live.maker(item.slot, s.source)).max_by_key(Maker::rank)
+        };
         let (of_items, of_single) = (latest(self), live.maker(slot, self.source));
         let items_win = of_items.as_ref().map(Maker::rank) > of_single.as_ref().map(Maker::rank);
         self.note_shapes(field, (slot, &verdict), (&items, of_items), items_win);
-        if items_win { self.note_items(items) } else { Shown::Single(slot, live) }
+        if items_win { self.note_items(items) } else { Shown::Single(slot, Box::new(live)) }
     }
 
     fn note_items<'t, 'b>(&mut self, items: Vec<(Item<'t, 'b>, Verdict<'t>)>) -> Shown<'t, 'b> {

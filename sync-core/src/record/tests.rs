@@ -8,8 +8,11 @@ use crate::conflict::{Kind, Policy, open};
 
 mod data;
 mod merge;
+mod oracle;
+mod timing;
 
-const NODES: [Incarnation; 4] = [Incarnation([1; 16]), Incarnation([2; 16]), Incarnation([3; 16]), Incarnation([4; 16])];
+const NODES: [Incarnation; 4] =
+    [Incarnation([1; 16]), Incarnation([2; 16]), Incarnation([3; 16]), Incarnation([4; 16])];
 
 fn author(node: usize, wall: i64) -> Author<'static> {
     Author { incarnation: NODES[node], wall, by: Some("Practitioner/1"), software: "tuyen/0", why: None }

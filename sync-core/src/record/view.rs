@@ -123,7 +123,10 @@ impl Source<'_> {
         let mut root = Slot::new(key::STATE.to_owned(), Form::Record);
         for (key, text, conflict) in self.rows() {
             let values = if conflict {
-                let value = |(text, change): (Option<String>, _)| Value { text: text.map(Cow::Owned), change: Some(change) };
+                let value = |(text, change): (Option<String>, _)| Value {
+                    text: text.map(Cow::Owned),
+                    change: Some(change),
+                };
                 self.values(&key).into_iter().map(value).collect()
             } else {
                 vec![Value { text, change: None }]

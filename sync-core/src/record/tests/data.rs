@@ -6,15 +6,18 @@ use std::{collections::BTreeMap, fs, path::Path};
 use super::*;
 
 /// The data that lies beside the project. Where it is missing, resources of this file's own making stand in.
-fn real_resources() -> Vec<Json> {
+pub(super) fn real_resources() -> Vec<Json> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let root = if root.exists() { root } else { std::env::var_os("TUYEN_DATA").map_or(root, Into::into) };
     let mut all = generated();
     match fs::read_to_string(root.join("hl7-r4-examples.ndjson")) {
         Ok(text) => all.extend(text.lines().map(|line| serde_json::from_str::<Json>(line).unwrap())),
-        Err(_) => eprintln!("\n*** {} IS ABSENT: going on with generated resources only ***\n", root.display()),
+        Err(_) => {
+            eprintln!("\n*** {} IS ABSENT: going on with generated resources only ***\n", root.display())
+        }
     }
-    let mut bundles: Vec<_> = fs::read_dir(root.join("synthea")).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut bundles: Vec<_> =
+        fs::read_dir(root.join("synthea")).into_iter().flatten().flatten().map(|e| e.path()).collect();
     bundles.sort();
     for path in bundles {
         let bundle: Json = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -35,19 +38,20 @@ fn generated() -> Vec<Json> {
                 {"code": {"coding": [{"system": "http://loinc.org", "code": "8462-4"}]}, "interpretation": [{"text": "N"}]}
             ]
         });
-        observation["component"][0]["valueQuantity"]["value"] = serde_json::from_str(&format!("{n}.{n}0")).unwrap();
+        observation["component"][0]["valueQuantity"]["value"] =
+            serde_json::from_str(&format!("{n}.{n}0")).unwrap();
         all.push(observation);
     }
     all
 }
 
-fn named(resource: &Json) -> RecordId {
+pub(super) fn named(resource: &Json) -> RecordId {
     // One of HL7's examples has an id that FHIR itself does not allow.
     let of = |id: &str| RecordId::new(resource["resourceType"].as_str().unwrap(), id);
     of(resource["id"].as_str().unwrap_or("x")).or_else(|_| of("x")).unwrap()
 }
 
-fn with_id(mut resource: Json, id: &RecordId) -> Json {
+pub(super) fn with_id(mut resource: Json, id: &RecordId) -> Json {
     resource["id"] = id.id().into();
     resource
 }
@@ -61,7 +65,11 @@ fn every_resource_comes_back_as_it_went_in() {
         let mut record = Record::new(id.clone());
         let change = record.put(&resource, None, &author(0, 1)).unwrap().unwrap();
         assert_eq!(record.resource().as_ref(), Some(&resource), "{id}");
-        assert_eq!(record.put(&resource, None, &author(0, 2)).unwrap(), None, "{id}: a PUT that changes nothing");
+        assert_eq!(
+            record.put(&resource, None, &author(0, 2)).unwrap(),
+            None,
+            "{id}: a PUT that changes nothing"
+        );
         let folded = Record::fold_genesis(&id, &change.bytes, Policies::standard()).unwrap();
         assert_eq!(folded, record.fold());
         assert_eq!(Record::load(id, &record.save()).unwrap().fold(), folded);
@@ -99,7 +107,18 @@ fn any_version_leads_to_any_other() {
 }
 
 fn number() -> impl Strategy<Value = Json> {
-    let texts = ["0", "-0", "80.00", "80.0", "1e5", "1E-7", "-1.50e+300", "1e400", "123456789012345678901234567890", "0.1000000000000000055511151231257827"];
+    let texts = [
+        "0",
+        "-0",
+        "80.00",
+        "80.0",
+        "1e5",
+        "1E-7",
+        "-1.50e+300",
+        "1e400",
+        "123456789012345678901234567890",
+        "0.1000000000000000055511151231257827",
+    ];
     prop::sample::select(texts.to_vec()).prop_map(|text| serde_json::from_str(text).unwrap())
 }
 
@@ -122,7 +141,8 @@ fn any_json() -> impl Strategy<Value = Json> {
     leaf.prop_recursive(4, 40, 5, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Json::from),
-            prop::collection::vec((name(), inner), 0..5).prop_map(|members| Json::Object(members.into_iter().collect())),
+            prop::collection::vec((name(), inner), 0..5)
+                .prop_map(|members| Json::Object(members.into_iter().collect())),
         ]
     })
 }
@@ -183,7 +203,8 @@ proptest! {
 
 /// The same changes, each twice, in another order; what has to wait is tried again.
 fn shuffled(record: &Record, seed: u64) -> Folded {
-    let mut waiting: Vec<_> = record.history().iter().map(|item| record.change(&item.change).unwrap()).collect();
+    let mut waiting: Vec<_> =
+        record.history().iter().map(|item| record.change(&item.change).unwrap()).collect();
     waiting.extend(waiting.clone());
     let mut fresh = Record::new(record.id.clone());
     let mut random = seed | 1;
@@ -208,67 +229,4 @@ fn numbers_keep_their_digits() {
     assert_eq!(serde_json::from_str::<Json>("1.50E5").unwrap().to_string(), "1.50e+5");
     let other: Json = serde_json::from_str(&text.replace("80.00", "80.0")).unwrap();
     assert!(record.put(&other, None, &author(0, 2)).unwrap().is_some());
-}
-
-/// Not a test: how long things take. `cargo test --release -p tuyen-sync-core -- --ignored --nocapture timings`
-#[test]
-#[ignore = "a measurement"]
-fn timings() {
-    let resources: Vec<_> = real_resources().into_iter().filter(|r| matches!(r["resourceType"].as_str(), Some("Patient" | "Observation" | "Encounter" | "Condition"))).take(6000).collect();
-    let bytes: usize = resources.iter().map(|r| r.to_string().len()).sum();
-    let clock = std::time::Instant::now;
-    let report = |what: &str, from: std::time::Instant| println!("{what:28} {:7.1} µs", from.elapsed().as_secs_f64() * 1e6 / resources.len() as f64);
-    println!("{} resources, {} B on average", resources.len(), bytes / resources.len());
-    let (mut records, mut changes) = (Vec::new(), Vec::new());
-    let start = clock();
-    for resource in &resources {
-        let id = named(resource);
-        let mut record = Record::new(id.clone());
-        changes.push(record.put(&with_id(resource.clone(), &id), None, &author(0, 1)).unwrap().unwrap());
-        records.push(record);
-    }
-    report("create (put)", start);
-    println!("raw change {} B on average", changes.iter().map(|c| c.bytes.len()).sum::<usize>() / changes.len());
-    let start = clock();
-    for (record, change) in records.iter().zip(&changes) {
-        Record::fold_genesis(&record.id, &change.bytes, Policies::standard()).unwrap();
-    }
-    report("fold_genesis", start);
-    let start = clock();
-    for record in &records {
-        assert!(record.fold().resource.is_some());
-    }
-    report("fold a warm document", start);
-    let start = clock();
-    let snapshots: Vec<_> = records.iter().map(Record::save).collect();
-    report("save", start);
-    println!("snapshot {} B on average", snapshots.iter().map(Vec::len).sum::<usize>() / snapshots.len());
-    let start = clock();
-    let mut loaded: Vec<_> = records.iter().zip(&snapshots).map(|(r, s)| Record::load(r.id.clone(), s).unwrap()).collect();
-    report("load", start);
-    let start = clock();
-    let edits: Vec<_> = records.iter_mut().map(|record| {
-        let mut resource = record.resource().unwrap();
-        resource["language"] = "vi".into();
-        record.put(&resource, None, &author(1, 2)).unwrap().unwrap()
-    }).collect();
-    report("read, edit one field, put", start);
-    println!("one-field change {} B on average", edits.iter().map(|c| c.bytes.len()).sum::<usize>() / edits.len());
-    let start = clock();
-    for (record, edit) in loaded.iter_mut().zip(&edits) {
-        assert_eq!(record.apply(&edit.bytes), Ok(Applied::New));
-    }
-    report("apply one edit", start);
-    let start = clock();
-    for record in &records {
-        std::hint::black_box(record.clone());
-    }
-    report("clone", start);
-    let start = clock();
-    for (record, change) in records.iter().zip(&changes) {
-        let mut fresh = Record::new(record.id.clone());
-        fresh.apply(&change.bytes).unwrap();
-        std::hint::black_box(fresh);
-    }
-    report("apply a first change", start);
 }

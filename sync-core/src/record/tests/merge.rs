@@ -145,7 +145,10 @@ fn an_edit_inside_a_disputed_item_does_not_end_the_dispute() {
     assert_eq!(change.superseded, Vec::<String>::new());
     let folded = world.sync();
     assert_eq!(paths(&folded), [(key.clone(), Kind::Deletion)]);
-    assert_eq!(folded.conflicts[0].values[1].incarnation, NODES[0], "the deletion is still known for what it was");
+    assert_eq!(
+        folded.conflicts[0].values[1].incarnation, NODES[0],
+        "the deletion is still known for what it was"
+    );
     world.edit(3, |p| p["contact"][0]["name"]["text"] = "Y".into());
     world.edit(3, |p| p["birthDate"] = "1999-09-09".into());
     assert_eq!(paths(&world.sync()), [(key.clone(), Kind::Deletion)]);
@@ -153,6 +156,14 @@ fn an_edit_inside_a_disputed_item_does_not_end_the_dispute() {
     let folded = world.sync();
     assert_eq!(folded.conflicts, []);
     assert_eq!(resource(&folded)["contact"][0]["name"]["text"], "Y");
+}
+
+#[test]
+fn taking_a_disputed_item_away_is_reported() {
+    let (mut world, key) = disputed();
+    let change = world.edit(2, |p| drop(p.as_object_mut().unwrap().remove("contact")));
+    assert_eq!(change.superseded, [key]);
+    assert_eq!(world.sync().conflicts, []);
 }
 
 #[test]
@@ -291,7 +302,8 @@ fn two_nodes_that_add_the_same_identifier_meet_and_two_that_add_names_keep_both(
 
 #[test]
 fn a_deleted_item_that_is_added_again_has_nothing_of_its_past() {
-    let component = |value: i32| json!({"code": {"coding": [{"system": "l", "code": "1"}]}, "valueInteger": value});
+    let component =
+        |value: i32| json!({"code": {"coding": [{"system": "l", "code": "1"}]}, "valueInteger": value});
     let mut full = component(1);
     full["interpretation"] = json!([{"text": "high"}]);
     let start = json!({"resourceType": "Observation", "id": "o", "component": [full]});
@@ -309,7 +321,8 @@ fn a_deleted_item_that_is_added_again_has_nothing_of_its_past() {
 
 #[test]
 fn places_merge_and_are_no_conflict() {
-    let named = |names: &[&str]| -> Json { names.iter().map(|n| json!({"text": n})).collect::<Vec<_>>().into() };
+    let named =
+        |names: &[&str]| -> Json { names.iter().map(|n| json!({"text": n})).collect::<Vec<_>>().into() };
     let mut start = patient();
     start["name"] = named(&["a", "b", "c"]);
     let mut world = World::new("Patient/p", start);
@@ -342,7 +355,10 @@ fn an_element_written_whole_here_and_as_items_there_is_one_conflict() {
         assert_eq!(folded.conflicts[0].values.len(), 2);
         world.resolve(2, "name", choice);
         let folded = world.sync();
-        assert_eq!((resource(&folded).get("name").cloned().unwrap_or_default(), folded.conflicts), (want, vec![]));
+        assert_eq!(
+            (resource(&folded).get("name").cloned().unwrap_or_default(), folded.conflicts),
+            (want, vec![])
+        );
     }
 }
 
@@ -398,7 +414,9 @@ fn damaged_changes_and_snapshots_are_refused() {
 #[test]
 fn a_write_must_be_about_the_record() {
     let mut record = Record::new(id("Patient/p"));
-    for wrong in [json!({"resourceType": "Observation"}), json!({"resourceType": "Patient", "id": "q"}), json!([])] {
+    for wrong in
+        [json!({"resourceType": "Observation"}), json!({"resourceType": "Patient", "id": "q"}), json!([])]
+    {
         assert!(record.put(&wrong, None, &author(0, 1)).is_err());
     }
     assert_eq!(record.delete(None, &author(0, 1)).unwrap(), None);
@@ -420,8 +438,14 @@ fn history_tells_who_changed_what() {
     assert_eq!(history.len(), 4);
     assert_eq!(history[1].paths.len(), 1);
     assert!(history[1].paths[0].starts_with("contact[") && history[1].paths[0].contains("].telecom["));
-    assert_eq!((history[2].paths.as_slice(), history[3].paths.as_slice()), (&["birthDate".to_owned()][..], &["#state".to_owned()][..]));
-    assert_eq!((history[1].by.as_deref(), history[1].software.as_deref()), (Some("Practitioner/1"), Some("tuyen/0")));
+    assert_eq!(
+        (history[2].paths.as_slice(), history[3].paths.as_slice()),
+        (&["birthDate".to_owned()][..], &["#state".to_owned()][..])
+    );
+    assert_eq!(
+        (history[1].by.as_deref(), history[1].software.as_deref()),
+        (Some("Practitioner/1"), Some("tuyen/0"))
+    );
     assert!(history.is_sorted_by_key(|item| item.stamp));
 }
 
@@ -438,18 +462,18 @@ fn a_wrong_clock_does_not_make_an_edit_older_than_what_it_replaced() {
 #[test]
 fn a_new_place_or_an_equal_write_does_not_end_a_conflict() {
     let mut start = patient();
-    start["name"] = json!([{"text": "a"}, {"text": "b"}]);
+    start["name"] = json!([{"text": "a"}, {"text": "b"}, {"text": "c"}]);
     let mut world = World::new("Patient/p", start);
     world.edit(0, |p| p["name"][0]["text"] = "y".into());
     world.edit(1, |p| p["name"][0]["text"] = "z".into());
     assert_eq!(world.sync().conflicts.len(), 1);
     let mut turned = world.nodes[2].resource().unwrap();
-    turned["name"].as_array_mut().unwrap().reverse();
+    turned["name"].as_array_mut().unwrap().rotate_left(1);
     turned["active"] = false.into();
     let change = world.put(2, turned).unwrap();
     assert_eq!(change.superseded, Vec::<String>::new());
     assert_eq!(world.sync().conflicts.len(), 1);
-    let change = world.edit(3, |p| p["name"].as_array_mut().unwrap().retain(|n| n["text"] == "b"));
+    let change = world.edit(3, |p| p["name"].as_array_mut().unwrap().retain(|n| n["text"] != "z"));
     assert_eq!(change.superseded.len(), 1, "taking it away is an answer, and is reported");
     assert_eq!(world.sync().conflicts, []);
 }
@@ -468,7 +492,8 @@ fn meta_is_merged_part_by_part() {
 
 #[test]
 fn halves_of_two_doses_never_meet() {
-    let start = json!({"resourceType": "Observation", "id": "o", "valueQuantity": {"value": 5, "unit": "mg"}});
+    let start =
+        json!({"resourceType": "Observation", "id": "o", "valueQuantity": {"value": 5, "unit": "mg"}});
     let mut world = World::new("Observation/o", start);
     world.edit(0, |o| o["valueQuantity"]["value"] = 6.into());
     world.edit(1, |o| o["valueQuantity"]["unit"] = "g".into());
@@ -499,4 +524,24 @@ fn a_register_that_a_newer_version_wrote_survives() {
     record.put(&want, None, &author(0, 2)).unwrap();
     assert_eq!(record.resource(), Some(want));
     assert!(dump(&record).iter().any(|(key, _)| key == "#later"));
+}
+
+#[test]
+fn a_resolution_inside_an_element_meets_its_deletion() {
+    for whole in [true, false] {
+        let mut world = World::new("Patient/p", patient());
+        world.edit(0, |p| p["contact"][0]["name"]["text"] = "Y".into());
+        world.edit(1, |p| p["contact"][0]["name"]["text"] = "Z".into());
+        let key = contact_key(&world.sync());
+        world.resolve(2, &key, Choice::Take(1));
+        if whole {
+            world.delete(3);
+        } else {
+            world.edit(3, |p| drop(p.as_object_mut().unwrap().remove("contact")));
+        }
+        let folded = world.sync();
+        let path = if whole { "#state" } else { key.trim_end_matches(".name") };
+        assert_eq!(paths(&folded), [(path.to_owned(), Kind::Deletion)]);
+        assert_eq!(resource(&folded)["contact"][0]["name"]["text"], "Y");
+    }
 }
