@@ -16,6 +16,10 @@ use crate::{
     render::{self, many},
 };
 
+/// The path of a conflict about whether the record as a whole lives.
+const STATE_PATH: &str = "#state";
+/// Widest table; wider ones take two lines for each value.
+const LINE_MAX_CHARS: usize = 100;
 /// Records of one page of the daemon's answer.
 const PAGE_RECORDS: u32 = 200;
 
@@ -182,19 +186,37 @@ pub fn text(line: &ConflictLine, now: i64) -> String {
     let state = if line.state == "open" { String::new() } else { format!(" ({} by policy)", line.state) };
     let path = if line.path.is_empty() { String::new() } else { format!("  {}", line.path) };
     let mut out = format!("{}{path}: {kind}{state}\n", line.record);
-    let values: Vec<Option<&RawValue>> = line.values.iter().map(|value| value.value.as_deref()).collect();
-    let rows: Vec<Vec<String>> = render::differing(&values)
-        .into_iter()
-        .zip(&line.values)
-        .enumerate()
-        .map(|(i, (shown, value))| {
-            let meanwhile = if i + 1 == line.shown { "shown meanwhile" } else { "" };
-            vec![format!("  {}", i + 1), shown, writer(value), render::ago(value.at, now), meanwhile.to_owned()]
+    let rows: Vec<Vec<String>> = line
+        .values
+        .iter()
+        .zip(shown(line))
+        .zip(1..)
+        .map(|((value, shown), number)| {
+            let meanwhile = if number == line.shown { "shown meanwhile" } else { "" };
+            vec![format!("  {number}"), shown, writer(value), render::ago(value.at, now), meanwhile.to_owned()]
         })
         .collect();
-    out.push_str(&render::table(&rows));
+    let table = render::table(&rows);
+    if table.lines().all(|line| line.chars().count() <= LINE_MAX_CHARS) {
+        out.push_str(&table);
+    } else {
+        for row in &rows {
+            let about: Vec<&str> = row[2..].iter().map(String::as_str).filter(|cell| !cell.is_empty()).collect();
+            out.push_str(&format!("{}  {}\n       {}\n", row[0], row[1], about.join(", ")));
+        }
+    }
     out.push('\n');
     out
+}
+
+/// The values, short enough to compare.
+fn shown(line: &ConflictLine) -> Vec<String> {
+    if line.path == STATE_PATH {
+        let edited = |value: &ConflictValue| if value.value.is_some() { "(edited)" } else { "(deleted)" };
+        return line.values.iter().map(|value| edited(value).to_owned()).collect();
+    }
+    let values: Vec<Option<&RawValue>> = line.values.iter().map(|value| value.value.as_deref()).collect();
+    render::differing(&values)
 }
 
 /// Who wrote a value: organization, node and name.
@@ -264,6 +286,18 @@ Patient/8f21  birthDate: the values differ
 
 ";
         assert_eq!(text(&conflict(), 7_200_000), expected);
+    }
+
+    #[test]
+    fn long_values_and_whole_records_stay_readable() {
+        let mut line = conflict();
+        line.values[0].value = Some(RawValue::from_string(format!("\"{}\"", "x".repeat(80))).unwrap());
+        let long = text(&line, 7_200_000);
+        assert!(long.contains("xxx\"\n       dong-van (cdcdcdcd), minh, 2 h ago\n"), "{long}");
+        line.kind = "deletion".into();
+        line.path = STATE_PATH.into();
+        line.values[1].value = None;
+        assert_eq!(shown(&line), ["(edited)", "(deleted)"]);
     }
 
     #[test]

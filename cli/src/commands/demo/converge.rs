@@ -15,8 +15,9 @@ use sync_core::{id::OrgId, store::HomeDigest};
 use super::country::{Country, ROOT};
 use crate::output::Meter;
 
-/// How long nothing may change before waiting ends.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// How long nothing may change before waiting ends: longer than a daemon takes to give a silent link up, and to
+/// dial again after that.
+const STALLED_AFTER: Duration = Duration::from_secs(200);
 /// How often all nodes are asked.
 const POLL: Duration = Duration::from_millis(50);
 /// Most disagreements that are told.

@@ -150,16 +150,16 @@ impl Demo {
         let before = self.agreed(story, country)?;
         let open = all_conflicts(country, ROOT)?;
         story.tell(&format!("\n{}\n", report::table(country, &report::nodes(&before))))?;
+        let same = same_lists(country, &open)?;
         let number = many(open.len() as u64, "conflict", "conflicts");
-        story.tell(&format!("{number} found, the same list at every node:\n"))?;
+        let where_listed = if same.is_none() { "the same list at every node" } else { "as the centre lists them" };
+        story.tell(&format!("{number} found, {where_listed}:\n"))?;
         story.tell(&report::conflicts(&open, render::now_millis()))?;
         let mut scenes = Vec::new();
         for scene in &found.scenes {
             let problem = scene.check(country, &open)?;
             scenes.push(SceneBody { what: scene.what, record: scene.record.clone(), ending: scene.ending(), problem });
         }
-        let same = same_lists(country, &open)?;
-
         let settled = settle(country, &open)?;
         let picture = converge::wait(country)?;
         let settled = match settled {

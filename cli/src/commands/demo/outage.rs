@@ -86,10 +86,11 @@ pub fn dial_all(country: &mut Country) -> Result<(), Failure> {
 pub fn play(country: &mut Country, seed: u64) -> Result<(Vec<Kill>, Written), Failure> {
     let mut written = Written::default();
     let mut backlog = Backlog { seed, made: 0 };
-    for transfer in TRANSFERS {
-        let waiting = country.status(transfer.sender)?.not_at_hub.entries;
-        written.merge(backlog.write(country, transfer.sender, BACKLOG_MIN.saturating_sub(waiting))?);
+    let mut lacking = [0; TRANSFERS.len()];
+    for (transfer, lacking) in TRANSFERS.iter().zip(&mut lacking) {
+        *lacking = BACKLOG_MIN.saturating_sub(country.status(transfer.sender)?.not_at_hub.entries);
     }
+    written.merge(backlog.begin(country, lacking)?);
     let stop = AtomicBool::new(false);
     let writers = TRANSFERS.map(|Transfer { sender, .. }| {
         let Site { org, dir, .. } = &country.sites[sender];
@@ -186,11 +187,33 @@ struct Backlog {
 impl Backlog {
     fn write(&mut self, country: &Country, leaf: usize, number: u64) -> Result<Written, Failure> {
         let number = usize::try_from(number).unwrap_or(usize::MAX);
-        let Site { org, dir, .. } = &country.sites[leaf];
-        let resources = load::more(self.seed, Purpose::Backlog, org).skip(self.made).take(number);
-        let written = load::write_at(dir, leaf, resources.collect())?;
+        let written = self.write_some(country, leaf, number)?;
         self.made += number;
         Ok(written)
+    }
+
+    /// The first records at both senders, at the same time.
+    fn begin(&mut self, country: &Country, numbers: [u64; TRANSFERS.len()]) -> Result<Written, Failure> {
+        let this = &*self;
+        let answers = thread::scope(|scope| {
+            let writers = [0, 1].map(|i| {
+                let (leaf, number) = (TRANSFERS[i].sender, numbers[i] as usize);
+                scope.spawn(move || this.write_some(country, leaf, number))
+            });
+            writers.map(|writer| writer.join().unwrap_or_else(|_| Err(failed("a thread that writes broke off"))))
+        });
+        let mut written = Written::default();
+        for answer in answers {
+            written.merge(answer?);
+        }
+        self.made += BACKLOG_MIN as usize;
+        Ok(written)
+    }
+
+    fn write_some(&self, country: &Country, leaf: usize, number: usize) -> Result<Written, Failure> {
+        let Site { org, dir, .. } = &country.sites[leaf];
+        let resources = load::more(self.seed, Purpose::Backlog, org).skip(self.made).take(number);
+        load::write_at(dir, leaf, resources.collect())
     }
 }
 

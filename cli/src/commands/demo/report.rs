@@ -163,9 +163,7 @@ pub fn table(country: &Country, nodes: &[NodeBody]) -> String {
 pub fn conflicts(found: &[ConflictLine], now: i64) -> String {
     let mut out = String::new();
     for line in found.iter().take(CONFLICTS_SHOWN) {
-        for line in conflicts::text(line, now).trim_end().lines() {
-            out.push_str(&format!("  {line}\n"));
-        }
+        conflicts::text(line, now).trim_end().lines().for_each(|line| out.push_str(&format!("  {line}\n")));
     }
     if let Some(more @ 1..) = found.len().checked_sub(CONFLICTS_SHOWN) {
         out.push_str(&format!("  and {more} more; --json has all\n"));
@@ -205,8 +203,12 @@ pub fn verdict(report: &Report<'_>) -> String {
     for scene in &report.scenes {
         wrong.extend(scene.problem.as_ref().map(|why| format!("{}: {why}", scene.record)));
     }
-    if let Some(settled) = report.conflicts.settled.as_ref().filter(|settled| !settled.gone) {
-        wrong.push(format!("the settled conflict of {} is still open somewhere", settled.record));
+    match &report.conflicts.settled {
+        None => wrong.push("no conflict could be settled".into()),
+        Some(settled) if !settled.gone => {
+            wrong.push(format!("the settled conflict of {} is still open somewhere", settled.record));
+        }
+        Some(_) => {}
     }
     format!("NOT WELL: {}. {size}.\n", wrong.join("; "))
 }
