@@ -82,7 +82,7 @@ pub enum Event {
 }
 
 /// What the host is to do.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Effect {
     /// Make this batch durable, then say [`Event::Committed`]; on failure end the process.
     Commit(Batch),
@@ -149,7 +149,7 @@ pub mod refusal {
 }
 
 /// Something that waits to become durable.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Intent {
     Batch(LinkId, EntryBatch),
     Announce(Announcement, NodeInfo),
@@ -160,7 +160,7 @@ enum Intent {
 }
 
 /// What follows when the commit that is under way is durable.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Consequences {
     acks: BTreeMap<(LinkId, Lane), Position>,
     written: Vec<Ticket>,
@@ -191,7 +191,9 @@ pub struct LinkStatus {
     pub software: Option<String>,
 }
 
-/// The state machine of one node. See the module's own text for its contract.
+/// The state machine of one node. See the module's own text for its contract. A clone is what a snapshot of the
+/// running machine would be.
+#[derive(Clone)]
 pub struct Engine<I> {
     identity: I,
     software: String,

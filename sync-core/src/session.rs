@@ -53,7 +53,7 @@ pub(crate) struct InFlight {
 }
 
 /// Sending in one lane.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Outbound {
     /// Rows up to here need not be looked at again in this session. None until the reader's cursor is settled.
     pub next: Option<Seq>,
@@ -104,7 +104,7 @@ impl Outbound {
 }
 
 /// Everything about one link.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub id: LinkId,
     pub peer: NodeInfo,
