@@ -19,9 +19,8 @@ impl<I: Identity> Engine<I> {
         now: Now,
     ) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if state.hello.is_none() && !matches!(frame, Frame::Hello(_) | Frame::Refuse { .. }) {
-            // Streams are independent: a lane may be faster than the control stream, but a neighbour sends on a
-            // lane only after it has read our HELLO, which follows its own.
+        // Streams are independent: a batch may overtake the HELLO that went before it. It is held back.
+        if state.hello.is_none() && !matches!(frame, Frame::Hello(_) | Frame::Batch(_) | Frame::Refuse { .. }) {
             self.refuse(link, refusal::PROTOCOL, "the neighbour did not begin with HELLO".to_owned());
             return Ok(());
         }
@@ -248,7 +247,7 @@ impl<I: Identity> Engine<I> {
             self.refuse(link, refusal::PROTOCOL, text);
             return Ok(());
         }
-        if state.held.iter().any(|held| held.lane == batch.lane) {
+        if state.hello.is_none() || state.held.iter().any(|held| held.lane == batch.lane) {
             state.held.push_back(batch);
             return Ok(());
         }
