@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::{
     change::Entry,
     feed::{Position, Segment, Seq},
-    id::{Incarnation, Lane, NodeId, OrgPath},
+    id::{Incarnation, Lane, NodeId, OrgId, OrgPath},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
     scope::Places,
     session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
@@ -138,7 +138,7 @@ pub enum Alert {
 pub mod refusal {
     /// The neighbour broke the protocol.
     pub const PROTOCOL: u16 = 100;
-    /// A run, or a record, of a place that the neighbour may not speak for.
+    /// A record of a place that the neighbour, or the author, may not speak for.
     pub const OUTSIDE_SUBTREE: u16 = 101;
     /// Two places use one organization id.
     pub const NAME_CLASH: u16 = 102;
@@ -148,10 +148,19 @@ pub mod refusal {
     pub const REPLACED: u16 = 104;
 }
 
-/// Something that waits to become durable.
+/// Who has sent something; it may be gone by the time when that becomes durable.
+#[derive(Debug, Clone)]
+struct Sender {
+    link: LinkId,
+    direction: Direction,
+    place: OrgPath,
+}
+
+/// Something that waits to become durable. What has been received of a neighbour's feed becomes durable by whole
+/// stretches: a row is never kept without the cursor that has passed it.
 #[derive(Debug, Clone)]
 enum Intent {
-    Batch(LinkId, EntryBatch),
+    Receive(Sender, Vec<EntryBatch>),
     Announce(Announcement, NodeInfo),
     Write(Ticket, Vec<Entry>, Vec<Op>),
     Folded(Vec<Op>),
@@ -396,18 +405,18 @@ impl<I: Identity> Engine<I> {
         self.effects.push_back(Effect::Alert(Alert::Refused { peer: gone.peer, code, text }));
     }
 
-    fn refuse_place(&mut self, link: LinkId, place: &OrgPath) {
-        let Some(peer) = self.links.get(&link).map(|link| link.peer.place.clone()) else { return };
-        let text = format!(
-            "{peer} offered something that belongs to {place}, which is not below {peer}; check where that \
-             organization is enrolled"
-        );
-        self.refuse(link, refusal::OUTSIDE_SUBTREE, text);
-    }
-
     fn links_of(&self, node: NodeId) -> Vec<LinkId> {
         self.links.values().filter(|link| link.peer.node == node).map(|link| link.id).collect()
     }
+}
+
+/// A record or a run of a place for which the sender may not speak.
+fn outside(sender: &OrgPath, home: &OrgId) -> (u16, String) {
+    let text = format!(
+        "{sender} offered entries of {home}, for which it or their author may not speak; check where that \
+         organization is enrolled"
+    );
+    (refusal::OUTSIDE_SUBTREE, text)
 }
 
 /// An announcement of the sender's own run: its chain is the one that the session has proved.

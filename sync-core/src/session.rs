@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::{
     engine::LinkId,
     feed::{Cursor, Lineage, Position, Segment, Seq},
-    id::{Incarnation, Lane, OrgPath},
+    id::{Incarnation, Lane},
     identity::NodeInfo,
     scope::Neighbour,
     store::{Store, StoreError},
@@ -118,6 +118,8 @@ pub(crate) struct Link {
     /// How far the neighbour's feed has been read in this session, by lane, with what is not yet durable.
     pub reading: [Option<Position>; 3],
     pub held: VecDeque<EntryBatch>,
+    /// What has arrived of a stretch that is not complete, by lane.
+    pub stretch: [Vec<EntryBatch>; 3],
     pub asked: BTreeSet<Incarnation>,
     /// The neighbour does not know our cursors and waits for others.
     pub owes_cursors: bool,
@@ -140,6 +142,7 @@ impl Link {
             out: Default::default(),
             reading: [None; 3],
             held: VecDeque::new(),
+            stretch: Default::default(),
             asked: BTreeSet::new(),
             owes_cursors: false,
             witnesses: BTreeSet::new(),
@@ -153,11 +156,6 @@ impl Link {
             Direction::Up => Neighbour::Up,
             Direction::Down => Neighbour::Down(&self.peer.place),
         }
-    }
-
-    /// Whether runs of this place, and records of this home, may come over this link.
-    pub fn may_bring(&self, place: &OrgPath) -> bool {
-        self.direction == Direction::Up || place.is_within(&self.peer.place)
     }
 
     /// Whether both sides know where to go on.

@@ -48,7 +48,7 @@ impl<I: Identity> Engine<I> {
 
     fn draft(&mut self, intent: Intent, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
         match intent {
-            Intent::Batch(link, batch) => self.draft_batch(link, batch, draft, store)?,
+            Intent::Receive(from, batches) => self.draft_received(&from, batches, draft, store)?,
             Intent::Announce(announcement, info) => draft.ops.push(Op::Announce(announcement, info)),
             Intent::Write(ticket, entries, projection) => {
                 for entry in entries {
@@ -67,29 +67,58 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    fn draft_batch(
+    /// A stretch of a neighbour's feed: its entries, and the cursor that has passed them.
+    fn draft_received(
         &mut self,
-        link: LinkId,
-        batch: EntryBatch,
+        from: &Sender,
+        batches: Vec<EntryBatch>,
         draft: &mut Draft,
         store: &impl Store,
     ) -> Result<(), StoreError> {
-        let direction = self.links.get(&link).map(|link| link.direction);
-        let goes_up = direction != Some(Direction::Up);
-        for (pos, entry) in batch.entries {
-            let src = Position { segment: batch.segment, pos };
-            self.append(entry, Some(src), goes_up, draft, store)?;
-        }
-        let Some((pos, chain)) = batch.upto else { return Ok(()) };
-        let at = Position { segment: batch.segment, pos };
-        draft.ops.push(Op::Read(batch.lane, crate::feed::Cursor { at, chain: Some(chain) }));
-        draft.after.acks.insert((link, batch.lane), at);
-        if goes_up && !self.is_root() {
-            let mark = Mark { lane: batch.lane, src: at, seq: draft.after.last[batch.lane as usize] };
-            draft.ops.push(Op::Mark(mark));
-            draft.after.new_marks.push(mark);
+        let goes_up = from.direction == Direction::Down;
+        for batch in batches {
+            for (pos, entry) in batch.entries {
+                if goes_up && !self.is_in_scope(&entry, &from.place, draft, store)? {
+                    let (code, text) = outside(&from.place, entry.home());
+                    self.refuse(from.link, code, text);
+                    // Nor what followed: its cursor would pass what has been refused.
+                    let other =
+                        |intent: &Intent| !matches!(intent, Intent::Receive(s, _) if s.link == from.link);
+                    self.intents.retain(other);
+                    return Ok(());
+                }
+                let src = Position { segment: batch.segment, pos };
+                self.append(entry, Some(src), goes_up, draft, store)?;
+            }
+            let Some((pos, chain)) = batch.upto else { continue };
+            let at = Position { segment: batch.segment, pos };
+            draft.ops.push(Op::Read(batch.lane, crate::feed::Cursor { at, chain: Some(chain) }));
+            draft.after.acks.insert((from.link, batch.lane), at);
+            if goes_up && !self.is_root() {
+                let mark = Mark { lane: batch.lane, src: at, seq: draft.after.last[batch.lane as usize] };
+                draft.ops.push(Op::Mark(mark));
+                draft.after.new_marks.push(mark);
+            }
         }
         Ok(())
+    }
+
+    /// Whether the entry's record has a home, an old or a new one, in a child's part of the tree.
+    fn is_in_scope(
+        &self,
+        entry: &Entry,
+        child: &OrgPath,
+        draft: &Draft,
+        store: &impl Store,
+    ) -> Result<bool, StoreError> {
+        if self.places.is_within(entry.home(), child) {
+            return Ok(true);
+        }
+        let homes = match draft.homes.get(entry.record()) {
+            Some(homes) => homes.clone(),
+            None => store.homes(entry.record())?,
+        };
+        Ok(homes.iter().any(|home| self.places.is_within(home, child)))
     }
 
     /// Appends an entry, unless the store or this commit has it.

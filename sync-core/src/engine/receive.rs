@@ -218,9 +218,9 @@ impl<I: Identity> Engine<I> {
                 return Ok(());
             }
         };
-        if !self.links[&link].may_bring(&info.place) {
-            self.refuse_place(link, &info.place);
-        } else if let Some(known) = self.places.clashes(&info.place) {
+        // Who brings it does not matter: it is signed. A neighbour that gives back to us what we lost may bring
+        // runs of any place, even our own.
+        if let Some(known) = self.places.clashes(&info.place) {
             let text = format!(
                 "{} and {known} use the same organization id; one of them has to be enrolled under another",
                 info.place
@@ -286,7 +286,13 @@ impl<I: Identity> Engine<I> {
                 lineage.extend(at);
             }
         }
-        self.intents.push_back(Intent::Batch(link, batch));
+        let (lane, complete) = (batch.lane as usize, batch.upto.is_some());
+        state.stretch[lane].push(batch);
+        if complete {
+            let batches = std::mem::take(&mut state.stretch[lane]);
+            let from = Sender { link, direction: state.direction, place: state.peer.place.clone() };
+            self.intents.push_back(Intent::Receive(from, batches));
+        }
         Ok(())
     }
 
@@ -317,26 +323,16 @@ impl<I: Identity> Engine<I> {
         if !in_order {
             return wrong("a batch mixes lanes, origins or stretches of the feed");
         }
-        if let Some(author) = known.get(1)
-            && !state.may_bring(&author.place)
-        {
-            return Ok(Err(self.outside(link, &author.place.to_string())));
-        }
+        // Whether the record may come from there is judged where its homes are known, when it is made durable.
         let foreign = batch.entries.iter().find(|(_, entry)| {
-            state.direction == Direction::Down && !self.places.is_within(entry.home(), &state.peer.place)
+            let author = known.get(1).map(|author| &author.place);
+            state.direction == Direction::Down
+                && !author.is_some_and(|author| self.places.is_within(entry.home(), author))
         });
         Ok(match foreign {
-            Some((_, entry)) => Err(self.outside(link, entry.home().as_str())),
+            Some((_, entry)) => Err(outside(&state.peer.place, entry.home())),
             None => Ok(()),
         })
-    }
-
-    fn outside(&self, link: LinkId, what: &str) -> (u16, String) {
-        let peer = &self.links[&link].peer.place;
-        let text = format!(
-            "{peer} offered entries of {what}, which is not below it; check where that organization is enrolled"
-        );
-        (refusal::OUTSIDE_SUBTREE, text)
     }
 
     fn on_ack(&mut self, link: LinkId, lane: Lane, at: Position, now: Now) {
