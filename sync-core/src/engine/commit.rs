@@ -1,7 +1,10 @@
 //! What becomes durable, and what follows when it has.
 
 use super::*;
-use crate::id::{ChangeHash, OrgId, RecordId};
+use crate::{
+    feed::Cursor,
+    id::{ChangeHash, OrgId, RecordId},
+};
 
 /// Intents are gathered into one commit until their entries reach this many bytes.
 const COMMIT_MAX_BYTES: usize = 4 << 20;
@@ -67,50 +70,56 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    /// A stretch of a neighbour's feed: its entries, and the cursor that has passed them.
+    /// A stretch of a neighbour's feed: its entries in the order of that feed, and the cursor that has passed them.
     fn draft_received(
         &mut self,
         from: &Sender,
-        batches: Vec<EntryBatch>,
+        stretch: Vec<EntryBatch>,
         draft: &mut Draft,
         store: &impl Store,
     ) -> Result<(), StoreError> {
+        let Some((lane, segment, Some((pos, chain)))) = stretch.last().map(|b| (b.lane, b.segment, b.upto)) else {
+            return Ok(());
+        };
         let goes_up = from.direction == Direction::Down;
-        for batch in batches {
-            for (pos, entry) in batch.entries {
-                if goes_up && !self.is_in_scope(&entry, &from.place, draft, store)? {
-                    let (code, text) = outside(&from.place, entry.home());
-                    self.refuse(from.link, code, text);
-                    // Nor what followed: its cursor would pass what has been refused.
-                    let other =
-                        |intent: &Intent| !matches!(intent, Intent::Receive(s, _) if s.link == from.link);
-                    self.intents.retain(other);
-                    return Ok(());
-                }
-                let src = Position { segment: batch.segment, pos };
-                self.append(entry, Some(src), goes_up, draft, store)?;
+        let mut entries: Vec<_> = stretch.into_iter().flat_map(|batch| batch.entries).collect();
+        entries.sort_by_key(|(pos, _)| *pos);
+        for (pos, entry) in entries {
+            if goes_up && !self.may_bring(&from.place, &entry, draft, store)? {
+                let (code, text) = outside(&from.place, entry.home());
+                self.refuse(from.link, code, text);
+                // Nor what followed: its cursor would pass what has been refused.
+                let other = |intent: &Intent| !matches!(intent, Intent::Receive(s, _) if s.link == from.link);
+                self.intents.retain(other);
+                return Ok(());
             }
-            let Some((pos, chain)) = batch.upto else { continue };
-            let at = Position { segment: batch.segment, pos };
-            draft.ops.push(Op::Read(batch.lane, crate::feed::Cursor { at, chain: Some(chain) }));
-            draft.after.acks.insert((from.link, batch.lane), at);
-            if goes_up && !self.is_root() {
-                let mark = Mark { lane: batch.lane, src: at, seq: draft.after.last[batch.lane as usize] };
-                draft.ops.push(Op::Mark(mark));
-                draft.after.new_marks.push(mark);
-            }
+            self.append(entry, Some(Position { segment, pos }), goes_up, draft, store)?;
+        }
+        let at = Position { segment, pos };
+        draft.ops.push(Op::Read(lane, Cursor { at, chain: Some(chain) }));
+        draft.after.acks.insert((from.link, lane), at);
+        if goes_up && !self.is_root() {
+            let mark = Mark { lane, src: at, seq: draft.after.last[lane as usize] };
+            draft.ops.push(Op::Mark(mark));
+            draft.after.new_marks.push(mark);
         }
         Ok(())
     }
 
-    /// Whether the entry's record has a home, an old or a new one, in a child's part of the tree.
-    fn is_in_scope(
+    /// Whether a child may bring this entry: its author may speak for the home that it names, and the record has
+    /// a home, an old or a new one, in the child's part of the tree. To be asked when all runs of the stretch are
+    /// announced and all entries before this one are drafted.
+    fn may_bring(
         &self,
-        entry: &Entry,
         child: &OrgPath,
+        entry: &Entry,
         draft: &Draft,
         store: &impl Store,
     ) -> Result<bool, StoreError> {
+        let author = store.announcement(entry.origin())?;
+        if !author.is_some_and(|(_, info)| self.places.is_within(entry.home(), &info.place)) {
+            return Ok(false);
+        }
         if self.places.is_within(entry.home(), child) {
             return Ok(true);
         }

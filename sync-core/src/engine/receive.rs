@@ -5,6 +5,7 @@ use crate::{
     feed::Cursor,
     id::EntryHash,
     session::{HELD_MAX_BATCHES, Resolved, resolve},
+    wire::UNPACKED_MAX_BYTES,
 };
 
 /// Most bytes of received batches that may wait for the disk before a neighbour counts as ignoring its window.
@@ -121,7 +122,11 @@ impl<I: Identity> Engine<I> {
         out.next = Some(seq);
         out.told = told;
         if state.direction == Direction::Up {
+            let to_root = state.peer.role == Role::Root;
             self.reach(Frontier::Hub, lane, seq);
+            if to_root {
+                self.reach(Frontier::Root, lane, seq);
+            }
         }
     }
 
@@ -256,25 +261,19 @@ impl<I: Identity> Engine<I> {
 
     /// Takes a batch if everything about its origin is known, and holds it back otherwise.
     fn take_batch(&mut self, link: LinkId, batch: EntryBatch, store: &impl Store) -> Result<(), StoreError> {
-        let mut needed = vec![batch.segment];
-        if !batch.entries.is_empty() {
-            needed.push(batch.origin);
-        }
-        let mut known = Vec::new();
-        for run in needed {
-            match store.announcement(run)? {
-                Some((_, info)) => known.push(info),
-                None => {
-                    let state = self.links.get_mut(&link).expect("the caller has found it");
-                    state.held.push_back(batch);
-                    if state.asked.insert(run) {
-                        self.send(link, Frame::Need(run));
-                    }
-                    return Ok(());
+        let mut writer = None;
+        for run in [batch.origin, batch.segment] {
+            let Some((_, info)) = store.announcement(run)? else {
+                let state = self.links.get_mut(&link).expect("the caller has found it");
+                state.held.push_back(batch);
+                if state.asked.insert(run) {
+                    self.send(link, Frame::Need(run));
                 }
-            }
+                return Ok(());
+            };
+            writer = Some(info.node);
         }
-        if let Err((code, text)) = self.check_batch(link, &batch, &known, store)? {
+        if let Err((code, text)) = self.check_batch(link, &batch, writer, store)? {
             self.refuse(link, code, text);
             return Ok(());
         }
@@ -300,12 +299,12 @@ impl<I: Identity> Engine<I> {
         &self,
         link: LinkId,
         batch: &EntryBatch,
-        known: &[NodeInfo],
+        writer: Option<NodeId>,
         store: &impl Store,
     ) -> Result<Result<(), (u16, String)>, StoreError> {
         let state = &self.links[&link];
         let wrong = |text: &str| Ok(Err((refusal::PROTOCOL, text.to_owned())));
-        if known[0].node != state.peer.node {
+        if writer != Some(state.peer.node) {
             return wrong("the neighbour sent from a feed that is not its own");
         }
         let reading = state.reading[batch.lane as usize].filter(|at| at.segment == batch.segment);
@@ -323,16 +322,11 @@ impl<I: Identity> Engine<I> {
         if !in_order {
             return wrong("a batch mixes lanes, origins or stretches of the feed");
         }
-        // Whether the record may come from there is judged where its homes are known, when it is made durable.
-        let foreign = batch.entries.iter().find(|(_, entry)| {
-            let author = known.get(1).map(|author| &author.place);
-            state.direction == Direction::Down
-                && !author.is_some_and(|author| self.places.is_within(entry.home(), author))
-        });
-        Ok(match foreign {
-            Some((_, entry)) => Err(outside(&state.peer.place, entry.home())),
-            None => Ok(()),
-        })
+        let stretch = state.stretch[batch.lane as usize].iter().chain([batch]).flat_map(|b| &b.entries);
+        if stretch.map(|(_, entry)| entry.encoded_len()).sum::<usize>() > UNPACKED_MAX_BYTES as usize {
+            return wrong("a stretch of the feed is larger than it may be");
+        }
+        Ok(Ok(()))
     }
 
     fn on_ack(&mut self, link: LinkId, lane: Lane, at: Position, now: Now) {
