@@ -169,17 +169,18 @@ enum Intent {
 }
 
 /// What follows when the commit that is under way is durable.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Consequences {
     acks: BTreeMap<(LinkId, Lane), Position>,
     written: Vec<Ticket>,
     tip: Seq,
     segments: Option<Vec<Segment>>,
     live: Option<Incarnation>,
+    run: Incarnation,
     last: [Seq; 3],
     new_marks: Vec<Mark>,
     announced: Vec<Announcement>,
-    renamed_from: Option<Seq>,
+    renamed: bool,
     revoked: bool,
 }
 
@@ -395,6 +396,13 @@ impl<I: Identity> Engine<I> {
 
     fn send(&mut self, link: LinkId, frame: Frame) {
         self.effects.push_back(Effect::Send(link, frame));
+    }
+
+    /// Ends a link; it will be dialled again.
+    fn hang_up(&mut self, link: LinkId) {
+        if self.links.remove(&link).is_some() {
+            self.effects.push_back(Effect::Close(link));
+        }
     }
 
     /// Ends a link, with a message on both sides.

@@ -94,11 +94,6 @@ impl Lineage {
         self.0.get(&at.segment).is_some_and(|&last| at.pos <= last)
     }
 
-    /// The last position of a segment of this lineage.
-    pub fn last(&self, segment: Incarnation) -> Option<u64> {
-        self.0.get(&segment).copied()
-    }
-
     /// The node has written on, up to `at`.
     pub fn extend(&mut self, at: Position) {
         let last = self.0.entry(at.segment).or_default();

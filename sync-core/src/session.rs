@@ -123,8 +123,8 @@ pub(crate) struct Link {
     pub asked: BTreeSet<Incarnation>,
     /// The neighbour does not know our cursors and waits for others.
     pub owes_cursors: bool,
-    /// Segments for which a witness was asked.
-    pub witnesses: BTreeSet<Incarnation>,
+    /// What the neighbour has said to be safe at the root before it has said how far it has read.
+    pub early: Vec<(Lane, Position)>,
     /// Another live connection of the same node, with another run, came after this one.
     pub rival: bool,
 }
@@ -145,7 +145,7 @@ impl Link {
             stretch: Default::default(),
             asked: BTreeSet::new(),
             owes_cursors: false,
-            witnesses: BTreeSet::new(),
+            early: Vec::new(),
             rival: false,
         }
     }
@@ -158,9 +158,16 @@ impl Link {
         }
     }
 
+    /// Whether the neighbour has named a place in every lane of this node's feed, and it is the feed that this node
+    /// knows. Until then nothing is taken from the neighbour: a node whose name somebody else has used as well
+    /// would pass over what the other wrote, because its lineage seems to cover it.
+    pub fn agrees(&self) -> bool {
+        self.out.iter().all(|lane| lane.next.is_some())
+    }
+
     /// Whether both sides know where to go on.
     pub fn is_settled(&self) -> bool {
-        self.lineage.is_some() && self.out.iter().all(|lane| lane.next.is_some())
+        self.lineage.is_some() && self.agrees()
     }
 
     /// Whether nothing is under way to the neighbour.
@@ -180,32 +187,22 @@ impl Link {
         Ok(self.lineage.is_some())
     }
 
-    /// For each lane the newest place that we have read in what the neighbour still knows to be its feed.
+    /// For each lane the newest place that we have read in what the neighbour still knows to be its feed, with the
+    /// running hash there: it tells the neighbour whether what it knows is what we have read.
     pub fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
-        let (Some(hello), Some(lineage)) = (&self.hello, &self.lineage) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for lane in Lane::ALL {
-            let mut segment = hello.tip.map(|tip| tip.segment);
-            while let Some(name) = segment {
-                if let Some(cursor) = store.read(lane, name)? {
-                    found.push((lane, clamp(cursor, lineage)));
+            let mut end = self.hello.as_ref().and_then(|hello| hello.tip);
+            while let Some(at) = end {
+                if let Some(cursor) = store.read_before(lane, at)? {
+                    found.push((lane, cursor));
                     break;
                 }
-                let known = store.announcement(name)?;
-                segment = known.and_then(|(announcement, _)| announcement.parent).map(|(segment, _)| segment);
+                let known = store.announcement(at.segment)?;
+                end = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
             }
         }
         Ok(found)
-    }
-}
-
-/// A cursor no further than the neighbour remembers.
-fn clamp(cursor: Cursor, lineage: &Lineage) -> Cursor {
-    match lineage.last(cursor.at.segment) {
-        Some(last) if last < cursor.at.pos => {
-            Cursor { at: Position { pos: last, ..cursor.at }, chain: None }
-        }
-        _ => cursor,
     }
 }
 
@@ -214,9 +211,7 @@ fn clamp(cursor: Cursor, lineage: &Lineage) -> Cursor {
 pub(crate) enum Resolved {
     /// Go on after this row.
     At(Seq),
-    /// The reader is further in this segment than the writer remembers: a restored copy, or a second writer.
-    Behind(Position),
-    /// The writer does not know the segment.
+    /// The writer does not know the segment, or does not remember having written as far.
     Lost,
     /// Somebody else has written under this segment's name, or this node has twice.
     Forked(Incarnation),
@@ -237,9 +232,8 @@ pub(crate) fn resolve(
     let base = segments[index].base;
     let last = segments.get(index + 1).map_or(tip, |next| next.base) - base;
     if at.pos > last {
-        let forked = live == Some(at.segment);
-        let behind = Resolved::Behind(Position { pos: last, ..*at });
-        return Ok(if forked { Resolved::Forked(at.segment) } else { behind });
+        // What this very process has written it remembers.
+        return Ok(if live == Some(at.segment) { Resolved::Forked(at.segment) } else { Resolved::Lost });
     }
     let same = match chain {
         Some(chain) if at.pos > 0 => store.chain(base + at.pos)?.as_ref() == Some(chain),

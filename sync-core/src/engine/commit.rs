@@ -31,7 +31,19 @@ impl<I: Identity> Engine<I> {
         }
         let mut draft = Draft {
             ops: Batch::new(),
-            after: Consequences { tip: self.tip, last: self.last, live: self.live, ..Default::default() },
+            after: Consequences {
+                acks: BTreeMap::new(),
+                written: Vec::new(),
+                tip: self.tip,
+                segments: None,
+                live: self.live,
+                run: self.run,
+                last: self.last,
+                new_marks: Vec::new(),
+                announced: Vec::new(),
+                renamed: false,
+                revoked: false,
+            },
             added: BTreeSet::new(),
             homes: BTreeMap::new(),
             rows: BTreeMap::new(),
@@ -161,14 +173,17 @@ impl<I: Identity> Engine<I> {
         if draft.after.live.is_some() {
             return;
         }
-        let parent = self.position(draft.after.tip);
-        let segment = Segment { incarnation: self.run, base: draft.after.tip, parent };
-        let announcement = self.identity.announce(self.run, parent);
+        let run = draft.after.run;
+        let segments = draft.after.segments.get_or_insert_with(|| self.segments.clone());
+        let above = segments.last();
+        let parent = above.map(|above| Position { segment: above.incarnation, pos: draft.after.tip - above.base });
+        let segment = Segment { incarnation: run, base: draft.after.tip, parent };
+        segments.push(segment);
+        let announcement = self.identity.announce(run, parent);
         draft.ops.push(Op::OpenSegment(segment));
         draft.ops.push(Op::Announce(announcement.clone(), self.info().clone()));
-        draft.after.segments.get_or_insert_with(|| self.segments.clone()).push(segment);
         draft.after.announced.push(announcement);
-        draft.after.live = Some(self.run);
+        draft.after.live = Some(run);
     }
 
     /// A record that turns out to have another home is offered there whole.
@@ -198,8 +213,13 @@ impl<I: Identity> Engine<I> {
 
     /// Gives the forked segment, and all after it, new names: their rows stay where they are.
     fn rename_from(&mut self, forked: Incarnation, draft: &mut Draft) {
-        let mut segments = draft.after.segments.take().unwrap_or_else(|| self.segments.clone());
-        let Some(first) = segments.iter().position(|s| s.incarnation == forked) else { return };
+        let mut segments = draft.after.segments.clone().unwrap_or_else(|| self.segments.clone());
+        let Some(first) = segments.iter().position(|s| s.incarnation == forked) else {
+            if forked == draft.after.run && draft.after.live.is_none() {
+                self.rename_run(draft);
+            }
+            return;
+        };
         let mut renames = Vec::new();
         for index in first..segments.len() {
             let old = segments[index];
@@ -213,12 +233,23 @@ impl<I: Identity> Engine<I> {
             renames.push((old.incarnation, segments[index]));
             if draft.after.live == Some(old.incarnation) {
                 draft.after.live = Some(name);
+                draft.after.run = name;
             }
         }
-        draft.after.renamed_from = Some(segments[first].base);
+        draft.after.renamed = true;
         draft.after.segments = Some(segments);
         draft.ops.push(Op::RenameSegments(renames));
         self.effects.push_back(Effect::Alert(Alert::Forked { segment: forked }));
+    }
+
+    /// A run that has not written anything takes another name. What has been made under the old one and is still to
+    /// be written keeps its author.
+    fn rename_run(&mut self, draft: &mut Draft) {
+        let parent = self.position(self.tip);
+        draft.ops.push(Op::Announce(self.identity.announce(draft.after.run, parent), self.info().clone()));
+        draft.after.run = self.identity.mint();
+        draft.after.renamed = true;
+        self.effects.push_back(Effect::Alert(Alert::Forked { segment: self.run }));
     }
 
     /// Frontiers are hints that a neighbour's HELLO corrects; they are kept along with whatever is kept anyway.
@@ -242,10 +273,8 @@ impl<I: Identity> Engine<I> {
         if let Some(segments) = after.segments {
             self.segments = segments;
         }
-        if after.live.is_some() {
-            self.live = after.live;
-            self.run = after.live.unwrap_or(self.run);
-        }
+        self.live = after.live;
+        self.run = after.run;
         self.marks.extend(after.new_marks);
         for ((link, lane), at) in after.acks {
             if self.links.contains_key(&link) {
@@ -253,7 +282,11 @@ impl<I: Identity> Engine<I> {
             }
         }
         self.effects.extend(after.written.into_iter().map(Effect::Written));
-        self.tell_of_runs(&after.announced, after.renamed_from);
+        if after.renamed {
+            let links: Vec<_> = self.links.keys().copied().collect();
+            links.into_iter().for_each(|link| self.hang_up(link));
+        }
+        self.tell_of_runs(&after.announced);
         if after.revoked {
             self.apply_revocations(store)?;
         }
@@ -261,18 +294,11 @@ impl<I: Identity> Engine<I> {
         self.go_on(store, now)
     }
 
-    fn tell_of_runs(&mut self, announced: &[Announcement], renamed_from: Option<Seq>) {
+    fn tell_of_runs(&mut self, announced: &[Announcement]) {
         let links: Vec<_> = self.links.values().filter(|l| l.hello.is_some()).map(|l| l.id).collect();
         for link in links {
             for announcement in announced {
                 self.send(link, Frame::Announce(without_chain(announcement)));
-            }
-            let Some(from) = renamed_from else { continue };
-            let lanes = self.links.get_mut(&link).map(|l| &mut l.out);
-            for lane in lanes.into_iter().flatten() {
-                lane.next = lane.next.map(|next| next.min(from));
-                lane.told = None;
-                lane.in_flight.clear();
             }
         }
     }

@@ -3,7 +3,6 @@
 use super::*;
 use crate::{
     feed::Cursor,
-    id::EntryHash,
     session::{HELD_MAX_BATCHES, Resolved, resolve},
     wire::UNPACKED_MAX_BYTES,
 };
@@ -33,10 +32,12 @@ impl<I: Identity> Engine<I> {
             Frame::Hello(hello) => self.on_hello(link, hello, store)?,
             Frame::Announce(announcement) => self.on_announce(link, announcement, store)?,
             Frame::Need(run) => self.on_need(link, run, store)?,
-            Frame::Lost => state.owes_cursors = true,
+            Frame::Lost => {
+                state.owes_cursors = true;
+                let peer = state.peer.clone();
+                self.effects.push_back(Effect::Alert(Alert::Restored { peer }));
+            }
             Frame::Cursors(cursors) => self.on_cursors(link, &cursors, true, store)?,
-            Frame::Behind(at) => self.on_behind(link, at, store)?,
-            Frame::Witness(at, hash) => self.on_witness(link, at, hash, store)?,
             Frame::Batch(batch) => self.on_batch(link, batch, store)?,
             Frame::Ack(lane, at) => self.on_ack(link, lane, at, now),
             Frame::SafeAtRoot(lane, at) => self.on_safe_at_root(link, lane, at),
@@ -45,6 +46,10 @@ impl<I: Identity> Engine<I> {
                 let peer = state.peer.clone();
                 self.links.remove(&link);
                 self.effects.push_back(Effect::Close(link));
+                if code == refusal::REPLACED && self.links_of(peer.node).is_empty() {
+                    // Not by us: another machine goes by the name of this run.
+                    self.fork(self.live.unwrap_or(self.run));
+                }
                 self.effects.push_back(Effect::Alert(Alert::RefusedByPeer { peer, code, text }));
             }
         }
@@ -75,7 +80,8 @@ impl<I: Identity> Engine<I> {
         self.on_cursors(link, &cursors, false, store)
     }
 
-    /// The reader's word counts: sending goes on where the reader stands.
+    /// The reader's word counts: sending goes on where the reader stands. `again`: these are the cursors that the
+    /// reader was asked for, in the segments that have been announced to it.
     fn on_cursors(
         &mut self,
         link: LinkId,
@@ -83,6 +89,7 @@ impl<I: Identity> Engine<I> {
         again: bool,
         store: &impl Store,
     ) -> Result<(), StoreError> {
+        let mut places = Vec::new();
         let mut lost = false;
         let mut known = 0;
         for lane in Lane::ALL {
@@ -92,12 +99,15 @@ impl<I: Identity> Engine<I> {
                 known = known.max(index.map_or(0, |index| index + 1));
             }
             match resolve(cursor, &self.segments, self.tip, self.live, store)? {
-                Resolved::At(seq) => self.settle(link, lane, seq, cursor.map(|cursor| cursor.at)),
-                Resolved::Behind(at) => self.ask_witness(link, at),
+                Resolved::At(seq) => places.push((lane, seq, cursor.map(|cursor| cursor.at))),
                 // A reader that finds nothing in common begins at the beginning; what it has, it passes over.
-                Resolved::Lost if again => self.settle(link, lane, 0, None),
+                Resolved::Lost if again => places.push((lane, 0, None)),
                 Resolved::Lost => lost = true,
-                Resolved::Forked(segment) => self.fork(segment),
+                Resolved::Forked(segment) => {
+                    self.hang_up(link);
+                    self.fork(segment);
+                    return Ok(());
+                }
             }
         }
         if !again {
@@ -108,9 +118,13 @@ impl<I: Identity> Engine<I> {
                     self.send(link, Frame::Announce(without_chain(&announcement)));
                 }
             }
-            if lost {
-                self.send(link, Frame::Lost);
-            }
+        }
+        if lost {
+            self.send(link, Frame::Lost);
+            return Ok(());
+        }
+        for (lane, seq, told) in places {
+            self.settle(link, lane, seq, told);
         }
         Ok(())
     }
@@ -142,69 +156,12 @@ impl<I: Identity> Engine<I> {
         }
     }
 
-    fn ask_witness(&mut self, link: LinkId, at: Position) {
-        let Some(state) = self.links.get_mut(&link) else { return };
-        if state.witnesses.insert(at.segment) {
-            self.send(link, Frame::Behind(at));
-        }
-    }
-
-    /// The neighbour remembers less of a segment than we have read: it is a restored copy, or not the only writer.
-    fn on_behind(&mut self, link: LinkId, at: Position, store: &impl Store) -> Result<(), StoreError> {
-        let Some(state) = self.links.get(&link) else { return Ok(()) };
-        self.effects.push_back(Effect::Alert(Alert::Restored { peer: state.peer.clone() }));
-        let witness = match store.received(at)? {
-            Some((pos, seq)) => store.entry(seq)?.map(|entry| (pos, entry.hash())),
-            None => None,
-        };
-        let (pos, hash) = witness.map_or((at.pos, None), |(pos, hash)| (pos, Some(hash)));
-        self.send(link, Frame::Witness(Position { pos, ..at }, hash));
-        Ok(())
-    }
-
-    fn on_witness(
-        &mut self,
-        link: LinkId,
-        at: Position,
-        hash: Option<EntryHash>,
-        store: &impl Store,
-    ) -> Result<(), StoreError> {
-        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if !state.witnesses.remove(&at.segment) {
-            return Ok(());
-        }
-        let own = match self.seq_of(at).filter(|_| at.pos > 0) {
-            Some(seq) => store.entry(seq)?.map(|entry| entry.hash()),
-            None => None,
-        };
-        if hash.is_some() && hash != own {
-            self.fork(at.segment);
-            return Ok(());
-        }
-        let Some(index) = self.segments.iter().rposition(|s| s.incarnation == at.segment) else {
-            return Ok(());
-        };
-        let end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
-        let cursors = self.links[&link].hello.as_ref().map(|hello| hello.cursors.clone()).unwrap_or_default();
-        for (lane, cursor) in cursors.iter().filter(|(_, cursor)| cursor.at.segment == at.segment) {
-            if self.links[&link].out[*lane as usize].next.is_none() {
-                self.settle(link, *lane, end, Some(cursor.at));
-            }
-        }
-        Ok(())
-    }
-
+    /// Somebody else has written under the name of this segment. What this node has of it gets another name; then
+    /// all neighbours are met anew.
     fn fork(&mut self, segment: Incarnation) {
         let known = self.intents.iter().any(|intent| matches!(intent, Intent::Fork(s) if *s == segment));
         if !known {
             self.intents.push_back(Intent::Fork(segment));
-        }
-        // The reader's cursors name a feed that both wrote. It reads ours from the renamed segment's beginning.
-        let base = self.segments.iter().find(|s| s.incarnation == segment).map_or(0, |s| s.base);
-        for link in self.links.values_mut() {
-            for lane in link.out.iter_mut().filter(|lane| lane.next.is_none()) {
-                lane.next = Some(base);
-            }
         }
     }
 
@@ -252,7 +209,7 @@ impl<I: Identity> Engine<I> {
             self.refuse(link, refusal::PROTOCOL, text);
             return Ok(());
         }
-        if state.hello.is_none() || state.held.iter().any(|held| held.lane == batch.lane) {
+        if !state.agrees() || state.held.iter().any(|held| held.lane == batch.lane) {
             state.held.push_back(batch);
             return Ok(());
         }
@@ -348,8 +305,16 @@ impl<I: Identity> Engine<I> {
     }
 
     fn on_safe_at_root(&mut self, link: LinkId, lane: Lane, at: Position) {
-        let from_above = self.links.get(&link).is_some_and(|state| state.direction == Direction::Up);
-        let Some(seq) = self.seq_of(at).filter(|_| from_above) else { return };
+        let Some(state) = self.links.get_mut(&link).filter(|state| state.direction == Direction::Up) else {
+            return;
+        };
+        if !state.agrees() {
+            // One for each lane is of use; more are not kept.
+            state.early.retain(|(l, _)| *l != lane);
+            state.early.push((lane, at));
+            return;
+        }
+        let Some(seq) = self.seq_of(at) else { return };
         if seq > self.root[lane as usize] {
             self.reach(Frontier::Root, lane, seq);
             self.intents.push_back(Intent::Folded(Vec::new()));
@@ -380,6 +345,10 @@ impl<I: Identity> Engine<I> {
         let links: Vec<_> = self.links.keys().copied().collect();
         for link in links {
             self.settle_lineage(link, store)?;
+            let early = self.links.get_mut(&link).filter(|state| state.agrees());
+            for (lane, at) in early.map(|state| std::mem::take(&mut state.early)).unwrap_or_default() {
+                self.on_safe_at_root(link, lane, at);
+            }
             let held = self.links.get_mut(&link).map(|state| std::mem::take(&mut state.held)).unwrap_or_default();
             for batch in held {
                 if self.links.contains_key(&link) {
@@ -396,7 +365,6 @@ impl<I: Identity> Engine<I> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         if state.find_lineage(store)? && std::mem::take(&mut state.owes_cursors) {
             let cursors = state.cursors_in_lineage(store)?;
-            state.reading = [None; 3];
             self.send(link, Frame::Cursors(cursors));
         }
         Ok(())

@@ -119,7 +119,7 @@ impl<I: Identity> Engine<I> {
         let Some(lineage) = &state.lineage else { return };
         for lane in Lane::ALL {
             let reached = self.root[lane as usize];
-            let own = |mark: &&Mark| mark.lane == lane && lineage.last(mark.src.segment).is_some();
+            let own = |mark: &&Mark| mark.lane == lane && lineage.covers(mark.src);
             let passed = self.marks.iter().filter(own).filter(|mark| mark.seq <= reached);
             let Some(newest) = passed.max_by_key(|mark| (mark.seq, mark.src.pos)) else { continue };
             let receipt = Some((newest.seq, newest.src));
