@@ -209,6 +209,8 @@ pub struct Engine<I> {
     software: String,
     run: Incarnation,
     live: Option<Incarnation>,
+    /// The segments that this very process has named: nobody else writes them, unless its memory was copied.
+    mine: BTreeSet<Incarnation>,
     tip: Seq,
     segments: Vec<Segment>,
     places: Places,
@@ -240,6 +242,7 @@ impl<I: Identity> Engine<I> {
             software: software.to_owned(),
             run,
             live: None,
+            mine: BTreeSet::new(),
             tip: store.tip()?,
             segments: store.segments()?,
             places,
@@ -356,13 +359,15 @@ impl<I: Identity> Engine<I> {
         unsettled.map(|link| (link.since + SETTLE_TIMEOUT_MILLIS, "a neighbour has not settled")).min()
     }
 
-    fn connected(&mut self, link: Link, store: &impl Store) -> Result<(), StoreError> {
+    fn connected(&mut self, mut link: Link, store: &impl Store) -> Result<(), StoreError> {
         let id = link.id;
+        link.said = self.tip;
+        link.named = store.read_of_node(link.peer.node)?;
         let hello = Hello {
             run: self.run,
             software: self.software.clone(),
             tip: self.position(self.tip),
-            cursors: store.read_of_node(link.peer.node)?,
+            cursors: link.named.clone(),
             revocations: self.revocations,
         };
         let before = self.links.insert(id, link);

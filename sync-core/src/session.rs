@@ -62,8 +62,8 @@ pub(crate) struct Outbound {
     pub in_flight: VecDeque<InFlight>,
     pub batch_bytes: usize,
     pub skipped: u64,
-    /// The newest place that the reader was told to be safe at the root, as a row of this node's feed.
-    pub receipt: Option<(Seq, Position)>,
+    /// The newest place of its own feed that the reader was told to be safe at the root.
+    pub receipt: Option<Position>,
 }
 
 impl Default for Outbound {
@@ -112,8 +112,16 @@ pub(crate) struct Link {
     pub direction: Direction,
     pub since: Millis,
     pub hello: Option<Hello>,
-    /// What the neighbour still knows of its own feed; none until its announcements have arrived.
-    pub lineage: Option<Lineage>,
+    /// The end of our own feed that was told in HELLO.
+    pub said: Seq,
+    /// How far we have told to have read the neighbour's feed. The neighbour knows these places, or says LOST, or
+    /// finds that it is not the only writer and leaves.
+    pub named: Vec<(Lane, Cursor)>,
+    /// What the neighbour surely knows of its own feed, by lane: what went before the place that we have named
+    /// there, and what has come since. None until its announcements have arrived and it knows our places.
+    pub lineage: Option<[Lineage; 3]>,
+    /// Segments that another link of the same node has brought since: two machines may be writing them.
+    pub barred: BTreeSet<Incarnation>,
     pub out: [Outbound; 3],
     /// How far the neighbour's feed has been read in this session, by lane, with what is not yet durable.
     pub reading: [Option<Position>; 3],
@@ -138,7 +146,10 @@ impl Link {
             direction,
             since: now,
             hello: None,
+            said: 0,
+            named: Vec::new(),
             lineage: None,
+            barred: BTreeSet::new(),
             out: Default::default(),
             reading: [None; 3],
             held: VecDeque::new(),
@@ -175,21 +186,33 @@ impl Link {
         self.out.iter().all(|lane| lane.in_flight.is_empty())
     }
 
-    /// Works out the neighbour's lineage from its announcements. False while one is missing.
+    /// Works out what the neighbour knows of its own feed, once it is announced. True when the neighbour does not
+    /// know our places and needs others: then those are named from here on.
     pub fn find_lineage(&mut self, store: &impl Store) -> Result<bool, StoreError> {
-        let Some(hello) = self.hello.as_ref().filter(|_| self.lineage.is_none()) else {
-            return Ok(self.lineage.is_some());
-        };
-        let walked = Lineage::walk(hello.tip, |segment| {
+        let Some(hello) = self.hello.as_ref().filter(|_| self.lineage.is_none()) else { return Ok(false) };
+        let parent = |segment| {
             Ok(store.announcement(segment)?.map(|(announcement, _)| announcement.parent.map(Position::from)))
-        })?;
-        self.lineage = walked.ok();
-        Ok(self.lineage.is_some())
+        };
+        let Ok(whole) = Lineage::walk::<StoreError>(hello.tip, parent)? else { return Ok(false) };
+        let knows_us = self.named.iter().all(|(_, cursor)| whole.covers(cursor.at));
+        if !knows_us && !std::mem::take(&mut self.owes_cursors) {
+            return Ok(false);
+        }
+        if !knows_us {
+            self.named = self.cursors_in_lineage(store)?;
+        }
+        let mut lineage: [Lineage; 3] = Default::default();
+        for (lane, cursor) in &self.named {
+            let part = Lineage::walk::<StoreError>(Some(cursor.at), parent)?;
+            lineage[*lane as usize] = part.map_err(|_| StoreError("a cursor's run is unknown".to_owned()))?;
+        }
+        self.lineage = Some(lineage);
+        Ok(!knows_us)
     }
 
     /// For each lane the newest place that we have read in what the neighbour still knows to be its feed, with the
     /// running hash there: it tells the neighbour whether what it knows is what we have read.
-    pub fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
+    fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
         let mut found = Vec::new();
         for lane in Lane::ALL {
             let mut end = self.hello.as_ref().and_then(|hello| hello.tip);
@@ -217,10 +240,12 @@ pub(crate) enum Resolved {
     Forked(Incarnation),
 }
 
-/// Finds a reader's cursor in this node's own feed. `live` is the segment that this very process writes.
+/// Finds a reader's cursor in this node's own feed, as far as the reader has been told of it. `live` is the
+/// segment that this very process writes.
 pub(crate) fn resolve(
     cursor: Option<&Cursor>,
     segments: &[Segment],
+    said: Seq,
     tip: Seq,
     live: Option<Incarnation>,
     store: &impl Store,
@@ -230,10 +255,13 @@ pub(crate) fn resolve(
         return Ok(Resolved::Lost);
     };
     let base = segments[index].base;
-    let last = segments.get(index + 1).map_or(tip, |next| next.base) - base;
-    if at.pos > last {
+    let next = segments.get(index + 1).map(|next| next.base);
+    if base + at.pos > next.unwrap_or(tip) && live == Some(at.segment) {
         // What this very process has written it remembers.
-        return Ok(if live == Some(at.segment) { Resolved::Forked(at.segment) } else { Resolved::Lost });
+        return Ok(Resolved::Forked(at.segment));
+    }
+    if base + at.pos > next.unwrap_or(tip).min(said) {
+        return Ok(Resolved::Lost);
     }
     let same = match chain {
         Some(chain) if at.pos > 0 => store.chain(base + at.pos)?.as_ref() == Some(chain),

@@ -273,6 +273,7 @@ impl<I: Identity> Engine<I> {
         if let Some(segments) = after.segments {
             self.segments = segments;
         }
+        self.mine.extend(after.announced.iter().map(|announcement| announcement.incarnation));
         self.live = after.live;
         self.run = after.run;
         self.marks.extend(after.new_marks);

@@ -89,6 +89,7 @@ impl<I: Identity> Engine<I> {
         again: bool,
         store: &impl Store,
     ) -> Result<(), StoreError> {
+        let Some(said) = self.links.get(&link).map(|link| link.said) else { return Ok(()) };
         let mut places = Vec::new();
         let mut lost = false;
         let mut known = 0;
@@ -98,7 +99,7 @@ impl<I: Identity> Engine<I> {
                 let index = self.segments.iter().rposition(|s| s.incarnation == at.segment);
                 known = known.max(index.map_or(0, |index| index + 1));
             }
-            match resolve(cursor, &self.segments, self.tip, self.live, store)? {
+            match resolve(cursor, &self.segments, said, self.tip, self.live, store)? {
                 Resolved::At(seq) => places.push((lane, seq, cursor.map(|cursor| cursor.at))),
                 // A reader that finds nothing in common begins at the beginning; what it has, it passes over.
                 Resolved::Lost if again => places.push((lane, 0, None)),
@@ -123,10 +124,24 @@ impl<I: Identity> Engine<I> {
             self.send(link, Frame::Lost);
             return Ok(());
         }
+        let agreed = places.iter().map(|(_, seq, _)| *seq).max().unwrap_or(0);
+        if let Some(segment) = self.unproved_after(agreed).filter(|_| again) {
+            self.hang_up(link);
+            self.fork(segment);
+            return Ok(());
+        }
         for (lane, seq, told) in places {
             self.settle(link, lane, seq, told);
         }
         Ok(())
+    }
+
+    /// The first segment of an earlier process with rows after this one. A reader that had read more of them than
+    /// this node remembers may have read other rows under their names: they get new ones.
+    fn unproved_after(&self, agreed: Seq) -> Option<Incarnation> {
+        let ends = self.segments.iter().skip(1).map(|next| next.base).chain([self.tip]);
+        let mut closed = self.segments.iter().zip(ends).filter(|(s, _)| !self.mine.contains(&s.incarnation));
+        closed.find(|(_, end)| *end > agreed).map(|(segment, _)| segment.incarnation)
     }
 
     /// The reader stands after row `seq` in this lane.
@@ -230,16 +245,26 @@ impl<I: Identity> Engine<I> {
             };
             writer = Some(info.node);
         }
+        if self.links[&link].barred.contains(&batch.segment) {
+            // Another link has brought rows of this segment since we have agreed on a place in it.
+            self.hang_up(link);
+            return Ok(());
+        }
         if let Err((code, text)) = self.check_batch(link, &batch, writer, store)? {
             self.refuse(link, code, text);
             return Ok(());
+        }
+        for other in writer.map(|node| self.links_of(node)).unwrap_or_default() {
+            if other != link {
+                self.links.get_mut(&other).expect("it is in the list").barred.insert(batch.segment);
+            }
         }
         let state = self.links.get_mut(&link).expect("the caller has found it");
         if let Some((pos, _)) = batch.upto {
             let at = Position { segment: batch.segment, pos };
             state.reading[batch.lane as usize] = Some(at);
             if let Some(lineage) = &mut state.lineage {
-                lineage.extend(at);
+                lineage[batch.lane as usize].extend(at);
             }
         }
         let (lane, complete) = (batch.lane as usize, batch.upto.is_some());
@@ -363,8 +388,8 @@ impl<I: Identity> Engine<I> {
 
     fn settle_lineage(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if state.find_lineage(store)? && std::mem::take(&mut state.owes_cursors) {
-            let cursors = state.cursors_in_lineage(store)?;
+        if state.find_lineage(store)? {
+            let cursors = state.named.clone();
             self.send(link, Frame::Cursors(cursors));
         }
         Ok(())

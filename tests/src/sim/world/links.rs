@@ -197,7 +197,7 @@ impl fmt::Display for Brief<'_> {
             }
             Frame::Announce(a) => write!(f, "ANNOUNCE {:?} parent {:?}", a.incarnation, a.parent),
             Frame::Batch(b) => {
-                let rows: Vec<_> = b.entries.iter().map(|(pos, _)| *pos).collect();
+                let rows: Vec<_> = b.entries.iter().map(|(pos, e)| format!("{pos}:{}", e.change_hash().short())).collect();
                 let upto = b.upto.map(|(upto, _)| upto);
                 write!(f, "BATCH {:?} {:?} {} {rows:?} {upto:?} by {:?}", b.lane, b.segment, b.after, b.origin)
             }
