@@ -102,16 +102,11 @@ pub enum Frame {
     Announce(Announcement),
     /// Asks for the announcement of a run.
     Need(Incarnation),
-    /// The sender does not know a cursor of the reader; all its segments are announced, and the reader is to
-    /// name a place in one of them.
+    /// The sender does not know a cursor of the reader, or does not remember having written as far: it is an older
+    /// copy, or not the only writer. All its segments are announced, and the reader is to name places in them.
     Lost,
     /// The reader's answer to [`Frame::Lost`].
     Cursors(Vec<(Lane, Cursor)>),
-    /// The reader has read further in this segment than the sender remembers having written; asks for a witness
-    /// at or before this place, to tell a restored copy from a second writer.
-    Behind(Position),
-    /// The reader's answer: the hash of the entry that it received at that place; none when it has none.
-    Witness(Position, Option<EntryHash>),
     /// Entries.
     Batch(EntryBatch),
     /// Everything of this lane up to this place of the receiver's feed is durable at the sender.
@@ -135,13 +130,11 @@ mod frame_type {
     pub const NEED: u8 = 3;
     pub const LOST: u8 = 4;
     pub const CURSORS: u8 = 5;
-    pub const BEHIND: u8 = 6;
-    pub const WITNESS: u8 = 7;
-    pub const BATCH: u8 = 8;
-    pub const ACK: u8 = 9;
-    pub const SAFE_AT_ROOT: u8 = 10;
-    pub const REVOCATIONS: u8 = 11;
-    pub const REFUSE: u8 = 12;
+    pub const BATCH: u8 = 6;
+    pub const ACK: u8 = 7;
+    pub const SAFE_AT_ROOT: u8 = 8;
+    pub const REVOCATIONS: u8 = 9;
+    pub const REFUSE: u8 = 10;
 }
 
 impl Frame {
@@ -174,17 +167,6 @@ impl Frame {
             Frame::Cursors(cursors) => {
                 w.u8(frame_type::CURSORS);
                 put_cursors(w, cursors);
-            }
-            Frame::Behind(at) => {
-                w.u8(frame_type::BEHIND);
-                put_position(w, *at);
-            }
-            Frame::Witness(at, hash) => {
-                w.u8(frame_type::WITNESS);
-                put_position(w, *at);
-                option(w, *hash, |w, hash| {
-                    w.raw(&hash.0);
-                });
             }
             Frame::Batch(batch) => put_batch(w, batch),
             Frame::Ack(lane, at) => {
@@ -225,11 +207,6 @@ impl Frame {
             frame_type::NEED => Frame::Need(Incarnation(r.array("the run")?)),
             frame_type::LOST => Frame::Lost,
             frame_type::CURSORS => Frame::Cursors(cursors(&mut r)?),
-            frame_type::BEHIND => Frame::Behind(position(&mut r)?),
-            frame_type::WITNESS => {
-                let at = position(&mut r)?;
-                Frame::Witness(at, get_option(&mut r, |r| Ok(EntryHash(r.array("the hash")?)))?)
-            }
             frame_type::BATCH => Frame::Batch(batch(&mut r)?),
             frame_type::ACK => Frame::Ack(lane(&mut r)?, position(&mut r)?),
             frame_type::SAFE_AT_ROOT => Frame::SafeAtRoot(lane(&mut r)?, position(&mut r)?),
