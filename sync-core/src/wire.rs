@@ -16,6 +16,8 @@ mod compress;
 
 /// The protocol that this crate speaks, as negotiated by ALPN.
 pub const ALPN: &[u8] = b"tuyen/1";
+/// Last position of a segment: stores keep positions as signed 64-bit numbers.
+pub const POSITION_MAX: u64 = i64::MAX as u64;
 /// Largest frame, in bytes: one entry of the largest change that does not compress, and its batch header.
 pub const FRAME_MAX_BYTES: u64 = (1 << 20) + (64 << 10);
 /// Most bytes of a batch when unpacked: a batch closes when it reaches [`BATCH_MAX_RAW_BYTES`], but one entry
@@ -259,7 +261,7 @@ fn put_position(w: &mut Writer, at: Position) {
 }
 
 fn position(r: &mut Reader<'_>) -> Result<Position, DecodeError> {
-    Ok(Position { segment: Incarnation(r.array("the segment")?), pos: r.varint("the position")? })
+    Ok(Position { segment: Incarnation(r.array("the segment")?), pos: r.bounded(POSITION_MAX, "the position")? as u64 })
 }
 
 fn lane(r: &mut Reader<'_>) -> Result<Lane, DecodeError> {
@@ -337,8 +339,8 @@ fn put_batch(w: &mut Writer, batch: &EntryBatch) {
 fn batch(r: &mut Reader<'_>) -> Result<EntryBatch, WireError> {
     let lane = lane(r)?;
     let segment = Incarnation(r.array("the segment")?);
-    let after = r.varint("the position before")?;
-    let upto = get_option(r, |r| Ok((r.varint("the last position")?, Chain(r.array("the running hash")?))))?;
+    let after = r.bounded(POSITION_MAX, "the position before")? as u64;
+    let upto = get_option(r, |r| Ok((r.bounded(POSITION_MAX, "the last position")? as u64, Chain(r.array("the running hash")?))))?;
     let count = r.bounded(BATCH_MAX_ENTRIES as u64, "the number of entries")?;
     if count == 0 {
         return Ok(EntryBatch { lane, segment, after, upto, origin: segment, entries: Vec::new() });
@@ -353,7 +355,7 @@ fn batch(r: &mut Reader<'_>) -> Result<EntryBatch, WireError> {
     let mut pos = 0u64;
     for index in 0..count {
         let step = raw.varint("a position")?;
-        pos = pos.checked_add(step).filter(|_| step > 0).ok_or(DecodeError::Value("a position"))?;
+        pos = pos.checked_add(step).filter(|pos| step > 0 && *pos <= POSITION_MAX).ok_or(DecodeError::Value("a position"))?;
         let entry = Entry::decode(&mut raw).map_err(|error| WireError::Entry { index, error })?;
         entries.push((pos, entry));
     }
