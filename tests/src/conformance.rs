@@ -29,7 +29,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -39,7 +39,7 @@ impl Random {
 
     /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.number() % n
     }
 
     /// True once in `n`.
@@ -54,7 +54,7 @@ impl Random {
 
     /// Random bytes.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.next() as u8)
+        std::array::from_fn(|_| self.number() as u8)
     }
 }
 
@@ -197,7 +197,7 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
         .commit(&[Op::Announce(old.clone(), old_info.clone()), Op::Announce(new.clone(), info.clone())])
         .unwrap();
     store = reopen(store);
-    assert_eq!(store.nodes().unwrap(), [info.clone()]);
+    assert_eq!(store.nodes().unwrap(), std::slice::from_ref(&info));
     assert_eq!(store.announcement(old.incarnation).unwrap(), Some((old.clone(), old_info)));
     assert_eq!(store.announcement(new.incarnation).unwrap(), Some((new.clone(), info)));
 
@@ -321,7 +321,7 @@ impl Script {
             Some(known) if !self.random.once_in(3) => known,
             _ => {
                 let kind = ["Patient", "Flag", "Binary", "PatientX"][self.random.below(4) as usize];
-                let new = record(&format!("{kind}/{:x}", self.random.next()));
+                let new = record(&format!("{kind}/{:x}", self.random.number()));
                 let lane = Lane::of_resource_type(kind);
                 self.records.push((new.clone(), lane));
                 (new, lane)
@@ -331,7 +331,7 @@ impl Script {
             self.held.iter().filter(|(_, r, _)| *r == record).map(|(.., hash)| *hash).take(2).collect();
         let origin = src.map_or(self.segments.last().expect("opened").incarnation, |src| src.segment);
         self.written += 1;
-        let body: Vec<u8> = (0..self.random.below(200)).map(|_| self.random.next() as u8).collect();
+        let body: Vec<u8> = (0..self.random.below(200)).map(|_| self.random.number() as u8).collect();
         let entry = entry(&record, &home, lane, origin, self.written, &deps, &body);
         self.tip += 1;
         self.held.push((self.tip, record.clone(), entry.change_hash()));
@@ -404,7 +404,11 @@ impl Script {
         let size = self.random.below(3_000) as usize;
         batch.push(Op::Project(Projected {
             resource: (!self.random.once_in(4)).then(|| format!("{{\"id\":\"{}\"}}", "Đ".repeat(size))),
-            version: if self.random.once_in(5) { String::new() } else { format!("{:x}", self.random.next()) },
+            version: if self.random.once_in(5) {
+                String::new()
+            } else {
+                format!("{:x}", self.random.number())
+            },
             conflicts: (open_conflicts > 0).then(|| "[{}]".to_owned()),
             open_conflicts,
             waiting,
