@@ -360,16 +360,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError> {
+    fn read_before(&self, lane: Lane, at: Position) -> Result<Option<Cursor>, StoreError> {
         self.reading(|| {
             let id = self.names.borrow_mut().incarnation_id(&self.conn, at.segment)?;
             let Some(id) = id else { return Ok(None) };
             let mut statement = self.conn.prepare_cached(
-                "SELECT src_pos, seq FROM feed WHERE src = ?1 AND src_pos <= ?2
-                 ORDER BY src_pos DESC, seq DESC LIMIT 1",
+                "SELECT pos, chain FROM had_read WHERE segment = ?1 AND lane = ?2 AND pos <= ?3
+                 ORDER BY pos DESC LIMIT 1",
             )?;
-            let found = statement
-                .query_row([id, clamp(at.pos)], |row| Ok((unpack(row.get(0)?), unpack(row.get(1)?))));
+            let found = statement.query_row(params![id, lane as u8, clamp(at.pos)], |row| {
+                Ok(cursor(at.segment, row.get(0)?, row.get(1)?))
+            });
             Ok(found.optional()?)
         })
     }

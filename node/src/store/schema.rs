@@ -54,7 +54,6 @@ CREATE TABLE feed (
   CHECK ((entry IS NULL) = (offers IS NOT NULL))
 ) STRICT;
 CREATE INDEX feed_head ON feed (lane, seq, record, home, src, src_pos, offers, offered_to);
-CREATE INDEX feed_received ON feed (src, src_pos) WHERE src IS NOT NULL;
 CREATE TABLE change (
   record INTEGER NOT NULL REFERENCES record,
   hash BLOB NOT NULL,
@@ -80,6 +79,13 @@ CREATE TABLE read_cursor (
   chain BLOB,
   n INTEGER NOT NULL,
   PRIMARY KEY (segment, lane)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE had_read (
+  segment INTEGER NOT NULL REFERENCES incarnation,
+  lane INTEGER NOT NULL,
+  pos INTEGER NOT NULL,
+  chain BLOB,
+  PRIMARY KEY (segment, lane, pos)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE frontier (
   which INTEGER NOT NULL,

@@ -291,6 +291,10 @@ impl Commit<'_> {
         self.run_one(
             "INSERT OR REPLACE INTO read_cursor (segment, lane, pos, chain, n) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![segment, lane as u8, pack(cursor.at.pos), chain, self.known.reads],
+        )?;
+        self.run_one(
+            "INSERT OR REPLACE INTO had_read (segment, lane, pos, chain) VALUES (?1, ?2, ?3, ?4)",
+            params![segment, lane as u8, pack(cursor.at.pos), chain],
         )
     }
 
