@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     change::Entry,
-    feed::{Position, Segment, Seq},
+    feed::{Cursor, Position, Segment, Seq},
     id::{Incarnation, Lane, NodeId, OrgId, OrgPath},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
     scope::Places,
@@ -161,6 +161,7 @@ struct Sender {
 #[derive(Debug, Clone)]
 enum Intent {
     Receive(Sender, Vec<EntryBatch>),
+    Stand(Vec<(Lane, Cursor)>),
     Announce(Announcement, NodeInfo),
     Write(Ticket, Vec<Entry>, Vec<Op>),
     Folded(Vec<Op>),

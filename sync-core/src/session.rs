@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
     engine::LinkId,
-    feed::{Cursor, Lineage, Position, Segment, Seq},
+    feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
     id::{Incarnation, Lane},
     identity::NodeInfo,
     scope::Neighbour,
@@ -211,18 +211,21 @@ impl Link {
     }
 
     /// For each lane the newest place that we have read in what the neighbour still knows to be its feed, with the
-    /// running hash there: it tells the neighbour whether what it knows is what we have read.
+    /// running hash there: it tells the neighbour whether what it knows is what we have read. The beginning of its
+    /// first segment when we have read nothing of it.
     fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
         let mut found = Vec::new();
         for lane in Lane::ALL {
             let mut end = self.hello.as_ref().and_then(|hello| hello.tip);
             while let Some(at) = end {
-                if let Some(cursor) = store.read_before(lane, at)? {
+                let known = store.announcement(at.segment)?;
+                end = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
+                let beginning = Cursor { at: Position { pos: 0, ..at }, chain: Some(CHAIN_START) };
+                let cursor = store.read_before(lane, at)?.or(Some(beginning).filter(|_| end.is_none()));
+                if let Some(cursor) = cursor {
                     found.push((lane, cursor));
                     break;
                 }
-                let known = store.announcement(at.segment)?;
-                end = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
             }
         }
         Ok(found)

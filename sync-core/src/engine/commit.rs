@@ -1,10 +1,7 @@
 //! What becomes durable, and what follows when it has.
 
 use super::*;
-use crate::{
-    feed::Cursor,
-    id::{ChangeHash, OrgId, RecordId},
-};
+use crate::id::{ChangeHash, OrgId, RecordId};
 
 /// Intents are gathered into one commit until their entries reach this many bytes.
 const COMMIT_MAX_BYTES: usize = 4 << 20;
@@ -64,6 +61,9 @@ impl<I: Identity> Engine<I> {
     fn draft(&mut self, intent: Intent, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
         match intent {
             Intent::Receive(from, batches) => self.draft_received(&from, batches, draft, store)?,
+            Intent::Stand(cursors) => {
+                draft.ops.extend(cursors.into_iter().map(|(lane, cursor)| Op::Read(lane, cursor)));
+            }
             Intent::Announce(announcement, info) => draft.ops.push(Op::Announce(announcement, info)),
             Intent::Write(ticket, entries, projection) => {
                 for entry in entries {
