@@ -363,7 +363,10 @@ impl<I: Identity> Engine<I> {
     fn connected(&mut self, mut link: Link, store: &impl Store) -> Result<(), StoreError> {
         let id = link.id;
         link.said = self.tip;
-        link.named = store.read_of_node(link.peer.node)?;
+        link.name(store.read_of_node(link.peer.node)?);
+        for other in self.links.values_mut().filter(|other| other.peer.node == link.peer.node) {
+            other.superseded = true;
+        }
         let hello = Hello {
             run: self.run,
             software: self.software.clone(),

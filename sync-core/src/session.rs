@@ -123,7 +123,8 @@ pub(crate) struct Link {
     /// Segments that another link of the same node has brought since: two machines may be writing them.
     pub barred: BTreeSet<Incarnation>,
     pub out: [Outbound; 3],
-    /// How far the neighbour's feed has been read in this session, by lane, with what is not yet durable.
+    /// How far the neighbour's feed has been read, by lane: from the place that was named, and with what is not yet
+    /// durable.
     pub reading: [Option<Position>; 3],
     pub held: VecDeque<EntryBatch>,
     /// What has arrived of a stretch that is not complete, by lane.
@@ -133,6 +134,8 @@ pub(crate) struct Link {
     pub owes_cursors: bool,
     /// What the neighbour has said to be safe at the root before it has said how far it has read.
     pub early: Vec<(Lane, Position)>,
+    /// Another connection to the same node was made after this one.
+    pub superseded: bool,
     /// Another live connection of the same node, with another run, came after this one.
     pub rival: bool,
 }
@@ -157,6 +160,7 @@ impl Link {
             asked: BTreeSet::new(),
             owes_cursors: false,
             early: Vec::new(),
+            superseded: false,
             rival: false,
         }
     }
@@ -186,6 +190,12 @@ impl Link {
         self.out.iter().all(|lane| lane.in_flight.is_empty())
     }
 
+    /// Names the places from which the neighbour is to go on.
+    pub fn name(&mut self, cursors: Vec<(Lane, Cursor)>) {
+        self.reading = Lane::ALL.map(|lane| cursors.iter().find(|(l, _)| *l == lane).map(|(_, c)| c.at));
+        self.named = cursors;
+    }
+
     /// Works out what the neighbour knows of its own feed, once it is announced. True when the neighbour does not
     /// know our places and needs others: then those are named from here on.
     pub fn find_lineage(&mut self, store: &impl Store) -> Result<bool, StoreError> {
@@ -199,7 +209,8 @@ impl Link {
             return Ok(false);
         }
         if !knows_us {
-            self.named = self.cursors_in_lineage(store)?;
+            let cursors = self.cursors_in_lineage(store)?;
+            self.name(cursors);
         }
         let mut lineage: [Lineage; 3] = Default::default();
         for (lane, cursor) in &self.named {
