@@ -365,7 +365,7 @@ impl<I: Identity> Engine<I> {
         link.said = self.tip;
         link.name(store.read_of_node(link.peer.node)?);
         for other in self.links.values_mut().filter(|other| other.peer.node == link.peer.node) {
-            other.superseded = true;
+            (other.doubled, link.doubled) = (true, true);
         }
         let hello = Hello {
             run: self.run,

@@ -134,8 +134,8 @@ pub(crate) struct Link {
     pub owes_cursors: bool,
     /// What the neighbour has said to be safe at the root before it has said how far it has read.
     pub early: Vec<(Lane, Position)>,
-    /// Another connection to the same node was made after this one.
-    pub superseded: bool,
+    /// There was another connection to the same node while this one stood.
+    pub doubled: bool,
     /// Another live connection of the same node, with another run, came after this one.
     pub rival: bool,
 }
@@ -160,7 +160,7 @@ impl Link {
             asked: BTreeSet::new(),
             owes_cursors: false,
             early: Vec::new(),
-            superseded: false,
+            doubled: false,
             rival: false,
         }
     }

@@ -43,10 +43,10 @@ impl<I: Identity> Engine<I> {
             Frame::SafeAtRoot(lane, at) => self.on_safe_at_root(link, lane, at),
             Frame::Revocations(all) => self.on_revocations(link, all, store)?,
             Frame::Refuse { code, text } => {
-                let (peer, superseded) = (state.peer.clone(), state.superseded);
+                let (peer, doubled) = (state.peer.clone(), state.doubled);
                 self.links.remove(&link);
                 self.effects.push_back(Effect::Close(link));
-                if code == refusal::REPLACED && !superseded {
+                if code == refusal::REPLACED && !doubled {
                     // Not by us: another machine goes by the name of this run.
                     self.fork(self.live.unwrap_or(self.run));
                 }
