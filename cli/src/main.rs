@@ -19,6 +19,9 @@ use crate::{
     output::{Output, exit_code, usage},
 };
 
+/// The heading of what every command takes.
+const GLOBAL_HEADING: &str = "Options of every command";
+
 /// Records for clinics with thin links: write offline, sync when there is a line, settle what disagrees.
 #[derive(Parser)]
 #[command(
@@ -35,10 +38,17 @@ use crate::{
 )]
 struct Cli {
     /// The node's folder
-    #[arg(long, global = true, env = "TUYEN_DIR", hide_env_values = true, value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        env = "TUYEN_DIR",
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = GLOBAL_HEADING
+    )]
     dir: Option<PathBuf>,
     /// Print one JSON object, for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING)]
     json: bool,
     #[command(subcommand)]
     command: Command,

@@ -69,7 +69,8 @@ fn the_transcript_of_the_manual_is_understood() {
         "tuyen --dir hg conflicts resolve Patient/8f21 birthDate --take 2 --why asked",
         "tuyen --dir hg conflicts resolve Patient/8f21 birthDate --value \"1961-02-03\" --why asked",
         "tuyen --dir hg revoke dong-van --reason lost",
-        "tuyen demo --json --data FILE --data DIR --keep DIR --seed 7 --records 100000",
+        "tuyen demo --json --data FILE --data DIR --keep DIR",
+        "tuyen demo --seed 7 --records 100000",
     ] {
         if let Err(error) = Cli::try_parse_from(line.split(' ')) {
             panic!("{line}: {error}");
@@ -87,6 +88,7 @@ fn the_transcript_of_the_manual_is_understood() {
         "tuyen conflicts resolve Patient/1 birthDate --take 1",
         "tuyen conflicts resolve Patient/1 birthDate --take 0 --why x",
         "tuyen demo --records 1000000",
+        "tuyen demo --records 100 --data FILE",
     ] {
         let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} is taken"));
         assert_eq!(error.exit_code(), 2, "{line}");
