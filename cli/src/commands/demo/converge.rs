@@ -64,16 +64,14 @@ impl Picture {
 
     /// Whatever changes as long as there is progress.
     fn progress(&self) -> Vec<[u64; 4]> {
-        let of = |status: &Status| [status.entries, status.unfolded, status.waiting, status.not_at_root.entries];
+        let of =
+            |status: &Status| [status.entries, status.unfolded, status.waiting, status.not_at_root.entries];
         self.statuses.iter().map(of).collect()
     }
 }
 
 /// What keeps the nodes from agreeing; `holders` says which nodes hold a home.
-fn disagreements(
-    statuses: &[Status],
-    holders: impl Fn(&OrgId) -> Option<Vec<usize>>,
-) -> Vec<Disagreement> {
+fn disagreements(statuses: &[Status], holders: impl Fn(&OrgId) -> Option<Vec<usize>>) -> Vec<Disagreement> {
     let mut found = Vec::new();
     let mut add = |at, why: String| found.push(Disagreement { at, why });
     // Only digests of entries count: a home without any is the same as no home.

@@ -186,8 +186,8 @@ impl Country {
     /// Starts a node's daemon, and waits until it answers.
     pub fn start(&mut self, at: usize) -> Result<(), Failure> {
         let dir = self.sites[at].dir.clone();
-        let child =
-            spawn(&dir).map_err(|error| failed(format!("no daemon can be started in {}: {error}", dir.display())))?;
+        let child = spawn(&dir)
+            .map_err(|error| failed(format!("no daemon can be started in {}: {error}", dir.display())))?;
         lock(&self.stage).children.insert(at, child);
         let began = Instant::now();
         loop {
@@ -197,7 +197,9 @@ impl Country {
             if ended.is_some() || began.elapsed() > READY_WITHIN {
                 let org = &self.sites[at].org;
                 let log = log_end(&dir);
-                return Err(failed(format!("the daemon of {org} did not start ({unreachable}); its log ends: {log}")));
+                return Err(failed(format!(
+                    "the daemon of {org} did not start ({unreachable}); its log ends: {log}"
+                )));
             }
             thread::sleep(POLL);
         }
@@ -306,7 +308,8 @@ fn must_be_empty(folder: &Path) -> Result<(), Failure> {
     if entries.next().is_none() {
         return Ok(());
     }
-    let text = format!("{} is not empty, and what is there stays there; choose another folder", folder.display());
+    let text =
+        format!("{} is not empty, and what is there stays there; choose another folder", folder.display());
     Err(Failure::new(FailureKind::Usage, text))
 }
 

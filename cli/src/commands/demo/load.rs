@@ -79,8 +79,9 @@ fn share(record: &RecordId) -> (usize, Half) {
 /// A resource that the demo made itself, for import.
 pub fn made_up(resource: Value) -> Result<Item, Failure> {
     let text = |name: &str| resource.get(name).and_then(Value::as_str).unwrap_or_default();
-    let id = RecordId::new(text("resourceType"), text("id"))
-        .map_err(|error| failed(format!("the made-up population has a record without a good name ({error})")))?;
+    let id = RecordId::new(text("resourceType"), text("id")).map_err(|error| {
+        failed(format!("the made-up population has a record without a good name ({error})"))
+    })?;
     Ok(Item { id, resource, id_was_missing: false, source: "made up".into(), place: Place::Whole })
 }
 
