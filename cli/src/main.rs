@@ -65,6 +65,7 @@ fn main() -> ExitCode {
         interrupt::watch();
     }
     let outcome = cli.command.run(&context);
+    interrupt::stand_still_if_it_came();
     exit_code(outcome, context.output)
 }
 

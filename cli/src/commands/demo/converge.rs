@@ -89,8 +89,8 @@ fn disagreements(statuses: &[Status], holders: impl Fn(&OrgId) -> Option<Vec<usi
             continue;
         };
         let reference = held[ROOT].get(home);
-        for at in 0..statuses.len() {
-            match (held[at].get(home), places.contains(&at)) {
+        for (at, held) in held.iter().enumerate() {
+            match (held.get(home), places.contains(&at)) {
                 (Some(_), false) => add(at, format!("it holds entries of {home}, and must not")),
                 (own, true) if own != reference => {
                     let number = |digest: Option<&HomeDigest>| digest.map_or(0, |digest| digest.entries);
