@@ -212,10 +212,11 @@ impl Link {
             let cursors = self.cursors_in_lineage(store)?;
             self.name(cursors);
         }
+        // From where we stand, and not from where we stood: batches may have come meanwhile.
         let mut lineage: [Lineage; 3] = Default::default();
-        for (lane, cursor) in &self.named {
-            let part = Lineage::walk::<StoreError>(Some(cursor.at), parent)?;
-            lineage[*lane as usize] = part.map_err(|_| StoreError("a cursor's run is unknown".to_owned()))?;
+        for (part, at) in lineage.iter_mut().zip(self.reading) {
+            let walked = Lineage::walk::<StoreError>(at, parent)?;
+            *part = walked.map_err(|_| StoreError("a run that has been read is not announced".to_owned()))?;
         }
         self.lineage = Some(lineage);
         Ok(!knows_us)
