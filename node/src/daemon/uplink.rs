@@ -90,11 +90,14 @@ async fn run(
     let drive =
         links::drive(connection.clone(), Direction::Up, id, queues, core.clone(), numbers.traffic.clone());
     tokio::pin!(drive);
-    tokio::select! {
-        () = &mut drive => {}
-        () = paused(&mut control.paused) => {
-            connection.close(quinn::VarInt::from_u32(crate::transport::DONE), b"paused");
-            drive.await;
+    loop {
+        tokio::select! {
+            () = &mut drive => return,
+            () = paused(&mut control.paused) => {
+                connection.close(quinn::VarInt::from_u32(crate::transport::DONE), b"paused");
+                return drive.await;
+            }
+            () = control.now.notified() => links::probe(&connection).await,
         }
     }
 }
