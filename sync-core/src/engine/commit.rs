@@ -332,7 +332,7 @@ impl<I: Identity> Engine<I> {
         let links: Vec<_> = self.links.values().map(|link| (link.id, link.peer.clone())).collect();
         for (link, peer) in links {
             match self.identity.admit(&peer) {
-                Ok(()) => self.send(link, Frame::Revocations(all.clone())),
+                Ok(()) => self.send_revocations(link, &all),
                 Err(refusal) => self.refuse(link, refusal.code(), refusal.to_string()),
             }
         }

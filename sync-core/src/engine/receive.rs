@@ -79,7 +79,7 @@ impl<I: Identity> Engine<I> {
         }
         if other_revocations {
             let all = store.revocations()?;
-            self.send(link, Frame::Revocations(all));
+            self.send_revocations(link, &all);
         }
         self.on_cursors(link, &cursors, false, store)
     }
