@@ -1,4 +1,5 @@
 //! Proofs of Tuyến: a simulated world, real processes on the loopback, benchmarks.
 
+pub mod bench;
 pub mod cluster;
 pub mod conformance;
