@@ -18,7 +18,10 @@ mod read;
 mod schema;
 mod write;
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+};
 
 use rusqlite::Connection;
 use sync_core::{
@@ -45,6 +48,8 @@ pub struct SqliteStore {
     names: RefCell<Names>,
     known: RefCell<Known>,
     poison: RefCell<Option<String>>,
+    /// Whether reads stay in one transaction; see [`SqliteStore::hold_reads`].
+    held: Cell<bool>,
 }
 
 /// What the writer keeps in memory of the disk. A commit moves it on; when the commit fails, the poison keeps
@@ -56,6 +61,8 @@ struct Known {
     segments: Vec<Segment>,
     /// The homes after the first of the few records that have more than one, by the record's small id.
     further_homes: HashMap<i64, Vec<OrgId>>,
+    /// The few records of which entries wait or cannot be applied, by their small ids.
+    troubled: HashSet<i64>,
     /// The last number given to an advance of a cursor.
     reads: i64,
     /// The last number given to an announcement.
@@ -102,10 +109,17 @@ impl SqliteStore {
             chain: small::last_chain(&conn)?.unwrap_or(CHAIN_START),
             segments: small::segments(&conn)?,
             further_homes: small::further_homes(&conn)?,
+            troubled: small::troubled(&conn)?,
             reads: small::number(&conn, "SELECT max(n) FROM read_cursor")?,
             announced: small::number(&conn, "SELECT max(n) FROM node")?,
         };
-        Ok(Self { conn, names: RefCell::default(), known: RefCell::new(known), poison: RefCell::default() })
+        Ok(Self {
+            conn,
+            names: RefCell::default(),
+            known: RefCell::new(known),
+            poison: RefCell::default(),
+            held: Cell::new(false),
+        })
     }
 
     /// Runs one piece of work on the connection; its failure is the store's last.
@@ -121,10 +135,42 @@ impl SqliteStore {
         })
     }
 
+    /// Keeps the reads that follow in one transaction, until [`SqliteStore::release_reads`] or a commit ends it;
+    /// after a commit the next read begins another. Without it every read locks and unlocks the write-ahead log,
+    /// which takes as long as the read. It changes nothing that is read: nobody else writes. While it is held no
+    /// space of the log can be used again, so the host releases it before it waits.
+    pub fn hold_reads(&self) {
+        self.held.set(true);
+    }
+
+    /// See [`SqliteStore::hold_reads`].
+    pub fn release_reads(&self) -> Result<(), StoreError> {
+        self.held.set(false);
+        self.guarded(|| self.end_reads())
+    }
+
+    fn end_reads(&self) -> Fallible<()> {
+        if !self.conn.is_autocommit() {
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+        }
+        Ok(())
+    }
+
+    /// Runs one read of the contract.
+    fn reading<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
+        self.guarded(|| {
+            if self.held.get() && self.conn.is_autocommit() {
+                self.conn.prepare_cached("BEGIN")?.execute([])?;
+            }
+            work()
+        })
+    }
+
     /// Runs writes in a transaction of their own. After an error the transaction is rolled back and the store
     /// poisoned: whether a failed COMMIT has reached the disk only the next start can tell.
     fn transact<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
         self.guarded(|| {
+            self.end_reads()?;
             self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             let done = work().and_then(|done| {
                 self.conn.prepare_cached("COMMIT")?.execute([])?;
@@ -140,7 +186,10 @@ impl SqliteStore {
 
     /// How much of the write-ahead log waits for a checkpoint. Cheap; to be asked after a commit.
     pub fn log(&self) -> Result<Checkpoint, StoreError> {
-        self.guarded(|| small::checkpoint(&self.conn, "NOOP"))
+        self.guarded(|| {
+            self.end_reads()?;
+            small::checkpoint(&self.conn, "NOOP")
+        })
     }
 
     /// Whether a checkpoint should be made as soon as nobody waits for a commit.
@@ -151,7 +200,10 @@ impl SqliteStore {
     /// Copies the write-ahead log into the database file, as far as no reader needs the older pages. The host
     /// calls it between commits: the store never does, so that no commit waits for it.
     pub fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
-        self.guarded(|| small::checkpoint(&self.conn, "PASSIVE"))
+        self.guarded(|| {
+            self.end_reads()?;
+            small::checkpoint(&self.conn, "PASSIVE")
+        })
     }
 }
 

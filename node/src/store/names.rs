@@ -6,7 +6,7 @@
 use std::{collections::HashMap, hash::Hash};
 
 use rusqlite::{
-    Connection, OptionalExtension,
+    Connection, OptionalExtension, params,
     types::{ToSqlOutput, ValueRef},
 };
 use sync_core::id::{Incarnation, OrgId, RecordId};
@@ -117,7 +117,9 @@ pub(super) struct RecordKey {
 pub(super) struct Names {
     incarnations: Known<Incarnation>,
     orgs: Known<OrgId>,
-    records: HashMap<RecordId, RecordKey>,
+    /// None for a record that was looked for and is not there: a new record is asked for several times before it is
+    /// added, and only this connection adds.
+    records: HashMap<RecordId, Option<RecordKey>>,
 }
 
 impl Names {
@@ -142,30 +144,38 @@ impl Names {
     }
 
     pub fn record(&mut self, conn: &Connection, name: &RecordId) -> Fallible<Option<RecordKey>> {
-        if let Some(key) = self.records.get(name) {
-            return Ok(Some(*key));
+        if let Some(known) = self.records.get(name) {
+            return Ok(*known);
         }
         let mut statement = conn.prepare_cached("SELECT id, home FROM record WHERE name = ?1")?;
         let found = statement
             .query_row([name.as_str()], |row| Ok(RecordKey { id: row.get(0)?, home: row.get(1)? }))
             .optional()?;
-        if let Some(key) = found {
-            self.set_record(name, key);
-        }
+        self.remember(name, found);
         Ok(found)
     }
 
-    pub fn add_record(&mut self, conn: &Connection, name: &RecordId) -> Fallible<RecordKey> {
+    /// The record's number; a record that is new gets one, and this home.
+    pub fn add_record(
+        &mut self,
+        conn: &Connection,
+        name: &RecordId,
+        home: Option<i64>,
+    ) -> Fallible<RecordKey> {
         if let Some(key) = self.record(conn, name)? {
             return Ok(key);
         }
-        let id = conn.prepare_cached("INSERT INTO record (name) VALUES (?1)")?.insert([name.as_str()])?;
-        let key = RecordKey { id, home: None };
+        let mut add = conn.prepare_cached("INSERT INTO record (name, home) VALUES (?1, ?2)")?;
+        let key = RecordKey { id: add.insert(params![name.as_str(), home])?, home };
         self.set_record(name, key);
         Ok(key)
     }
 
     pub fn set_record(&mut self, name: &RecordId, key: RecordKey) {
+        self.remember(name, Some(key));
+    }
+
+    fn remember(&mut self, name: &RecordId, key: Option<RecordKey>) {
         if self.records.len() >= REMEMBERED {
             self.records.clear();
         }

@@ -56,7 +56,7 @@ pub(super) fn decode(seq: i64, body: &[u8]) -> Fallible<Entry> {
 
 /// Reads that only need the connection: what the writer knows from the start.
 pub(super) mod small {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     use super::*;
     use crate::store::Checkpoint;
@@ -101,6 +101,13 @@ pub(super) mod small {
             homes.entry(row.get(0)?).or_default().push(org);
         }
         Ok(homes)
+    }
+
+    /// The records that have entries which wait or cannot be applied.
+    pub fn troubled(conn: &Connection) -> Fallible<HashSet<i64>> {
+        let mut statement = conn.prepare("SELECT record FROM waiting UNION SELECT record FROM unreadable")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     pub fn checkpoint(conn: &Connection, mode: &str) -> Fallible<Checkpoint> {
@@ -230,6 +237,9 @@ impl SqliteStore {
             })
         });
         let Some(mut projected) = found.optional()? else { return Ok(None) };
+        if !self.known.borrow().troubled.contains(&key.id) {
+            return Ok(Some(projected));
+        }
         let mut waiting =
             self.conn.prepare_cached("SELECT seq FROM waiting WHERE record = ?1 ORDER BY seq")?;
         projected.waiting =
@@ -276,7 +286,7 @@ impl Store for SqliteStore {
     }
 
     fn chain(&self, at: Seq) -> Result<Option<Chain>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             if at == 0 {
                 return Ok(Some(CHAIN_START));
             }
@@ -286,7 +296,7 @@ impl Store for SqliteStore {
     }
 
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached(
                 "SELECT seq, record, home, src, src_pos, offers, offered_to FROM feed INDEXED BY feed_head
                  WHERE lane = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
@@ -301,11 +311,11 @@ impl Store for SqliteStore {
     }
 
     fn entry(&self, seq: Seq) -> Result<Option<Entry>, StoreError> {
-        self.guarded(|| self.entry_of(clamp(seq)))
+        self.reading(|| self.entry_of(clamp(seq)))
     }
 
     fn has(&self, record: &RecordId, change: &ChangeHash) -> Result<bool, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let Some(key) = self.names.borrow_mut().record(&self.conn, record)? else { return Ok(false) };
             let mut statement =
                 self.conn.prepare_cached("SELECT 1 FROM change WHERE record = ?1 AND hash = ?2")?;
@@ -314,14 +324,14 @@ impl Store for SqliteStore {
     }
 
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let key = self.names.borrow_mut().record(&self.conn, record)?;
             key.map_or(Ok(Vec::new()), |key| self.homes_from(key.id, key.home))
         })
     }
 
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let Some(key) = self.names.borrow_mut().record(&self.conn, record)? else {
                 return Ok(Vec::new());
             };
@@ -333,7 +343,7 @@ impl Store for SqliteStore {
     }
 
     fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let id = self.names.borrow_mut().incarnation_id(&self.conn, at.segment)?;
             let Some(id) = id else { return Ok(None) };
             let mut statement = self.conn.prepare_cached(
@@ -347,7 +357,7 @@ impl Store for SqliteStore {
     }
 
     fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let id = self.names.borrow_mut().incarnation_id(&self.conn, segment)?;
             let Some(id) = id else { return Ok(None) };
             let mut statement = self
@@ -360,11 +370,11 @@ impl Store for SqliteStore {
     }
 
     fn read_of_node(&self, node: NodeId) -> Result<Vec<(Lane, Cursor)>, StoreError> {
-        self.guarded(|| self.cursors_of(node))
+        self.reading(|| self.cursors_of(node))
     }
 
     fn frontier(&self, which: Frontier, lane: Lane) -> Result<Seq, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement =
                 self.conn.prepare_cached("SELECT seq FROM frontier WHERE which = ?1 AND lane = ?2")?;
             let found = statement.query_row([which as u8, lane as u8], |row| row.get(0).map(unpack));
@@ -373,7 +383,7 @@ impl Store for SqliteStore {
     }
 
     fn marks(&self) -> Result<Vec<Mark>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached("SELECT lane, src, src_pos, seq FROM mark")?;
             let mut rows = statement.query([])?;
             let mut marks = Vec::new();
@@ -388,11 +398,11 @@ impl Store for SqliteStore {
     }
 
     fn announcement(&self, incarnation: Incarnation) -> Result<Option<(Announcement, NodeInfo)>, StoreError> {
-        self.guarded(|| self.announcement_of(incarnation))
+        self.reading(|| self.announcement_of(incarnation))
     }
 
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached(
                 "SELECT n.node, c.place, c.role FROM node n JOIN certificate c ON c.id = n.certificate
                  ORDER BY n.node",
@@ -407,7 +417,7 @@ impl Store for SqliteStore {
     }
 
     fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached("SELECT body FROM revocation ORDER BY id")?;
             let mut rows = statement.query([])?;
             let mut revocations = Vec::new();
@@ -421,7 +431,7 @@ impl Store for SqliteStore {
     }
 
     fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let sql =
                 "SELECT o.name, d.count, d.sum FROM digest d JOIN org o ON o.id = d.home ORDER BY o.name";
             let mut statement = self.conn.prepare_cached(sql)?;
@@ -436,11 +446,11 @@ impl Store for SqliteStore {
     }
 
     fn folded(&self) -> Result<Seq, StoreError> {
-        self.guarded(|| small::number(&self.conn, "SELECT max(seq) FROM folded").map(unpack))
+        self.reading(|| small::number(&self.conn, "SELECT max(seq) FROM folded").map(unpack))
     }
 
     fn unfolded(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, RecordId)>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached(
                 "SELECT f.seq, r.name FROM feed f CROSS JOIN record r ON r.id = f.record
                  WHERE f.seq > ?1 AND f.offers IS NULL ORDER BY f.seq LIMIT ?2",
@@ -456,7 +466,7 @@ impl Store for SqliteStore {
     }
 
     fn projected(&self, record: &RecordId) -> Result<Option<Projected>, StoreError> {
-        self.guarded(|| self.projection_of(record))
+        self.reading(|| self.projection_of(record))
     }
 }
 

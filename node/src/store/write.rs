@@ -119,8 +119,8 @@ impl Commit<'_> {
     }
 
     fn add_home(&mut self, record: &RecordId, home: &OrgId) -> Fallible<()> {
-        let key = self.names.add_record(self.conn, record)?;
         let org = self.names.add_org(self.conn, home)?;
+        let key = self.names.add_record(self.conn, record, Some(org))?;
         match key.home {
             None => {
                 self.run_one("UPDATE record SET home = ?2 WHERE id = ?1", [key.id, org])?;
@@ -218,7 +218,7 @@ impl Commit<'_> {
     }
 
     fn append(&mut self, entry: &Entry, src: Option<Position>, at: i64) -> Fallible<()> {
-        let record = self.names.add_record(self.conn, entry.record())?;
+        let record = self.names.add_record(self.conn, entry.record(), None)?;
         let origin = self.names.add_incarnation(self.conn, entry.origin())?;
         let (src, src_pos) = match src {
             Some(src) => {
@@ -305,7 +305,7 @@ impl Commit<'_> {
     }
 
     fn project(&mut self, projected: &Projected) -> Fallible<()> {
-        let record = self.names.add_record(self.conn, &projected.record)?.id;
+        let record = self.names.add_record(self.conn, &projected.record, None)?.id;
         self.run_one(
             "INSERT INTO projection (record, state, open_conflicts, version, conflicts, resource)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -327,11 +327,16 @@ impl Commit<'_> {
                 params![record, pack(*seq), document],
             )?;
         }
-        self.run_one("DELETE FROM waiting WHERE record = ?1", [record])?;
+        if self.known.troubled.remove(&record) {
+            self.run_one("DELETE FROM waiting WHERE record = ?1", [record])?;
+            self.run_one("DELETE FROM unreadable WHERE record = ?1", [record])?;
+        }
+        if !projected.waiting.is_empty() || !projected.unreadable.is_empty() {
+            self.known.troubled.insert(record);
+        }
         for seq in &projected.waiting {
             self.run_one("INSERT INTO waiting (record, seq) VALUES (?1, ?2)", [record, pack(*seq)])?;
         }
-        self.run_one("DELETE FROM unreadable WHERE record = ?1", [record])?;
         for (seq, reason) in &projected.unreadable {
             let params = params![record, pack(*seq), reason];
             self.run_one("INSERT INTO unreadable (record, seq, reason) VALUES (?1, ?2, ?3)", params)?;
