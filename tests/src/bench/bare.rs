@@ -94,6 +94,8 @@ pub struct Transfer {
     pub bytes: u64,
     /// The sender's peak memory.
     pub peak_kib: u64,
+    /// The sender's processor time.
+    pub cpu_seconds: f64,
 }
 
 /// A bare process, seen from outside.
@@ -146,6 +148,11 @@ impl Process {
     pub fn peak_kib(&self) -> u64 {
         memory::peak_kib(self.child.id())
     }
+
+    /// Its processor time so far.
+    pub fn cpu_seconds(&self) -> f64 {
+        memory::cpu_seconds(self.child.id())
+    }
 }
 
 impl Drop for Process {
@@ -185,9 +192,10 @@ fn leaf(dir: &Path, address: SocketAddr, runtime: &tokio::runtime::Runtime) -> a
     say(&true)?;
     for line in std::io::stdin().lines() {
         line?;
-        let began = Instant::now();
+        let (began, cpu) = (Instant::now(), memory::cpu_seconds(std::process::id()));
         let mut done = runtime.block_on(send_all(&transport, address, &path))?;
         done.seconds = began.elapsed().as_secs_f64();
+        done.cpu_seconds = memory::cpu_seconds(std::process::id()) - cpu;
         done.peak_kib = memory::peak_kib(std::process::id());
         say(&done)?;
     }
@@ -203,7 +211,7 @@ async fn send_all(transport: &Transport, address: SocketAddr, path: &Path) -> an
     let tip = tip(&conn)?;
     let (frames, mut queue) = mpsc::channel(FRAMES_AHEAD);
     let reader = std::thread::spawn(move || read_frames(&conn, after, &frames));
-    let mut done = Transfer { seconds: 0.0, rows: tip - after, bytes: 9, peak_kib: 0 };
+    let mut done = Transfer { seconds: 0.0, rows: tip - after, bytes: 9, peak_kib: 0, cpu_seconds: 0.0 };
     while let Some(frame) = queue.recv().await {
         done.bytes += 4 + frame.len() as u64;
         send.write_all(&u32::try_from(frame.len())?.to_be_bytes()).await?;

@@ -26,13 +26,33 @@ pub struct Scenario {
 
 /// All scenarios, in the order in which they are run.
 pub const SCENARIOS: [Scenario; 9] = [
-    Scenario { name: "import", about: "records a second into a leaf", records: 10_000, run: scenarios::import },
+    Scenario {
+        name: "import",
+        about: "records a second into a leaf",
+        records: 10_000,
+        run: scenarios::import,
+    },
     Scenario { name: "write", about: "one local durable write", records: 10_000, run: scenarios::write },
-    Scenario { name: "cold-10k", about: "10,000 records, leaf to hub", records: 10_000, run: scenarios::cold_10k },
+    Scenario {
+        name: "cold-10k",
+        about: "10,000 records, leaf to hub",
+        records: 10_000,
+        run: scenarios::cold_10k,
+    },
     Scenario { name: "fold", about: "folding at the hub, behind", records: 10_000, run: scenarios::fold },
     Scenario { name: "wire", about: "bytes on the wire a record", records: 10_000, run: scenarios::wire },
-    Scenario { name: "cold-100k", about: "100,000 records, leaf to hub", records: 100_000, run: scenarios::cold_100k },
-    Scenario { name: "changed", about: "100 changed among 100,000", records: 100_000, run: scenarios::changed },
+    Scenario {
+        name: "cold-100k",
+        about: "100,000 records, leaf to hub",
+        records: 100_000,
+        run: scenarios::cold_100k,
+    },
+    Scenario {
+        name: "changed",
+        about: "100 changed among 100,000",
+        records: 100_000,
+        run: scenarios::changed,
+    },
     Scenario { name: "unchanged", about: "nothing changed", records: 100_000, run: scenarios::unchanged },
     Scenario { name: "memory", about: "peak and idle memory", records: 100_000, run: scenarios::memory },
 ];

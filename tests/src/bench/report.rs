@@ -31,7 +31,13 @@ pub struct Figure {
 
 impl Figure {
     /// A figure of the product alone.
-    pub fn new(scenario: &'static str, records: usize, what: &'static str, unit: &'static str, product: f64) -> Self {
+    pub fn new(
+        scenario: &'static str,
+        records: usize,
+        what: &'static str,
+        unit: &'static str,
+        product: f64,
+    ) -> Self {
         Self { scenario, records, what, unit, product, bare: None, ratio: None, target: None, met: None }
     }
 
@@ -98,7 +104,10 @@ pub fn print_line(figure: &Figure) {
         _ => String::new(),
     };
     let (product, records) = (number(figure.product), figure.records);
-    println!("{:<10} {records:>8}  {what:<44} {product:>11} {bare:>11} {ratio:>7}  {target}", figure.scenario);
+    println!(
+        "{:<10} {records:>8}  {what:<44} {product:>11} {bare:>11} {ratio:>7}  {target}",
+        figure.scenario
+    );
 }
 
 fn number(value: f64) -> String {

@@ -87,7 +87,15 @@ fn cold(name: &'static str, bench: &mut Bench, records: usize, turns: usize) -> 
     let rows = |c: &Cold| c.bare.rows as f64;
     let rate = median(colds.iter().map(|c| rows(c) / c.seconds));
     let bare_rate = median(colds.iter().map(|c| rows(c) / c.bare.seconds));
-    Ok(vec![time.within(2.0), Figure::new(name, records, "the same", "records/s", rate).against(bare_rate)])
+    let micros = |of: fn(&Cold) -> f64| median(colds.iter().map(|c| of(c) / rows(c) * 1e6));
+    Ok(vec![
+        time.within(2.0),
+        Figure::new(name, records, "the same", "records/s", rate).against(bare_rate),
+        Figure::new(name, records, "processor time a record, leaf", "us", micros(|c| c.leaf_cpu_seconds))
+            .beside(micros(|c| c.bare.cpu_seconds)),
+        Figure::new(name, records, "processor time a record, hub", "us", micros(|c| c.hub_cpu_seconds))
+            .beside(micros(|c| c.bare_hub_cpu_seconds)),
+    ])
 }
 
 pub fn fold(bench: &mut Bench, records: usize) -> Outcome {
@@ -98,7 +106,8 @@ pub fn fold(bench: &mut Bench, records: usize) -> Outcome {
     let bare = bare_fold(world)?;
     Ok(vec![
         Figure::new("fold", records, "folded behind", "records/s", rate).against(bare),
-        Figure::new("fold", records, "folded for each second of a core", "records/s", a_core).at_least(5_000.0),
+        Figure::new("fold", records, "folded for each second of a core", "records/s", a_core)
+            .at_least(5_000.0),
     ])
 }
 
@@ -185,7 +194,8 @@ pub fn changed(bench: &mut Bench, records: usize) -> Outcome {
     world.stop();
     let each = |bytes: u64| bytes as f64 / (TURNS * CHANGED) as f64;
     let mut time =
-        Figure::new("changed", records, "100 changed, until durable at the hub", "ms", median(times)).beside(median(bares));
+        Figure::new("changed", records, "100 changed, until durable at the hub", "ms", median(times))
+            .beside(median(bares));
     time.ratio = Some(median(ratios));
     Ok(vec![
         time,
@@ -281,6 +291,8 @@ pub fn memory(bench: &mut Bench, records: usize) -> Outcome {
     let idle = process::resident_kib(world.leaf.pid()) as f64 / MIB;
     world.stop();
     figures.push(Figure::new("memory", idle_records, "an idle leaf", "MiB", idle).at_most(60.0));
-    figures.push(Figure::new("memory", idle_records, "a leaf that has just sent all", "MiB", after).at_most(60.0));
+    figures.push(
+        Figure::new("memory", idle_records, "a leaf that has just sent all", "MiB", after).at_most(60.0),
+    );
     Ok(figures)
 }

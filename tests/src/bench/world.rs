@@ -18,12 +18,7 @@ use node::{
     store::{Key, SqliteStore},
 };
 use serde_json::value::RawValue;
-use sync_core::{
-    codec::Writer,
-    id::OrgId,
-    identity::Role,
-    store::Store,
-};
+use sync_core::{codec::Writer, id::OrgId, identity::Role, store::Store};
 use tempfile::TempDir;
 
 use super::{
@@ -50,8 +45,9 @@ pub struct Import {
 pub struct Cold {
     /// Until everything is durable at the hub.
     pub seconds: f64,
-    /// Bytes of frames, both ways.
-    pub bytes: u64,
+    /// Processor time of both until then.
+    pub leaf_cpu_seconds: f64,
+    pub hub_cpu_seconds: f64,
     pub leaf_peak_kib: u64,
     pub hub_peak_kib: u64,
     /// Rows that were not folded when everything was durable, and the time and processor time until they were.
@@ -60,6 +56,7 @@ pub struct Cold {
     pub fold_cpu_seconds: f64,
     pub bare: Transfer,
     pub bare_hub_peak_kib: u64,
+    pub bare_hub_cpu_seconds: f64,
 }
 
 /// See the module.
@@ -117,27 +114,31 @@ impl World {
     fn cold(&mut self) -> anyhow::Result<Cold> {
         self.reset_hub()?;
         self.start();
-        let (seconds, bytes) = self.resume()?;
-        let (leaf_peak_kib, hub_peak_kib) =
-            (memory::peak_kib(self.leaf.pid()), memory::peak_kib(self.hub.pid()));
-        let (began, cpu) = (Instant::now(), memory::cpu_seconds(self.hub.pid()));
+        let (leaf, hub) = (self.leaf.pid(), self.hub.pid());
+        let cpu = (memory::cpu_seconds(leaf), memory::cpu_seconds(hub));
+        let seconds = self.transfer()?;
+        let (leaf_peak_kib, hub_peak_kib) = (memory::peak_kib(leaf), memory::peak_kib(hub));
+        let after = (memory::cpu_seconds(leaf), memory::cpu_seconds(hub));
+        let began = Instant::now();
         let left_to_fold = self.hub.status().unfolded;
         self.wait_folded();
         let fold_seconds = began.elapsed().as_secs_f64();
-        let fold_cpu_seconds = memory::cpu_seconds(self.hub.pid()) - cpu;
+        let fold_cpu_seconds = memory::cpu_seconds(hub) - after.1;
         self.pause();
         self.stop();
-        let (bare, bare_hub_peak_kib) = self.bare_transfer()?;
+        let (bare, bare_hub) = self.bare_transfer()?;
         Ok(Cold {
             seconds,
-            bytes,
+            leaf_cpu_seconds: after.0 - cpu.0,
+            hub_cpu_seconds: after.1 - cpu.1,
             leaf_peak_kib,
             hub_peak_kib,
             left_to_fold,
             fold_seconds,
             fold_cpu_seconds,
             bare,
-            bare_hub_peak_kib,
+            bare_hub_peak_kib: bare_hub.peak_kib(),
+            bare_hub_cpu_seconds: bare_hub.cpu_seconds(),
         })
     }
 
@@ -161,13 +162,17 @@ impl World {
     /// bytes of frames of the whole exchange.
     pub fn resume(&self) -> anyhow::Result<(f64, u64)> {
         let before = traffic(&self.leaf.status());
+        let seconds = self.transfer()?;
+        std::thread::sleep(Duration::from_millis(300));
+        Ok((seconds, traffic(&self.leaf.status()) - before))
+    }
+
+    fn transfer(&self) -> anyhow::Result<f64> {
         let mut client = Client::connect(&self.leaf.dir)?;
         let began = Instant::now();
         let _: Synced = client.call(&Request::SyncResume, |_| ())?;
         let _: Synced = client.call(&Request::SyncNow { wait: true }, |_| ())?;
-        let seconds = began.elapsed().as_secs_f64();
-        std::thread::sleep(Duration::from_millis(300));
-        Ok((seconds, traffic(&self.leaf.status()) - before))
+        Ok(began.elapsed().as_secs_f64())
     }
 
     /// Ends the link, and waits until both sides know.
@@ -179,16 +184,16 @@ impl World {
 
     pub fn wait_folded(&self) {
         while self.hub.status().unfolded > 0 {
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Sends the bare loop's files to an empty bare hub; gives the hub's peak memory too.
-    pub fn bare_transfer(&self) -> anyhow::Result<(Transfer, u64)> {
+    /// Sends the bare loop's files to an empty bare hub; gives the hub's process too.
+    pub fn bare_transfer(&self) -> anyhow::Result<(Transfer, Process)> {
         remove_database(&self.hub.dir.join(bare::DATABASE));
         let (hub, address) = Process::hub(&self.hub.dir)?;
         let transfer = Process::leaf(&self.leaf.dir, address)?.transfer()?;
-        Ok((transfer, hub.peak_kib()))
+        Ok((transfer, hub))
     }
 
     /// Where the hub listens.
