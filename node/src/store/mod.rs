@@ -34,7 +34,7 @@ pub use self::{
     issuing::{Invite, Issued},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
-    open::OpenError,
+    open::{LEAF_CACHE_KIB, OpenError},
     schema::{APPLICATION_ID, VERSION},
 };
 use self::{names::Names, read::small};
@@ -210,5 +210,37 @@ impl SqliteStore {
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteStore").field("tip", &self.known.borrow().tip).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sync_core::{
+        feed::Segment,
+        id::Incarnation,
+        store::{Op, Store, StoreMut},
+    };
+
+    use super::*;
+
+    #[test]
+    fn held_reads_see_every_commit_and_let_the_log_be_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records.db");
+        let mut store = SqliteStore::create(&path, &Key::from_bytes([7; 32])).unwrap();
+        let run = Incarnation([1; 16]);
+        store.hold_reads();
+        assert_eq!(store.folded().unwrap(), 0);
+        assert!(!store.conn.is_autocommit(), "the read stays open");
+        store.commit(&[Op::OpenSegment(Segment { incarnation: run, base: 0, parent: None })]).unwrap();
+        store.commit(&[Op::Folded(7)]).unwrap();
+        assert_eq!(store.folded().unwrap(), 7);
+        assert!(store.checkpoint().unwrap().pages > 0);
+        assert_eq!(store.log().map(|log| log.pages - log.done).unwrap(), 0, "no read held the log back");
+        assert_eq!(store.folded().unwrap(), 7);
+        store.release_reads().unwrap();
+        assert!(store.conn.is_autocommit());
+        assert_eq!(store.folded().unwrap(), 7);
+        assert!(store.conn.is_autocommit(), "nothing is held any more");
     }
 }
