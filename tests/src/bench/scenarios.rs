@@ -20,6 +20,7 @@ use super::{
 /// Pairs of a small cold sync, and of a large one.
 const COLD_SMALL: usize = 5;
 const COLD_LARGE: usize = 3;
+const FOLDINGS: usize = 3;
 /// Pairs of everything that takes no time.
 const TURNS: usize = 5;
 const CHANGED: usize = 100;
@@ -100,13 +101,17 @@ fn cold(name: &'static str, bench: &mut Bench, records: usize, turns: usize) -> 
 
 pub fn fold(bench: &mut Bench, records: usize) -> Outcome {
     let world = bench.world(records)?;
-    let colds = world.colds(3)?;
-    let rate = median(colds.iter().map(|c| c.left_to_fold as f64 / c.fold_seconds));
-    let a_core = median(colds.iter().map(|c| c.left_to_fold as f64 / c.fold_cpu_seconds));
-    let bare = bare_fold(world)?;
+    let (mut rates, mut a_core, mut bares) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..FOLDINGS {
+        let folding = world.folding()?;
+        rates.push(folding.rows as f64 / folding.seconds);
+        a_core.push(folding.rows as f64 / folding.cpu_seconds);
+        world.bare_transfer()?;
+        bares.push(bare_fold(world)?);
+    }
     Ok(vec![
-        Figure::new("fold", records, "folded behind", "records/s", rate).against(bare),
-        Figure::new("fold", records, "folded for each second of a core", "records/s", a_core)
+        Figure::new("fold", records, "folded behind", "records/s", median(rates)).against(median(bares)),
+        Figure::new("fold", records, "folded for each second of a core", "records/s", median(a_core))
             .at_least(5_000.0),
     ])
 }

@@ -40,7 +40,14 @@ pub struct Import {
     pub bare_seconds: f64,
 }
 
-/// One cold sync and what followed, the product's and the bare loop's.
+/// Folding of what a cold sync has left unfolded, at the hub.
+pub struct Folding {
+    pub rows: u64,
+    pub seconds: f64,
+    pub cpu_seconds: f64,
+}
+
+/// One cold sync, the product's and the bare loop's.
 #[derive(Debug, Clone)]
 pub struct Cold {
     /// Until everything is durable at the hub.
@@ -50,10 +57,6 @@ pub struct Cold {
     pub hub_cpu_seconds: f64,
     pub leaf_peak_kib: u64,
     pub hub_peak_kib: u64,
-    /// Rows that were not folded when everything was durable, and the time and processor time until they were.
-    pub left_to_fold: u64,
-    pub fold_seconds: f64,
-    pub fold_cpu_seconds: f64,
     pub bare: Transfer,
     pub bare_hub_peak_kib: u64,
     pub bare_hub_cpu_seconds: f64,
@@ -119,11 +122,6 @@ impl World {
         let seconds = self.transfer()?;
         let (leaf_peak_kib, hub_peak_kib) = (memory::peak_kib(leaf), memory::peak_kib(hub));
         let after = (memory::cpu_seconds(leaf), memory::cpu_seconds(hub));
-        let began = Instant::now();
-        let left_to_fold = self.hub.status().unfolded;
-        self.wait_folded();
-        let fold_seconds = began.elapsed().as_secs_f64();
-        let fold_cpu_seconds = memory::cpu_seconds(hub) - after.1;
         self.pause();
         self.stop();
         let (bare, bare_hub) = self.bare_transfer()?;
@@ -133,13 +131,25 @@ impl World {
             hub_cpu_seconds: after.1 - cpu.1,
             leaf_peak_kib,
             hub_peak_kib,
-            left_to_fold,
-            fold_seconds,
-            fold_cpu_seconds,
             bare,
             bare_hub_peak_kib: bare_hub.peak_kib(),
             bare_hub_cpu_seconds: bare_hub.cpu_seconds(),
         })
+    }
+
+    /// A cold sync, and then the folding behind it.
+    pub fn folding(&mut self) -> anyhow::Result<Folding> {
+        self.reset_hub()?;
+        self.start();
+        self.transfer()?;
+        let (began, cpu) = (Instant::now(), memory::cpu_seconds(self.hub.pid()));
+        let rows = self.hub.status().unfolded;
+        self.wait_folded();
+        let cpu_seconds = memory::cpu_seconds(self.hub.pid()) - cpu;
+        let folding = Folding { rows, seconds: began.elapsed().as_secs_f64(), cpu_seconds };
+        self.pause();
+        self.stop();
+        Ok(folding)
     }
 
     /// A hub that has never heard of the leaf's records.
