@@ -1,5 +1,6 @@
 //! Proofs of Tuyến: a simulated world, real processes on the loopback, benchmarks.
 
+pub mod bench;
 pub mod cluster;
 pub mod conformance;
 pub mod sim;

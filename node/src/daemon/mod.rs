@@ -16,7 +16,7 @@ use std::{
 use quinn::Connection;
 use sync_core::{
     engine::LinkId,
-    identity::NodeInfo,
+    identity::{NodeInfo, Role},
     session::Direction,
     wire::{Frame, WireError},
 };
@@ -28,7 +28,7 @@ use crate::{
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
     keys::IdentityFolder,
-    store::{Key, Reader, SqliteStore},
+    store::{Key, LEAF_CACHE_KIB, Reader, SqliteStore},
     telemetry,
     transport::{LinkSettings, Transport},
 };
@@ -134,6 +134,9 @@ fn open(dir: &Path) -> Result<Opened, Failure> {
     let key = Key::read(&config.key_path(dir)).map_err(|error| failed(FailureKind::Integrity, error))?;
     let database = dir.join(DATABASE);
     let store = SqliteStore::open(&database, &key).map_err(|error| failed(FailureKind::Integrity, error))?;
+    if config.role == Role::Leaf {
+        store.limit_cache(LEAF_CACHE_KIB).map_err(|error| failed(FailureKind::Integrity, error))?;
+    }
     let reader = Reader::open(&database, &key).map_err(|error| failed(FailureKind::Integrity, error))?;
     for revocation in sync_core::store::Store::revocations(&store).map_err(|e| failed(FailureKind::Integrity, e))? {
         trust.revoke(&revocation).map_err(|error| failed(FailureKind::Integrity, error))?;

@@ -31,7 +31,7 @@ pub use self::{
     issuing::{Invite, Issued},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
-    open::OpenError,
+    open::{LEAF_CACHE_KIB, OpenError},
     schema::{APPLICATION_ID, VERSION},
 };
 use self::{names::Names, read::small};
