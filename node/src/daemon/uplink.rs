@@ -120,7 +120,8 @@ async fn dial(
     settings: &LinkSettings,
 ) -> Result<Dialled, LinkError> {
     let unknown = |why: String| LinkError::Dial { address: address.to_owned(), why };
-    let mut candidates = tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
+    let mut candidates =
+        tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
     let candidate = candidates.next().ok_or_else(|| unknown("the name has no address".to_owned()))?;
     let link = transport.connect(candidate, None, settings).await?;
     let (connection, peer) = (link.connection().clone(), link.peer().clone());
