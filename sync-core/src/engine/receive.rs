@@ -156,7 +156,6 @@ impl<I: Identity> Engine<I> {
         out.told = told;
         if state.direction == Direction::Up {
             let to_root = state.peer.role == Role::Root;
-            let seq = seq.max(self.hub[lane as usize]);
             self.reach(Frontier::Hub, lane, seq);
             if to_root {
                 self.reach(Frontier::Root, lane, seq);
