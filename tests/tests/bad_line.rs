@@ -10,7 +10,7 @@ use std::{
 
 use node::{fhir::population::Population, transport::Congestion};
 use sync_core::identity::Role;
-use tests::{
+use tuyen_tests::{
     cluster::{Node, org, wait_equal},
     proxy::{Line, Proxy},
 };
@@ -25,7 +25,7 @@ fn syncs_over(line: Line, congestion: Congestion) {
     leaf.stop();
     leaf.configure(|config| config.link.congestion = congestion);
     proxy.set(line);
-    let carried = |it: &tests::proxy::Carried| (it.bytes.load(Ordering::Relaxed), it.lost.load(Ordering::Relaxed));
+    let carried = |it: &tuyen_tests::proxy::Carried| (it.bytes.load(Ordering::Relaxed), it.lost.load(Ordering::Relaxed));
     let before = (carried(&proxy.up), carried(&proxy.down));
     leaf.start();
     let began = Instant::now();

@@ -3,7 +3,7 @@
 
 use node::admin::{Choice, ConflictLine};
 use serde_json::{Value, json, value::RawValue};
-use tests::cluster::{Country, wait_equal, wait_for};
+use tuyen_tests::cluster::{Country, wait_equal, wait_for};
 
 const PATIENT: &str = "Patient/nguyen-van-a";
 

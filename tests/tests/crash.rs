@@ -17,7 +17,7 @@ use node::{
 };
 use serde_json::value::RawValue;
 use sync_core::identity::Role;
-use tests::{
+use tuyen_tests::{
     cluster::{Country, Node, org, program, wait_equal, wait_for},
     proxy::{Line, Proxy},
 };

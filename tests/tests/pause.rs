@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use node::fhir::population::Population;
-use tests::cluster::{Country, org, wait_equal};
+use tuyen_tests::cluster::{Country, org, wait_equal};
 
 #[test]
 fn new_writes_arrive_at_the_root_without_any_command() {
@@ -21,7 +21,7 @@ fn new_writes_arrive_at_the_root_without_any_command() {
 #[test]
 fn a_pause_survives_a_restart_and_ends_when_resumed() {
     let mut country = Country::new();
-    let write = |node: &tests::cluster::Node, seed| {
+    let write = |node: &tuyen_tests::cluster::Node, seed| {
         node.put(Population::records(seed, &org("dong-van"), 20).map(|record| record.to_string()));
     };
     write(&country.leaf, 1);
@@ -29,7 +29,7 @@ fn a_pause_survives_a_restart_and_ends_when_resumed() {
     assert!(country.leaf.pause().paused);
     country.leaf.wait("the link ends", |s| s.up.as_ref().is_some_and(|up| up.state == "paused"));
     write(&country.leaf, 2);
-    for restart in [|node: &mut tests::cluster::Node| assert_eq!(node.stop(), Some(0)), tests::cluster::Node::kill] {
+    for restart in [|node: &mut tuyen_tests::cluster::Node| assert_eq!(node.stop(), Some(0)), tuyen_tests::cluster::Node::kill] {
         restart(&mut country.leaf);
         country.leaf.start();
         let status = country.leaf.status();

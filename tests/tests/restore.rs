@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use node::fhir::population::Population;
 use sync_core::identity::Role;
-use tests::{
+use tuyen_tests::{
     cluster::{Country, Node, has_alert, org, wait_equal, wait_for},
     proxy::{Line, Proxy},
 };

@@ -9,7 +9,7 @@ use node::fhir::{
 };
 use serde_json::Value;
 use sync_core::id::RecordId;
-use tests::cluster::{Country, org, record, wait_equal};
+use tuyen_tests::cluster::{Country, org, record, wait_equal};
 
 /// Bytes of JSON in one request.
 const CHUNK_BYTES: usize = 8 << 20;

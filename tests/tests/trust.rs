@@ -25,7 +25,7 @@ use sync_core::{
     wire::{EntryBatch, Frame, Hello},
 };
 use tempfile::TempDir;
-use tests::cluster::{Country, Node, has_alert, org, record, wait_equal};
+use tuyen_tests::cluster::{Country, Node, has_alert, org, record, wait_equal};
 use tokio::runtime::Runtime;
 
 fn listens(node: &Node) -> SocketAddr {
@@ -35,7 +35,7 @@ fn listens(node: &Node) -> SocketAddr {
 /// The folder of a node that has enrolled and was never started.
 fn enrolled(parent: &Node, dir: &TempDir, role: Role, name: &str) -> PathBuf {
     let folder = dir.path().join(name);
-    let listen = (role == Role::Hub).then(tests::cluster::free_address);
+    let listen = (role == Role::Hub).then(tuyen_tests::cluster::free_address);
     setup::enrol(&folder, &parent.invite(role, name).token, listen).unwrap();
     assert!(folder.join(DATABASE).exists());
     folder
@@ -65,6 +65,7 @@ impl Hostile {
             let own = Arc::new(identity(own));
             let transport = Transport::bind(any, false, own, Arc::new(trust), settings.clone()).unwrap();
             let link = transport.connect(to, None, &settings).await.unwrap();
+            // It does not listen, which must not keep it from being told.
             let (control, _) = link.connection().open_bi().await.unwrap();
             (transport, link.connection().clone(), control)
         });
@@ -260,7 +261,7 @@ fn a_child_of_another_parent() {
 
 fn enrol(dir: &TempDir, name: &str, token: &str) -> Failure {
     let folder = dir.path().join(name);
-    let failure = setup::enrol(&folder, token, Some(tests::cluster::free_address())).unwrap_err();
+    let failure = setup::enrol(&folder, token, Some(tuyen_tests::cluster::free_address())).unwrap_err();
     assert!(!folder.join(node::config::FILE).exists(), "a refused enrolment leaves no node behind");
     failure
 }

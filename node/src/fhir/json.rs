@@ -1,14 +1,14 @@
 //! Strict reading of JSON. serde_json is quiet about things that a medical record must not be vague on: of
 //! two equal keys it takes the last and forgets the first, and with `arbitrary_precision` and `raw_value` it
 //! takes an object with one of its private keys for a number or for embedded JSON. This module refuses both,
-//! and names the limit on nesting. What always holds of a value that it returns: every object's keys were
-//! different, every string is whole characters, and numbers kept their digits (of an exponent serde_json
-//! keeps the value and not the spelling: `1E5` is written `1e+5` from then on). Use it for all JSON that
-//! comes from outside, not only for files.
+//! and names the limit on nesting. It also spells exponents its own way, `1E5` as `1e+5`; here they keep their
+//! spelling. What always holds of a value that it returns: every object's keys were different, every string is
+//! whole characters, and every number is written as it was. Use it for all JSON that comes from outside, not
+//! only for files.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::HashSet, iter::Peekable};
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::problem::Problem;
 
@@ -23,13 +23,52 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::NotUtf8)?;
     // The scan comes first, and syntax errors second: the parser would call too deep a nesting and a lone
     // surrogate by other names. A duplicate counts only in what is JSON at all.
-    let flaw = scan(text);
+    let mut exponents = Exponents::default();
+    let flaw = scan(text, &mut exponents);
     match flaw {
         Some(Problem::DuplicateKey(_)) | None => {}
         Some(other) => return Err(other),
     }
-    let value = serde_json::from_str(text).map_err(|e| syntax(&e))?;
+    let mut value = serde_json::from_str(text).map_err(|e| syntax(&e))?;
+    exponents.respell(&mut value);
     flaw.map_or(Ok(value), Err)
+}
+
+/// The numbers of a text that have an exponent, each with how many numbers stand before it.
+#[derive(Default)]
+struct Exponents<'a> {
+    numbers: usize,
+    found: Vec<(usize, &'a str)>,
+}
+
+impl<'a> Exponents<'a> {
+    fn add(&mut self, number: &'a str) {
+        if number.contains(['e', 'E']) {
+            self.found.push((self.numbers, number));
+        }
+        self.numbers += 1;
+    }
+
+    /// Writes them into the parsed value, whose numbers stand in the order of the text.
+    fn respell(self, value: &mut Value) {
+        if !self.found.is_empty() {
+            walk(value, &mut 0, &mut self.found.into_iter().peekable());
+        }
+    }
+}
+
+fn walk<'a>(value: &mut Value, at: &mut usize, found: &mut Peekable<impl Iterator<Item = (usize, &'a str)>>) {
+    match value {
+        Value::Number(number) => {
+            if let Some((_, spelling)) = found.next_if(|(ordinal, _)| ordinal == at) {
+                *number = Number::from_string_unchecked(spelling.to_owned());
+            }
+            *at += 1;
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| walk(item, at, found)),
+        Value::Object(members) => members.values_mut().for_each(|member| walk(member, at, found)),
+        _ => {}
+    }
 }
 
 fn syntax(error: &serde_json::Error) -> Problem {
@@ -75,7 +114,7 @@ impl<'a> Keys<'a> {
 }
 
 /// Looks for what the parser lets pass. The text need not be JSON; of other text the answer means nothing.
-fn scan(text: &str) -> Option<Problem> {
+fn scan<'a>(text: &'a str, exponents: &mut Exponents<'a>) -> Option<Problem> {
     let bytes = text.as_bytes();
     let mut open: Vec<Open<'_>> = Vec::new();
     let mut duplicate = None;
@@ -105,6 +144,12 @@ fn scan(text: &str) -> Option<Problem> {
                 if let Some(twice) = keys.add(key) {
                     duplicate.get_or_insert_with(|| Problem::DuplicateKey(shown(&twice)));
                 }
+            }
+            b'-' | b'0'..=b'9' => {
+                let in_number = |b: &u8| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+                let length = bytes[at..].iter().take_while(|b| in_number(b)).count();
+                exponents.add(&text[at - 1..at + length]);
+                at += length;
             }
             _ => {}
         }
@@ -182,7 +227,8 @@ mod tests {
         ] {
             assert_eq!(parse(text.as_bytes()).unwrap().to_string(), text);
         }
-        assert_eq!(parse(b"[1E5,1.20e03]").unwrap().to_string(), "[1e+5,1.20e+03]");
+        let numbers = r#"[1,1E5,{"a":-1.20e03,"b":[2,3E-07],"c":"1E9"},1e400,4]"#;
+        assert_eq!(parse(numbers.as_bytes()).unwrap().to_string(), numbers, "exponents keep their spelling");
         assert_eq!(parse(br#""\ud83d\ude00\n""#).unwrap(), Value::from("\u{1F600}\n"));
         assert_eq!(parse(br#"["\\ud800"]"#).unwrap()[0], Value::from("\\ud800"));
     }

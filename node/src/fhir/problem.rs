@@ -44,7 +44,7 @@ pub enum Problem {
     #[error("its resourceType is missing or is not the name of a FHIR resource type")]
     NoResourceType,
     /// An id that FHIR does not allow.
-    #[error("its id is not 1 to 64 of A-Z, a-z, 0-9, '-' and '.'")]
+    #[error("its id is not 1 to 128 of A-Z, a-z, 0-9, '-' and '.'")]
     BadId,
     /// An entry of a bundle without a resource, such as a deletion.
     #[error("this bundle entry holds no resource")]

@@ -36,7 +36,7 @@ pub use self::{
 };
 use self::{names::Names, read::small};
 
-/// How many pages of the write-ahead log may wait before a checkpoint is due: 16 MB.
+/// How many pages of the write-ahead log may wait before a checkpoint is due: 32 MB.
 pub const CHECKPOINT_PAGES: u64 = 4_000;
 
 /// The store, open for writing.
@@ -105,11 +105,23 @@ impl SqliteStore {
             reads: small::number(&conn, "SELECT max(n) FROM read_cursor")?,
             announced: small::number(&conn, "SELECT max(n) FROM node")?,
         };
-        Ok(Self { conn, names: RefCell::default(), known: RefCell::new(known), poison: RefCell::default() })
+        let names = RefCell::new(Names::load(&conn)?);
+        Ok(Self { conn, names, known: RefCell::new(known), poison: RefCell::default() })
     }
 
-    /// Runs one piece of work on the connection; its failure is the store's last.
-    fn guarded<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
+    /// Runs reads; their failure is the store's last.
+    fn reading<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
+        // One read transaction lasts until the next write: opening one for each read costs more than the read.
+        let read = || {
+            if self.conn.is_autocommit() {
+                self.conn.prepare_cached("BEGIN")?.execute([])?;
+            }
+            work()
+        };
+        self.or_poison(read)
+    }
+
+    fn or_poison<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
         if let Some(first) = self.poison.borrow().as_ref() {
             return Err(StoreError(format!(
                 "it is closed since an earlier error, and the process must restart; the error was: {first}"
@@ -124,7 +136,8 @@ impl SqliteStore {
     /// Runs writes in a transaction of their own. After an error the transaction is rolled back and the store
     /// poisoned: whether a failed COMMIT has reached the disk only the next start can tell.
     fn transact<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
-        self.guarded(|| {
+        self.or_poison(|| {
+            self.end_read()?;
             self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             let done = work().and_then(|done| {
                 self.conn.prepare_cached("COMMIT")?.execute([])?;
@@ -138,9 +151,16 @@ impl SqliteStore {
         })
     }
 
+    fn end_read(&self) -> Fallible<()> {
+        if !self.conn.is_autocommit() {
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+        }
+        Ok(())
+    }
+
     /// How much of the write-ahead log waits for a checkpoint. Cheap; to be asked after a commit.
     pub fn log(&self) -> Result<Checkpoint, StoreError> {
-        self.guarded(|| small::checkpoint(&self.conn, "NOOP"))
+        self.checkpoint_as("NOOP")
     }
 
     /// Whether a checkpoint should be made as soon as nobody waits for a commit.
@@ -151,7 +171,14 @@ impl SqliteStore {
     /// Copies the write-ahead log into the database file, as far as no reader needs the older pages. The host
     /// calls it between commits: the store never does, so that no commit waits for it.
     pub fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
-        self.guarded(|| small::checkpoint(&self.conn, "PASSIVE"))
+        self.checkpoint_as("PASSIVE")
+    }
+
+    fn checkpoint_as(&self, mode: &str) -> Result<Checkpoint, StoreError> {
+        self.or_poison(|| {
+            self.end_read()?;
+            small::checkpoint(&self.conn, mode)
+        })
     }
 }
 

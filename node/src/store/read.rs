@@ -69,6 +69,34 @@ pub(super) mod small {
         Ok(conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
     }
 
+    /// The last record in the index of names.
+    pub const NAMED: &str = "named";
+    /// The last row of the feed in the projection.
+    pub const FOLDED: &str = "folded";
+
+    pub fn reached(conn: &Connection, what: &str) -> Fallible<i64> {
+        let mut statement = conn.prepare_cached("SELECT value FROM reached WHERE what = ?1")?;
+        Ok(statement.query_row([what], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
+    pub fn set_reached(conn: &Connection, what: &str, value: i64) -> Fallible<()> {
+        let sql = "INSERT INTO reached (what, value) VALUES (?1, ?2)
+                   ON CONFLICT (what) DO UPDATE SET value = excluded.value";
+        conn.prepare_cached(sql)?.execute(params![what, value])?;
+        Ok(())
+    }
+
+    /// The number of a record, for a connection that remembers no names.
+    pub fn record_id(conn: &Connection, name: &RecordId) -> Fallible<Option<i64>> {
+        let mut named = conn.prepare_cached("SELECT record FROM record_name WHERE name = ?1")?;
+        if let Some(id) = named.query_row([name.as_str()], |row| row.get(0)).optional()? {
+            return Ok(Some(id));
+        }
+        let mut fresh = conn.prepare_cached("SELECT id FROM record WHERE id > ?1 AND name = ?2")?;
+        let id = fresh.query_row(params![reached(conn, NAMED)?, name.as_str()], |row| row.get(0));
+        Ok(id.optional()?)
+    }
+
     pub fn last_chain(conn: &Connection) -> Fallible<Option<Chain>> {
         let sql = "SELECT chain FROM feed ORDER BY seq DESC LIMIT 1";
         Ok(conn.query_row(sql, [], |row| array(row, 0)).optional()?.map(Chain))
@@ -268,15 +296,15 @@ fn certificates(joined: &[u8]) -> Fallible<Vec<Vec<u8>>> {
 
 impl Store for SqliteStore {
     fn tip(&self) -> Result<Seq, StoreError> {
-        self.guarded(|| Ok(self.known.borrow().tip))
+        self.reading(|| Ok(self.known.borrow().tip))
     }
 
     fn segments(&self) -> Result<Vec<Segment>, StoreError> {
-        self.guarded(|| Ok(self.known.borrow().segments.clone()))
+        self.reading(|| Ok(self.known.borrow().segments.clone()))
     }
 
     fn chain(&self, at: Seq) -> Result<Option<Chain>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             if at == 0 {
                 return Ok(Some(CHAIN_START));
             }
@@ -286,7 +314,7 @@ impl Store for SqliteStore {
     }
 
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached(
                 "SELECT seq, record, home, src, src_pos, offers, offered_to FROM feed INDEXED BY feed_head
                  WHERE lane = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
@@ -301,11 +329,11 @@ impl Store for SqliteStore {
     }
 
     fn entry(&self, seq: Seq) -> Result<Option<Entry>, StoreError> {
-        self.guarded(|| self.entry_of(clamp(seq)))
+        self.reading(|| self.entry_of(clamp(seq)))
     }
 
     fn has(&self, record: &RecordId, change: &ChangeHash) -> Result<bool, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let Some(key) = self.names.borrow_mut().record(&self.conn, record)? else { return Ok(false) };
             let mut statement =
                 self.conn.prepare_cached("SELECT 1 FROM change WHERE record = ?1 AND hash = ?2")?;
@@ -314,14 +342,14 @@ impl Store for SqliteStore {
     }
 
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let key = self.names.borrow_mut().record(&self.conn, record)?;
             key.map_or(Ok(Vec::new()), |key| self.homes_from(key.id, key.home))
         })
     }
 
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let Some(key) = self.names.borrow_mut().record(&self.conn, record)? else {
                 return Ok(Vec::new());
             };
@@ -332,22 +360,23 @@ impl Store for SqliteStore {
         })
     }
 
-    fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError> {
-        self.guarded(|| {
+    fn read_before(&self, lane: Lane, at: Position) -> Result<Option<Cursor>, StoreError> {
+        self.reading(|| {
             let id = self.names.borrow_mut().incarnation_id(&self.conn, at.segment)?;
             let Some(id) = id else { return Ok(None) };
             let mut statement = self.conn.prepare_cached(
-                "SELECT src_pos, seq FROM feed WHERE src = ?1 AND src_pos <= ?2
-                 ORDER BY src_pos DESC, seq DESC LIMIT 1",
+                "SELECT pos, chain FROM had_read WHERE segment = ?1 AND lane = ?2 AND pos <= ?3
+                 ORDER BY pos DESC LIMIT 1",
             )?;
-            let found = statement
-                .query_row([id, clamp(at.pos)], |row| Ok((unpack(row.get(0)?), unpack(row.get(1)?))));
+            let found = statement.query_row(params![id, lane as u8, clamp(at.pos)], |row| {
+                Ok(cursor(at.segment, row.get(0)?, row.get(1)?))
+            });
             Ok(found.optional()?)
         })
     }
 
     fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let id = self.names.borrow_mut().incarnation_id(&self.conn, segment)?;
             let Some(id) = id else { return Ok(None) };
             let mut statement = self
@@ -360,11 +389,11 @@ impl Store for SqliteStore {
     }
 
     fn read_of_node(&self, node: NodeId) -> Result<Vec<(Lane, Cursor)>, StoreError> {
-        self.guarded(|| self.cursors_of(node))
+        self.reading(|| self.cursors_of(node))
     }
 
     fn frontier(&self, which: Frontier, lane: Lane) -> Result<Seq, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement =
                 self.conn.prepare_cached("SELECT seq FROM frontier WHERE which = ?1 AND lane = ?2")?;
             let found = statement.query_row([which as u8, lane as u8], |row| row.get(0).map(unpack));
@@ -373,7 +402,7 @@ impl Store for SqliteStore {
     }
 
     fn marks(&self) -> Result<Vec<Mark>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached("SELECT lane, src, src_pos, seq FROM mark")?;
             let mut rows = statement.query([])?;
             let mut marks = Vec::new();
@@ -388,11 +417,11 @@ impl Store for SqliteStore {
     }
 
     fn announcement(&self, incarnation: Incarnation) -> Result<Option<(Announcement, NodeInfo)>, StoreError> {
-        self.guarded(|| self.announcement_of(incarnation))
+        self.reading(|| self.announcement_of(incarnation))
     }
 
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached(
                 "SELECT n.node, c.place, c.role FROM node n JOIN certificate c ON c.id = n.certificate
                  ORDER BY n.node",
@@ -407,7 +436,7 @@ impl Store for SqliteStore {
     }
 
     fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached("SELECT body FROM revocation ORDER BY id")?;
             let mut rows = statement.query([])?;
             let mut revocations = Vec::new();
@@ -421,7 +450,7 @@ impl Store for SqliteStore {
     }
 
     fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let sql =
                 "SELECT o.name, d.count, d.sum FROM digest d JOIN org o ON o.id = d.home ORDER BY o.name";
             let mut statement = self.conn.prepare_cached(sql)?;
@@ -436,11 +465,11 @@ impl Store for SqliteStore {
     }
 
     fn folded(&self) -> Result<Seq, StoreError> {
-        self.guarded(|| small::number(&self.conn, "SELECT max(seq) FROM folded").map(unpack))
+        self.reading(|| small::reached(&self.conn, small::FOLDED).map(unpack))
     }
 
     fn unfolded(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, RecordId)>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached(
                 "SELECT f.seq, r.name FROM feed f CROSS JOIN record r ON r.id = f.record
                  WHERE f.seq > ?1 AND f.offers IS NULL ORDER BY f.seq LIMIT ?2",
@@ -456,7 +485,7 @@ impl Store for SqliteStore {
     }
 
     fn projected(&self, record: &RecordId) -> Result<Option<Projected>, StoreError> {
-        self.guarded(|| self.projection_of(record))
+        self.reading(|| self.projection_of(record))
     }
 }
 

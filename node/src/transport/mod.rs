@@ -7,6 +7,7 @@
 
 mod close;
 mod enrol;
+mod restart;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -200,7 +201,7 @@ impl Transport {
         trust: Arc<TrustStore>,
         incoming: LinkSettings,
     ) -> Result<Self, LinkError> {
-        let endpoint = socket(address)?;
+        let endpoint = socket(address, restart::endpoint_config(&identity.key))?;
         let transport = Self { endpoint, identity: RwLock::new(identity), trust, incoming, listens };
         transport.serve()?;
         Ok(transport)
@@ -317,7 +318,7 @@ async fn within(
 }
 
 /// A socket with a receive buffer for crowds, as far as the system grants it.
-fn socket(address: SocketAddr) -> Result<quinn::Endpoint, LinkError> {
+fn socket(address: SocketAddr, config: quinn::EndpointConfig) -> Result<quinn::Endpoint, LinkError> {
     let failed = |source| LinkError::Socket { address, source };
     let socket = std::net::UdpSocket::bind(address).map_err(failed)?;
     let options = socket2::SockRef::from(&socket);
@@ -335,5 +336,5 @@ fn socket(address: SocketAddr) -> Result<quinn::Endpoint, LinkError> {
     }
     let runtime =
         quinn::default_runtime().ok_or_else(|| failed(io::Error::other("no async runtime is running")))?;
-    quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime).map_err(failed)
+    quinn::Endpoint::new(config, None, socket, runtime).map_err(failed)
 }

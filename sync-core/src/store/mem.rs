@@ -31,9 +31,9 @@ pub struct MemStore {
     rows: Vec<Row>,
     segments: Vec<Segment>,
     records: BTreeMap<RecordId, RecordRow>,
-    received: BTreeMap<Position, Seq>,
     read: BTreeMap<(Incarnation, Lane), (u64, Cursor)>,
     reads: u64,
+    had_read: BTreeMap<(Lane, Position), Cursor>,
     frontiers: BTreeMap<(Frontier, Lane), Seq>,
     marks: Vec<Mark>,
     announcements: BTreeMap<Incarnation, (Announcement, NodeInfo)>,
@@ -97,6 +97,7 @@ impl MemStore {
             }
             Op::Read(lane, cursor) => {
                 self.reads += 1;
+                self.had_read.insert((*lane, cursor.at), *cursor);
                 self.read.insert((cursor.at.segment, *lane), (self.reads, *cursor));
             }
             Op::Reach(which, lane, seq) => {
@@ -138,9 +139,6 @@ impl MemStore {
         assert!(before.is_none(), "an entry is appended once");
         record.rows.push(seq);
         self.digests.entry(entry.home().clone()).or_default().add(entry.hash());
-        if let Some(src) = src {
-            self.received.insert(src, seq);
-        }
         let chain = self.next_chain(entry.hash());
         self.rows.push(Row {
             lane: entry.lane(),
@@ -198,13 +196,13 @@ impl Store for MemStore {
         Ok(self.records.get(record).map(|row| row.rows.clone()).unwrap_or_default())
     }
 
-    fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError> {
-        let from = Position { pos: 0, ..at };
-        Ok(self.received.range(from..=at).next_back().map(|(at, seq)| (at.pos, *seq)))
-    }
-
     fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError> {
         Ok(self.read.get(&(segment, lane)).map(|(_, cursor)| *cursor))
+    }
+
+    fn read_before(&self, lane: Lane, at: Position) -> Result<Option<Cursor>, StoreError> {
+        let from = (lane, Position { pos: 0, ..at });
+        Ok(self.had_read.range(from..=(lane, at)).next_back().map(|(_, cursor)| *cursor))
     }
 
     fn read_of_node(&self, node: NodeId) -> Result<Vec<(Lane, Cursor)>, StoreError> {
