@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     change::Entry,
-    feed::{Position, Segment, Seq},
+    feed::{Cursor, Position, Segment, Seq},
     id::{Incarnation, Lane, NodeId, OrgId, OrgPath},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
     scope::Places,
@@ -161,6 +161,7 @@ struct Sender {
 #[derive(Debug, Clone)]
 enum Intent {
     Receive(Sender, Vec<EntryBatch>),
+    Stand(Vec<(Lane, Cursor)>),
     Announce(Announcement, NodeInfo),
     Write(Ticket, Vec<Entry>, Vec<Op>),
     Folded(Vec<Op>),
@@ -362,7 +363,10 @@ impl<I: Identity> Engine<I> {
     fn connected(&mut self, mut link: Link, store: &impl Store) -> Result<(), StoreError> {
         let id = link.id;
         link.said = self.tip;
-        link.named = store.read_of_node(link.peer.node)?;
+        link.name(store.read_of_node(link.peer.node)?);
+        for other in self.links.values_mut().filter(|other| other.peer.node == link.peer.node) {
+            (other.doubled, link.doubled) = (true, true);
+        }
         let hello = Hello {
             run: self.run,
             software: self.software.clone(),

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
     engine::LinkId,
-    feed::{Cursor, Lineage, Position, Segment, Seq},
+    feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
     id::{Incarnation, Lane},
     identity::NodeInfo,
     scope::Neighbour,
@@ -123,7 +123,8 @@ pub(crate) struct Link {
     /// Segments that another link of the same node has brought since: two machines may be writing them.
     pub barred: BTreeSet<Incarnation>,
     pub out: [Outbound; 3],
-    /// How far the neighbour's feed has been read in this session, by lane, with what is not yet durable.
+    /// How far the neighbour's feed has been read, by lane: from the place that was named, and with what is not yet
+    /// durable.
     pub reading: [Option<Position>; 3],
     pub held: VecDeque<EntryBatch>,
     /// What has arrived of a stretch that is not complete, by lane.
@@ -133,6 +134,8 @@ pub(crate) struct Link {
     pub owes_cursors: bool,
     /// What the neighbour has said to be safe at the root before it has said how far it has read.
     pub early: Vec<(Lane, Position)>,
+    /// There was another connection to the same node while this one stood.
+    pub doubled: bool,
     /// Another live connection of the same node, with another run, came after this one.
     pub rival: bool,
 }
@@ -157,6 +160,7 @@ impl Link {
             asked: BTreeSet::new(),
             owes_cursors: false,
             early: Vec::new(),
+            doubled: false,
             rival: false,
         }
     }
@@ -186,6 +190,12 @@ impl Link {
         self.out.iter().all(|lane| lane.in_flight.is_empty())
     }
 
+    /// Names the places from which the neighbour is to go on.
+    pub fn name(&mut self, cursors: Vec<(Lane, Cursor)>) {
+        self.reading = Lane::ALL.map(|lane| cursors.iter().find(|(l, _)| *l == lane).map(|(_, c)| c.at));
+        self.named = cursors;
+    }
+
     /// Works out what the neighbour knows of its own feed, once it is announced. True when the neighbour does not
     /// know our places and needs others: then those are named from here on.
     pub fn find_lineage(&mut self, store: &impl Store) -> Result<bool, StoreError> {
@@ -199,7 +209,8 @@ impl Link {
             return Ok(false);
         }
         if !knows_us {
-            self.named = self.cursors_in_lineage(store)?;
+            let cursors = self.cursors_in_lineage(store)?;
+            self.name(cursors);
         }
         let mut lineage: [Lineage; 3] = Default::default();
         for (lane, cursor) in &self.named {
@@ -211,18 +222,21 @@ impl Link {
     }
 
     /// For each lane the newest place that we have read in what the neighbour still knows to be its feed, with the
-    /// running hash there: it tells the neighbour whether what it knows is what we have read.
+    /// running hash there: it tells the neighbour whether what it knows is what we have read. The beginning of its
+    /// first segment when we have read nothing of it.
     fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
         let mut found = Vec::new();
         for lane in Lane::ALL {
             let mut end = self.hello.as_ref().and_then(|hello| hello.tip);
             while let Some(at) = end {
-                if let Some(cursor) = store.read_before(lane, at)? {
+                let known = store.announcement(at.segment)?;
+                end = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
+                let beginning = Cursor { at: Position { pos: 0, ..at }, chain: Some(CHAIN_START) };
+                let cursor = store.read_before(lane, at)?.or(Some(beginning).filter(|_| end.is_none()));
+                if let Some(cursor) = cursor {
                     found.push((lane, cursor));
                     break;
                 }
-                let known = store.announcement(at.segment)?;
-                end = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
             }
         }
         Ok(found)

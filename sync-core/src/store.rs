@@ -29,7 +29,9 @@ pub struct Head {
     /// Where it came from: the place in the feed of the neighbour that sent it. None for a row of this node's
     /// own making.
     pub src: Option<Position>,
-    /// All homes of the row's record.
+    /// The homes that the row's record had when the row was appended, the row's own among them. Homes that it
+    /// gained later are offered the row by rows of their own, so that nobody gets an entry of a record before the
+    /// one that makes the record theirs.
     pub homes: Vec<OrgId>,
     /// Set on a row that only offers an older entry to a home that its record has gained.
     pub offered_to: Option<OrgId>,

@@ -1,10 +1,9 @@
 //! What becomes durable, and what follows when it has.
 
+use std::collections::btree_map::Entry as Slot;
+
 use super::*;
-use crate::{
-    feed::Cursor,
-    id::{ChangeHash, OrgId, RecordId},
-};
+use crate::id::{ChangeHash, OrgId, RecordId};
 
 /// Intents are gathered into one commit until their entries reach this many bytes.
 const COMMIT_MAX_BYTES: usize = 4 << 20;
@@ -67,6 +66,9 @@ impl<I: Identity> Engine<I> {
     fn draft(&mut self, intent: Intent, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
         match intent {
             Intent::Receive(from, batches) => self.draft_received(&from, batches, draft, store)?,
+            Intent::Stand(cursors) => {
+                draft.ops.extend(cursors.into_iter().map(|(lane, cursor)| Op::Read(lane, cursor)));
+            }
             Intent::Announce(announcement, info) => draft.ops.push(Op::Announce(announcement, info)),
             Intent::Write(ticket, entries, projection) => {
                 let caught_up = draft.folded == draft.after.tip;
@@ -169,7 +171,10 @@ impl<I: Identity> Engine<I> {
             return Ok(());
         }
         self.open_segment(draft);
-        self.settle_home(&entry, draft, store)?;
+        let gained = self.settle_home(&entry, draft, store)?;
+        if gained.is_some() {
+            draft.ops.push(Op::AddHome(entry.record().clone(), entry.home().clone()));
+        }
         draft.after.tip += 1;
         if goes_up {
             draft.after.last[entry.lane() as usize] = draft.after.tip;
@@ -177,7 +182,13 @@ impl<I: Identity> Engine<I> {
         draft.rows.entry(key.0.clone()).or_default().push(draft.after.tip);
         draft.added.insert(key);
         draft.bytes += entry.encoded_len();
+        let home = entry.home().clone();
         draft.ops.push(Op::Append { entry, src, at: draft.at });
+        // After the entry that makes the record theirs, so that they could give it back to us in this order.
+        for of in gained.into_iter().flatten() {
+            draft.after.tip += 1;
+            draft.ops.push(Op::Offer { of, home: home.clone() });
+        }
         Ok(())
     }
 
@@ -199,29 +210,25 @@ impl<I: Identity> Engine<I> {
         draft.after.live = Some(run);
     }
 
-    /// A record that turns out to have another home is offered there whole.
-    fn settle_home(&self, entry: &Entry, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
+    /// Whether the entry gives its record a home; then the rows before it, which are to be offered there.
+    fn settle_home(
+        &self,
+        entry: &Entry,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<Option<Vec<Seq>>, StoreError> {
         let record = entry.record();
-        let mut homes = match draft.homes.get(record) {
-            Some(homes) => homes.clone(),
-            None => store.homes(record)?,
+        let homes = match draft.homes.entry(record.clone()) {
+            Slot::Occupied(known) => known.into_mut(),
+            Slot::Vacant(slot) => slot.insert(store.homes(record)?),
         };
         if homes.contains(entry.home()) {
-            draft.homes.insert(record.clone(), homes);
-            return Ok(());
-        }
-        draft.ops.push(Op::AddHome(record.clone(), entry.home().clone()));
-        if !homes.is_empty() {
-            let mut rows = store.rows_of(record)?;
-            rows.extend(draft.rows.get(record).into_iter().flatten());
-            for of in rows {
-                draft.after.tip += 1;
-                draft.ops.push(Op::Offer { of, home: entry.home().clone() });
-            }
+            return Ok(None);
         }
         homes.push(entry.home().clone());
-        draft.homes.insert(record.clone(), homes);
-        Ok(())
+        let mut rows = store.rows_of(record)?;
+        rows.extend(draft.rows.get(record).into_iter().flatten());
+        Ok(Some(rows))
     }
 
     /// Gives the forked segment, and all after it, new names: their rows stay where they are.

@@ -43,10 +43,10 @@ impl<I: Identity> Engine<I> {
             Frame::SafeAtRoot(lane, at) => self.on_safe_at_root(link, lane, at),
             Frame::Revocations(all) => self.on_revocations(link, all, store)?,
             Frame::Refuse { code, text } => {
-                let peer = state.peer.clone();
+                let (peer, doubled) = (state.peer.clone(), state.doubled);
                 self.links.remove(&link);
                 self.effects.push_back(Effect::Close(link));
-                if code == refusal::REPLACED && self.links_of(peer.node).is_empty() {
+                if code == refusal::REPLACED && !doubled {
                     // Not by us: another machine goes by the name of this run.
                     self.fork(self.live.unwrap_or(self.run));
                 }
@@ -63,12 +63,16 @@ impl<I: Identity> Engine<I> {
             return Ok(());
         }
         let (node, cursors, run) = (state.peer.node, hello.cursors.clone(), hello.run);
+        let decides = state.direction == Direction::Down;
         let other_revocations = hello.revocations != self.revocations;
         state.hello = Some(hello);
         for other in self.links_of(node).into_iter().filter(|other| *other != link) {
             let state = self.links.get_mut(&other).expect("it is in the list");
             if state.hello.as_ref().is_some_and(|hello| hello.run == run) {
-                self.refuse(other, refusal::REPLACED, "a newer connection of the same run".to_owned());
+                // One end decides, or each would end the connection that the other keeps.
+                if decides {
+                    self.refuse(other, refusal::REPLACED, "a newer connection of the same run".to_owned());
+                }
             } else {
                 state.rival = true;
             }
@@ -250,7 +254,7 @@ impl<I: Identity> Engine<I> {
             self.hang_up(link);
             return Ok(());
         }
-        if let Err((code, text)) = self.check_batch(link, &batch, writer, store)? {
+        if let Err((code, text)) = self.check_batch(link, &batch, writer) {
             self.refuse(link, code, text);
             return Ok(());
         }
@@ -282,19 +286,14 @@ impl<I: Identity> Engine<I> {
         link: LinkId,
         batch: &EntryBatch,
         writer: Option<NodeId>,
-        store: &impl Store,
-    ) -> Result<Result<(), (u16, String)>, StoreError> {
+    ) -> Result<(), (u16, String)> {
         let state = &self.links[&link];
-        let wrong = |text: &str| Ok(Err((refusal::PROTOCOL, text.to_owned())));
+        let wrong = |text: &str| Err((refusal::PROTOCOL, text.to_owned()));
         if writer != Some(state.peer.node) {
             return wrong("the neighbour sent from a feed that is not its own");
         }
         let reading = state.reading[batch.lane as usize].filter(|at| at.segment == batch.segment);
-        let read = match reading {
-            Some(at) => at.pos,
-            None => store.read(batch.lane, batch.segment)?.map_or(0, |cursor| cursor.at.pos),
-        };
-        if batch.after > read {
+        if batch.after > reading.map_or(0, |at| at.pos) {
             return wrong("the neighbour left out a part of its feed");
         }
         let upto = batch.upto.map_or(u64::MAX, |(pos, _)| pos);
@@ -308,7 +307,7 @@ impl<I: Identity> Engine<I> {
         if stretch.map(|(_, entry)| entry.encoded_len()).sum::<usize>() > UNPACKED_MAX_BYTES as usize {
             return wrong("a stretch of the feed is larger than it may be");
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn on_ack(&mut self, link: LinkId, lane: Lane, at: Position, now: Now) {
@@ -389,7 +388,9 @@ impl<I: Identity> Engine<I> {
     fn settle_lineage(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         if state.find_lineage(store)? {
+            // From now on we stand there, also in a lane in which nothing more comes.
             let cursors = state.named.clone();
+            self.intents.push_back(Intent::Stand(cursors.clone()));
             self.send(link, Frame::Cursors(cursors));
         }
         Ok(())

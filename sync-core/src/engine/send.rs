@@ -81,7 +81,9 @@ impl<I: Identity> Engine<I> {
         out.next = Some(last);
         if chosen.is_empty() {
             out.skipped += rows;
-            if out.skipped < SKIP_AFTER_ROWS {
+            // A neighbour that has not been told of a segment would be announced it again at every reconnect.
+            let told_of = out.told.is_some_and(|told| told.segment == segment.incarnation);
+            if told_of && out.skipped < SKIP_AFTER_ROWS {
                 return Ok(());
             }
         }

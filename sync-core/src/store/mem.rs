@@ -19,7 +19,8 @@ struct Row {
 
 #[derive(Debug, Clone, Default)]
 struct RecordRow {
-    homes: Vec<OrgId>,
+    /// With the first row that could know of it.
+    homes: Vec<(OrgId, Seq)>,
     rows: Vec<Seq>,
     changes: BTreeMap<ChangeHash, Seq>,
     projected: Option<Projected>,
@@ -90,9 +91,10 @@ impl MemStore {
                 self.rows.push(Row { lane, record, entry: None, offers, src: None, chain, at });
             }
             Op::AddHome(record, home) => {
+                let since = self.rows.len() as Seq + 1;
                 let row = self.records.entry(record.clone()).or_default();
-                if !row.homes.contains(home) {
-                    row.homes.push(home.clone());
+                if !row.homes.iter().any(|(known, _)| known == home) {
+                    row.homes.push((home.clone(), since));
                 }
             }
             Op::Read(lane, cursor) => {
@@ -168,10 +170,11 @@ impl Store for MemStore {
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
         let heads = self.rows_after(after).filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
             let original = row.offers.as_ref().and_then(|(of, _)| self.row(*of));
+            let homes = self.records[&row.record].homes.iter().filter(|(_, since)| *since <= seq);
             Head {
                 seq,
                 src: original.unwrap_or(row).src,
-                homes: self.records[&row.record].homes.clone(),
+                homes: homes.map(|(home, _)| home.clone()).collect(),
                 offered_to: row.offers.as_ref().map(|(_, home)| home.clone()),
             }
         });
@@ -189,7 +192,7 @@ impl Store for MemStore {
     }
 
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
-        Ok(self.records.get(record).map(|row| row.homes.clone()).unwrap_or_default())
+        Ok(self.records.get(record).map(|row| row.homes.iter().map(|(home, _)| home.clone()).collect()).unwrap_or_default())
     }
 
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {

@@ -97,6 +97,8 @@ struct Totals {
     entry_bytes_sent: u64,
     entry_bytes_needed: u64,
     reconnect_bytes_max: u64,
+    /// What was sent beyond 1.3 times what was needed, per session, in the dearest world.
+    surplus_per_session_max: u64,
     slowest: (Duration, u64),
 }
 
@@ -110,6 +112,8 @@ impl Totals {
         if report.keeps_identity {
             self.entry_bytes_sent += report.entry_bytes_sent;
             self.entry_bytes_needed += report.entry_bytes_needed;
+            let surplus = report.entry_bytes_sent.saturating_sub(report.entry_bytes_needed * 13 / 10);
+            self.surplus_per_session_max = self.surplus_per_session_max.max(surplus / report.sessions.max(1));
         }
     }
 }

@@ -31,7 +31,10 @@ impl World<'_> {
         let Some(parent) = self.plan.nodes[node].parent else { return };
         let up = |m: &usize| self.machines[*m].node == parent && self.machines[*m].engine.is_some();
         let parents: Vec<_> = (0..self.machines.len()).filter(up).collect();
-        let target = self.rng.pick(&parents).copied();
+        // A node has one uplink; when it dials again all the same, it is the same address.
+        let same = self.conns.values().find(|conn| conn.ends[0].machine == machine && conn.ends[0].open);
+        let same = same.map(|conn| conn.ends[1].machine).filter(up);
+        let target = same.or_else(|| self.rng.pick(&parents).copied());
         let Some(target) = target.filter(|_| !self.machines[machine].refused) else {
             return self.dial_later(machine);
         };
