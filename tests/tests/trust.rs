@@ -14,7 +14,7 @@ use node::{
     setup,
     transport::{LinkSettings, Transport, refusal_of},
 };
-use quinn::{Connection, SendStream};
+use quinn::{Connection, RecvStream, SendStream};
 use sync_core::{
     change::{Entry, opaque_chunk},
     engine::refusal,
@@ -50,7 +50,8 @@ struct Hostile {
     runtime: Runtime,
     _transport: Transport,
     connection: Connection,
-    control: SendStream,
+    /// None when it was refused before it could say anything.
+    control: Option<(SendStream, RecvStream)>,
     run: Incarnation,
 }
 
@@ -65,16 +66,20 @@ impl Hostile {
             let own = Arc::new(identity(own));
             let transport = Transport::bind(any, false, own, Arc::new(trust), settings.clone()).unwrap();
             let link = transport.connect(to, None, &settings).await.unwrap();
-            // It does not listen, which must not keep it from being told.
-            let (control, _) = link.connection().open_bi().await.unwrap();
+            let control = link.connection().open_bi().await.ok();
             (transport, link.connection().clone(), control)
         });
         Self { runtime, _transport: transport, connection, control, run: Incarnation([7; 16]) }
     }
 
     fn say(&mut self, frame: &Frame) {
+        self.say_bytes(&frame.encode());
+    }
+
+    fn say_bytes(&mut self, bytes: &[u8]) {
+        let (send, _) = self.control.as_mut().expect("it was let in");
         // A refusal may come first: that is what the test then looks at.
-        let _ = self.runtime.block_on(self.control.write_all(&frame.encode()));
+        let _ = self.runtime.block_on(send.write_all(bytes));
     }
 
     fn hello(&mut self) {
@@ -218,10 +223,24 @@ fn a_child_that_sends_from_a_feed_that_is_not_its_own() {
 fn a_child_that_speaks_no_known_language() {
     let provinces = provinces();
     let mut hostile = provinces.hostile();
-    let _ = hostile.runtime.block_on(hostile.control.write_all(&[0xff; 64]));
+    hostile.say_bytes(&[0xff; 64]);
     let (code, text) = hostile.told();
     assert_eq!(code, refusal::PROTOCOL, "{text}");
     provinces.country.hub.wait("told", |s| has_alert(&s.alerts, "refused", "malformed frame"));
+}
+
+/// A link that hears nothing can be told nothing: it ends, and no dead connection is left behind.
+#[test]
+fn a_child_that_does_not_listen() {
+    let provinces = provinces();
+    let mut hostile = provinces.hostile();
+    if let Some((_, receive)) = &mut hostile.control {
+        receive.stop(quinn::VarInt::from_u32(0)).unwrap();
+    }
+    hostile.say(&Frame::Announce(announced(&provinces.stranger, FOREIGN)));
+    let _ = hostile.runtime.block_on(hostile.connection.closed());
+    let gone = |s: &node::admin::Status| s.down.iter().all(|link| link.place != "trung-uong/ha-giang/meo-vac" || link.state == "away");
+    provinces.country.hub.wait("gone", gone);
 }
 
 /// A parent of another tree at the address of ours.
