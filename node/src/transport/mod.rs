@@ -7,7 +7,6 @@
 
 mod close;
 mod enrol;
-mod restart;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -201,7 +200,7 @@ impl Transport {
         trust: Arc<TrustStore>,
         incoming: LinkSettings,
     ) -> Result<Self, LinkError> {
-        let endpoint = socket(address, restart::endpoint_config(&identity.key))?;
+        let endpoint = socket(address, lasting(&identity))?;
         let transport = Self { endpoint, identity: RwLock::new(identity), trust, incoming, listens };
         transport.serve()?;
         Ok(transport)
@@ -315,6 +314,19 @@ async fn within(
         Ok(connection) => connection.map_err(|error| LinkError::from_connection(address, error)),
         Err(_) => Err(LinkError::Silent { address, after: HANDSHAKE_TIMEOUT }),
     }
+}
+
+/// What a restarted node tells by that a connection was its own (RFC 9000, 10.3): neighbours that still hold one
+/// from before a crash are told at their next packet that it is gone, and need not wait for the idle timeout. Both
+/// keys, of resets and of connection ids, are made from the node's, so that they are the same after a restart and
+/// nobody else can make them.
+fn lasting(identity: &Identity) -> quinn::EndpointConfig {
+    let secret = identity.key.sign(b"tuyen stateless reset key v1");
+    let mut config = quinn::EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret)));
+    let ids = identity.key.sign(b"tuyen connection id key v1");
+    let ids = u64::from_be_bytes(ids[..8].try_into().expect("a signature has 64 bytes"));
+    config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(ids)));
+    config
 }
 
 /// A socket with a receive buffer for crowds, as far as the system grants it.
