@@ -45,8 +45,9 @@ impl Chunk {
 
     /// Adds a resource. If it does not fit, the chunk that is full comes back, to be sent first.
     pub fn add(&mut self, item: Item) -> Result<Option<Chunk>, Failure> {
-        let resource = to_raw_value(&item.resource)
-            .map_err(|error| Failure::new(FailureKind::Failed, format!("{} cannot be sent ({error})", item.id)))?;
+        let resource = to_raw_value(&item.resource).map_err(|error| {
+            Failure::new(FailureKind::Failed, format!("{} cannot be sent ({error})", item.id))
+        })?;
         let size = resource.get().len();
         let fits = self.resources.len() < RESOURCES_MAX
             && (self.bytes + size <= BYTES_MAX || self.is_empty())
@@ -96,7 +97,11 @@ impl Sent {
     /// The records that the daemon now holds as they were sent.
     pub fn taken(&self) -> impl Iterator<Item = &RecordId> {
         let refused: BTreeSet<u64> = self.written.rejected.iter().map(|rejected| rejected.index).collect();
-        self.origins.iter().zip(0..).filter(move |(_, i)| !refused.contains(i)).map(|(origin, _)| &origin.record)
+        self.origins
+            .iter()
+            .zip(0..)
+            .filter(move |(_, i)| !refused.contains(i))
+            .map(|(origin, _)| &origin.record)
     }
 }
 

@@ -4,7 +4,10 @@
 
 use std::{
     io::{IsTerminal, Write},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -14,6 +17,7 @@ use crate::output::INTERRUPTED;
 
 type Tidy = Box<dyn FnOnce() + Send>;
 
+static CAME: AtomicBool = AtomicBool::new(false);
 static TIDY: Mutex<Option<Tidy>> = Mutex::new(None);
 
 /// Ends the process with the exit code of an interrupted command when a signal asks for it.
@@ -32,6 +36,7 @@ pub fn watch() {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
+            CAME.store(true, Ordering::SeqCst);
             let tidy = TIDY.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(tidy) = tidy {
                 tidy();
@@ -43,6 +48,13 @@ pub fn watch() {
         });
     });
     drop(started);
+}
+
+/// Never returns once a signal has come: the process is about to end, and what fails because of that is no news.
+pub fn stand_still_if_it_came() {
+    while CAME.load(Ordering::SeqCst) {
+        thread::park();
+    }
 }
 
 /// What is to be done before an interrupted command ends.

@@ -10,14 +10,18 @@ mod interrupt;
 mod output;
 mod render;
 
-use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind};
+use node::admin::FailureKind;
 
 use crate::{
     commands::{Command, Context},
     output::{Output, exit_code, usage},
 };
+
+/// The heading of what every command takes.
+const GLOBAL_HEADING: &str = "Options of every command";
 
 /// Records for clinics with thin links: write offline, sync when there is a line, settle what disagrees.
 #[derive(Parser)]
@@ -35,10 +39,17 @@ use crate::{
 )]
 struct Cli {
     /// The node's folder
-    #[arg(long, global = true, env = "TUYEN_DIR", hide_env_values = true, value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        env = "TUYEN_DIR",
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = GLOBAL_HEADING
+    )]
     dir: Option<PathBuf>,
     /// Print one JSON object, for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -54,35 +65,39 @@ fn main() -> ExitCode {
         interrupt::watch();
     }
     let outcome = cli.command.run(&context);
+    interrupt::stand_still_if_it_came();
     exit_code(outcome, context.output)
 }
 
 /// What the command line parser says: help and version are results, anything else is a usage failure.
 fn refused(error: &clap::Error) -> ExitCode {
     let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    let json = std::env::args_os().skip(1).take_while(|arg| arg != "--").any(|arg| arg == OsStr::new("--json"));
+    let json =
+        std::env::args_os().skip(1).take_while(|arg| arg != "--").any(|arg| arg == OsStr::new("--json"));
     let output = Output { json };
     if help {
         return exit_code(output.text(error.render()).map(|()| output::Exit::Ok), output);
     }
-    let text = error.render().to_string();
-    if json {
-        let first = text.split("\n\n").next().unwrap_or_default();
-        let what = first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
-        return exit_code(Err(usage(what)), output);
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !json {
+        // Nobody is left to tell when standard error is gone.
+        let _ = std::io::stderr().lock().write_all(error.render().to_string().as_bytes());
+        return ExitCode::from(FailureKind::Usage.exit_code());
     }
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        eprint_all(&text);
-    } else {
-        eprint_all(&text.replacen("error: ", "tuyen: ", 1));
-    }
-    ExitCode::from(node::admin::FailureKind::Usage.exit_code())
+    exit_code(Err(usage(one_sentence(&error.render().to_string()))), output)
 }
 
-fn eprint_all(text: &str) {
-    use std::io::Write;
-    // Nobody is left to tell when standard error is gone.
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+/// The parser's message in one line: what is wrong, its tips, and how the command is used.
+fn one_sentence(message: &str) -> String {
+    let paragraphs = message.split("\n\n").map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let kept = paragraphs.filter(|text| !text.is_empty() && !text.starts_with("For more information"));
+    let parts: Vec<String> = kept
+        .map(|text| match text.split_once(": ") {
+            Some(("error" | "tip", rest)) => rest.to_owned(),
+            Some(("Usage", rest)) => format!("usage: {rest}"),
+            _ => text,
+        })
+        .collect();
+    parts.join("; ")
 }
 
 #[cfg(test)]

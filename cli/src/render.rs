@@ -144,8 +144,13 @@ pub fn differing(values: &[Option<&RawValue>]) -> Vec<String> {
     };
     let mut described = flat.iter().map(|own| {
         let differs = |member: &&(String, String)| !flat.iter().all(|other| other.contains(member));
-        let parts: Vec<String> = own.iter().filter(differs).map(|(at, text)| format!("{at}: {text}")).collect();
-        if parts.is_empty() { "(less than the others)".into() } else { shorten(&parts.join(", "), VALUE_MAX_CHARS) }
+        let parts: Vec<String> =
+            own.iter().filter(differs).map(|(at, text)| format!("{at}: {text}")).collect();
+        if parts.is_empty() {
+            "(less than the others)".into()
+        } else {
+            shorten(&parts.join(", "), VALUE_MAX_CHARS)
+        }
     });
     let mut next = |raw: &Option<&RawValue>| match raw {
         Some(_) => described.next().unwrap_or_default(),
@@ -253,9 +258,10 @@ mod tests {
 
     #[test]
     fn times_read_well() {
-        assert_eq!([0, 59, 60, 3_599, 3_600, 172_799, 172_800].map(age), [
-            "0 s", "59 s", "1 min", "59 min", "1 h", "47 h", "2 days"
-        ]);
+        assert_eq!(
+            [0, 59, 60, 3_599, 3_600, 172_799, 172_800].map(age),
+            ["0 s", "59 s", "1 min", "59 min", "1 h", "47 h", "2 days"]
+        );
         assert_eq!(ago(0, 1_500), "just now");
         assert_eq!(ago(0, 3 * 3_600_000), "3 h ago");
         assert_eq!(ago(120_000, 0), "2 min from now");
@@ -293,11 +299,14 @@ mod tests {
             raw(r#"{"text":"Uống","doseAndRate":[{"doseQuantity":{"value":1,"unit":"viên"}}]}"#),
         );
         let shown = differing(&[Some(&one), None, Some(&two)]);
-        assert_eq!(shown, ["doseAndRate.doseQuantity.value: 0.50", "(deleted)", "doseAndRate.doseQuantity.value: 1"]);
-        assert_eq!(differing(&[Some(&raw(r#"{"a":1}"#)), Some(&raw(r#"{"a":1,"b":[]}"#))]), [
-            "(less than the others)",
-            "b: []"
-        ]);
+        assert_eq!(
+            shown,
+            ["doseAndRate.doseQuantity.value: 0.50", "(deleted)", "doseAndRate.doseQuantity.value: 1"]
+        );
+        assert_eq!(
+            differing(&[Some(&raw(r#"{"a":1}"#)), Some(&raw(r#"{"a":1,"b":[]}"#))]),
+            ["(less than the others)", "b: []"]
+        );
         let dates = differing(&[Some(&raw(r#""1961-02-03""#)), Some(&raw(r#""1961-03-02""#))]);
         assert_eq!(dates, [r#""1961-02-03""#, r#""1961-03-02""#]);
     }

@@ -31,7 +31,10 @@ fn the_help_is_the_reviewed_one() {
         std::fs::write(path, &now).unwrap();
     }
     let reviewed = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(now == reviewed, "the help changed; run this test with TUYEN_UPDATE_HELP=1 and read the difference");
+    assert!(
+        now == reviewed,
+        "the help changed; run this test with TUYEN_UPDATE_HELP=1 and read the difference"
+    );
 }
 
 #[test]
@@ -69,7 +72,8 @@ fn the_transcript_of_the_manual_is_understood() {
         "tuyen --dir hg conflicts resolve Patient/8f21 birthDate --take 2 --why asked",
         "tuyen --dir hg conflicts resolve Patient/8f21 birthDate --value \"1961-02-03\" --why asked",
         "tuyen --dir hg revoke dong-van --reason lost",
-        "tuyen demo --json --data FILE --data DIR --keep DIR --seed 7 --records 100000",
+        "tuyen demo --json --data FILE --data DIR --keep DIR",
+        "tuyen demo --seed 7 --records 100000",
     ] {
         if let Err(error) = Cli::try_parse_from(line.split(' ')) {
             panic!("{line}: {error}");
@@ -87,8 +91,24 @@ fn the_transcript_of_the_manual_is_understood() {
         "tuyen conflicts resolve Patient/1 birthDate --take 1",
         "tuyen conflicts resolve Patient/1 birthDate --take 0 --why x",
         "tuyen demo --records 1000000",
+        "tuyen demo --records 100 --data FILE",
     ] {
         let error = Cli::try_parse_from(line.split(' ')).err().unwrap_or_else(|| panic!("{line} is taken"));
         assert_eq!(error.exit_code(), 2, "{line}");
     }
+}
+
+#[test]
+fn a_wrong_command_line_is_told_in_one_line() {
+    let told = |line: &str| {
+        let error = Cli::try_parse_from(line.split(' ')).err().unwrap();
+        one_sentence(&error.render().to_string())
+    };
+    let expected = "unrecognized subcommand 'statu'; a similar subcommand exists: 'status'; \
+                    usage: tuyen [OPTIONS] <COMMAND>";
+    assert_eq!(told("tuyen statu"), expected);
+    let missing = told("tuyen conflicts resolve Patient/1 birthDate --take 1");
+    assert!(missing.starts_with("the following required arguments were not provided: --why <TEXT>; usage: "));
+    let name = told("tuyen records get good1");
+    assert!(name.starts_with("invalid value 'good1' for '<TYPE/ID>': a record is named Type/id"), "{name}");
 }

@@ -173,6 +173,7 @@ enum Intent {
 #[derive(Debug, Clone)]
 struct Consequences {
     acks: BTreeMap<(LinkId, Lane), Position>,
+    received: BTreeSet<Incarnation>,
     written: Vec<Ticket>,
     tip: Seq,
     segments: Option<Vec<Segment>>,
@@ -363,7 +364,7 @@ impl<I: Identity> Engine<I> {
     fn connected(&mut self, mut link: Link, store: &impl Store) -> Result<(), StoreError> {
         let id = link.id;
         link.said = self.tip;
-        link.name(store.read_of_node(link.peer.node)?);
+        link.name(store.read_of_node(link.peer.node)?, not_yet_durable(&self.intents, &self.committing));
         for other in self.links.values_mut().filter(|other| other.peer.node == link.peer.node) {
             (other.doubled, link.doubled) = (true, true);
         }
@@ -425,6 +426,16 @@ impl<I: Identity> Engine<I> {
     fn links_of(&self, node: NodeId) -> Vec<LinkId> {
         self.links.values().filter(|link| link.peer.node == node).map(|link| link.id).collect()
     }
+}
+
+/// The segments of which rows have been received that are not durable yet.
+fn not_yet_durable(intents: &VecDeque<Intent>, committing: &Option<Consequences>) -> BTreeSet<Incarnation> {
+    let waiting = intents.iter().filter_map(|intent| match intent {
+        Intent::Receive(_, stretch) => stretch.first().map(|batch| batch.segment),
+        _ => None,
+    });
+    let under_way = committing.iter().flat_map(|after| after.received.iter().copied());
+    waiting.chain(under_way).collect()
 }
 
 /// A record or a run of a place for which the sender may not speak.

@@ -120,7 +120,8 @@ pub(crate) struct Link {
     /// What the neighbour surely knows of its own feed, by lane: what went before the place that we have named
     /// there, and what has come since. None until its announcements have arrived and it knows our places.
     pub lineage: Option<[Lineage; 3]>,
-    /// Segments that another link of the same node has brought since: two machines may be writing them.
+    /// Segments of which another link has brought rows since our places were read from the store: two machines may
+    /// be writing them.
     pub barred: BTreeSet<Incarnation>,
     pub out: [Outbound; 3],
     /// How far the neighbour's feed has been read, by lane: from the place that was named, and with what is not yet
@@ -190,15 +191,21 @@ impl Link {
         self.out.iter().all(|lane| lane.in_flight.is_empty())
     }
 
-    /// Names the places from which the neighbour is to go on.
-    pub fn name(&mut self, cursors: Vec<(Lane, Cursor)>) {
+    /// Names the places from which the neighbour is to go on. What other links have brought and is not yet durable
+    /// is not in them, so these segments are barred.
+    pub fn name(&mut self, cursors: Vec<(Lane, Cursor)>, not_yet_durable: BTreeSet<Incarnation>) {
+        self.barred = not_yet_durable;
         self.reading = Lane::ALL.map(|lane| cursors.iter().find(|(l, _)| *l == lane).map(|(_, c)| c.at));
         self.named = cursors;
     }
 
     /// Works out what the neighbour knows of its own feed, once it is announced. True when the neighbour does not
     /// know our places and needs others: then those are named from here on.
-    pub fn find_lineage(&mut self, store: &impl Store) -> Result<bool, StoreError> {
+    pub fn find_lineage(
+        &mut self,
+        store: &impl Store,
+        not_yet_durable: impl FnOnce() -> BTreeSet<Incarnation>,
+    ) -> Result<bool, StoreError> {
         let Some(hello) = self.hello.as_ref().filter(|_| self.lineage.is_none()) else { return Ok(false) };
         let parent = |segment| {
             Ok(store.announcement(segment)?.map(|(announcement, _)| announcement.parent.map(Position::from)))
@@ -210,12 +217,13 @@ impl Link {
         }
         if !knows_us {
             let cursors = self.cursors_in_lineage(store)?;
-            self.name(cursors);
+            self.name(cursors, not_yet_durable());
         }
+        // From where we stand, and not from where we stood: batches may have come meanwhile.
         let mut lineage: [Lineage; 3] = Default::default();
-        for (lane, cursor) in &self.named {
-            let part = Lineage::walk::<StoreError>(Some(cursor.at), parent)?;
-            lineage[*lane as usize] = part.map_err(|_| StoreError("a cursor's run is unknown".to_owned()))?;
+        for (part, at) in lineage.iter_mut().zip(self.reading) {
+            let walked = Lineage::walk::<StoreError>(at, parent)?;
+            *part = walked.map_err(|_| StoreError("a run that has been read is not announced".to_owned()))?;
         }
         self.lineage = Some(lineage);
         Ok(!knows_us)

@@ -193,7 +193,13 @@ pub fn text(line: &ConflictLine, now: i64) -> String {
         .zip(1..)
         .map(|((value, shown), number)| {
             let meanwhile = if number == line.shown { "shown meanwhile" } else { "" };
-            vec![format!("  {number}"), shown, writer(value), render::ago(value.at, now), meanwhile.to_owned()]
+            vec![
+                format!("  {number}"),
+                shown,
+                writer(value),
+                render::ago(value.at, now),
+                meanwhile.to_owned(),
+            ]
         })
         .collect();
     let table = render::table(&rows);
@@ -201,7 +207,8 @@ pub fn text(line: &ConflictLine, now: i64) -> String {
         out.push_str(&table);
     } else {
         for row in &rows {
-            let about: Vec<&str> = row[2..].iter().map(String::as_str).filter(|cell| !cell.is_empty()).collect();
+            let about: Vec<&str> =
+                row[2..].iter().map(String::as_str).filter(|cell| !cell.is_empty()).collect();
             out.push_str(&format!("{}  {}\n       {}\n", row[0], row[1], about.join(", ")));
         }
     }
@@ -272,7 +279,10 @@ mod tests {
             path: "birthDate".into(),
             kind: "value".into(),
             state: "open".into(),
-            values: vec![value("\"1961-02-03\"", "dong-van", 0), value("\"1961-03-02\"", "ha-giang", 3_600_000)],
+            values: vec![
+                value("\"1961-02-03\"", "dong-van", 0),
+                value("\"1961-03-02\"", "ha-giang", 3_600_000),
+            ],
             shown: 2,
         }
     }

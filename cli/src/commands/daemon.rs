@@ -29,7 +29,8 @@ impl Daemon {
                 // Ending like this is the same as being killed, which the store is made for.
                 std::process::exit(0);
             });
-            watch.map_err(|error| failed(format!("cannot start a thread ({error}); is the machine full?")))?;
+            watch
+                .map_err(|error| failed(format!("cannot start a thread ({error}); is the machine full?")))?;
         }
         node::daemon::run(context.dir()?)?;
         Ok(Exit::Ok)

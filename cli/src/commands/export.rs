@@ -67,7 +67,9 @@ fn to_file(context: &Context, to: &Path) -> Result<u64, Stop> {
         failed(format!("cannot write {} ({error}); check the folder, its owner and the disk", to.display()))
     };
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(wrong)?;
+    let file = tempfile::NamedTempFile::new_in(folder);
+    // Its own error names a file that nobody has heard of.
+    let mut file = file.map_err(|error| wrong(error.kind().into()))?;
     let mut out = BufWriter::new(file.as_file_mut());
     let records = pages(context, &mut out, wrong)?;
     out.flush().map_err(wrong)?;

@@ -76,7 +76,10 @@ fn line_body(line: &HistoryLine) -> LineBody<'_> {
 }
 
 fn text(line: &HistoryLine, now: i64) -> String {
-    let place = line.place.as_ref().map_or_else(|| format!("an unknown node ({})", line.run.short()), |p| p.to_string());
+    let place = line
+        .place
+        .as_ref()
+        .map_or_else(|| format!("an unknown node ({})", line.run.short()), |p| p.to_string());
     let by = line.by.as_ref().map_or(String::new(), |by| format!(", {by}"));
     let when = format!("{} ({})", render::local(line.at), render::ago(line.at, now));
     let mut out = format!("{when}  {place}{by}  {}\n", safe_in_words(&line.safe));

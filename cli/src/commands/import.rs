@@ -28,10 +28,8 @@ const REJECTED_SHOWN: usize = 100;
 /// What can be taken is taken. Each resource that cannot is named with its line and the reason, and the exit
 /// code is then 5; it is 1 when nothing could be taken.
 #[derive(Args)]
-#[command(
-    before_help = "Example:\n  tuyen --dir dv records import patients.ndjson\n  \
-                   tuyen --dir dv records import /media/usb/bundles\n  zcat all.gz | tuyen --dir dv records import -"
-)]
+#[command(before_help = "Example:\n  tuyen --dir dv records import patients.ndjson\n  \
+                   tuyen --dir dv records import /media/usb/bundles\n  zcat all.gz | tuyen --dir dv records import -")]
 pub struct Import {
     /// Files, folders, or - for standard input
     #[arg(required = true, value_name = "FILE|DIR|-")]
@@ -169,7 +167,9 @@ impl Import {
                 context.output.note(rejected.text());
             }
             if let Some(more @ 1..) = body.rejected.len().checked_sub(REJECTED_SHOWN) {
-                context.output.note(format_args!("and {more} more that were not taken; --json names them all"));
+                context
+                    .output
+                    .note(format_args!("and {more} more that were not taken; --json names them all"));
             }
             for superseded in &body.superseded {
                 let SupersededBody { record, paths } = superseded;
@@ -216,7 +216,8 @@ fn left_off(stop: Stop, body: &ImportBody) -> Stop {
     match stop {
         Stop::Failed(mut failure) if body.taken() > 0 => {
             let taken = many(body.taken(), "record was", "records were");
-            failure.text = format!("{}; {taken} taken before, and importing again goes on from there", failure.text);
+            failure.text =
+                format!("{}; {taken} taken before, and importing again goes on from there", failure.text);
             Stop::Failed(failure)
         }
         other => other,

@@ -105,9 +105,12 @@ pub fn state_in_words(state: &str) -> &str {
 /// A link in one line.
 pub fn in_words(link: &LinkState, now: i64) -> String {
     let mut parts = vec![state_in_words(&link.state).to_owned()];
-    parts.push(link.last_contact.map_or_else(|| "never heard".into(), |at| format!("heard {}", ago(at, now))));
+    parts
+        .push(link.last_contact.map_or_else(|| "never heard".into(), |at| format!("heard {}", ago(at, now))));
     parts.extend(link.rtt_millis.map(|millis| format!("{} ms away", count(millis))));
-    parts.extend(link.behind.filter(|n| *n > 0).map(|n| format!("{} not yet there", many(n, "entry", "entries"))));
+    parts.extend(
+        link.behind.filter(|n| *n > 0).map(|n| format!("{} not yet there", many(n, "entry", "entries"))),
+    );
     format!("{} ({}): {}", link.place, link.role, parts.join(", "))
 }
 
@@ -129,10 +132,14 @@ mod tests {
             rtt_millis: None,
             behind: Some(1),
         };
-        let words = "trung-uong/ha-giang/dong-van (leaf): not connected, heard 24 h ago, 1 entry not yet there";
+        let words =
+            "trung-uong/ha-giang/dong-van (leaf): not connected, heard 24 h ago, 1 entry not yet there";
         assert_eq!(in_words(&link, 86_400_000), words);
         let table = table(&[link], 86_400_000);
-        assert!(table.ends_with("trung-uong/ha-giang/dong-van: it has not called since yesterday\n"), "{table}");
+        assert!(
+            table.ends_with("trung-uong/ha-giang/dong-van: it has not called since yesterday\n"),
+            "{table}"
+        );
         assert!(table.contains("not connected  24 h ago  1"), "{table}");
     }
 }

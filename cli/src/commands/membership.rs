@@ -20,7 +20,9 @@ const TOKEN_MAX_BYTES: u64 = 64 << 10;
 ///
 /// Hubs and leaves are not made with init: they enrol with a token from their parent (see `tuyen invite`).
 #[derive(Args)]
-#[command(before_help = "Example:\n  tuyen --dir root init --role root --org trung-uong --listen 0.0.0.0:7401")]
+#[command(
+    before_help = "Example:\n  tuyen --dir root init --role root --org trung-uong --listen 0.0.0.0:7401"
+)]
 pub struct Init {
     /// What the node is; only a root is made in this way
     #[arg(long, default_value = "root", value_parser = role, value_name = "ROLE")]
@@ -35,7 +37,9 @@ pub struct Init {
 
 /// Join a tree with a one-time token from the parent
 #[derive(Args)]
-#[command(before_help = "Example:\n  tuyen --dir dv enrol TOKEN\n  tuyen --dir hg enrol TOKEN --listen 0.0.0.0:7402")]
+#[command(
+    before_help = "Example:\n  tuyen --dir dv enrol TOKEN\n  tuyen --dir hg enrol TOKEN --listen 0.0.0.0:7402"
+)]
 pub struct Enrol {
     /// The token that `tuyen invite` printed; - reads it from standard input
     token: String,
@@ -78,7 +82,9 @@ impl Enrol {
 fn read_token() -> Result<String, Stop> {
     let mut token = String::new();
     let read = std::io::stdin().lock().take(TOKEN_MAX_BYTES).read_to_string(&mut token);
-    read.map_err(|error| failed(format!("cannot read a token from standard input ({error}); give it whole")))?;
+    read.map_err(|error| {
+        failed(format!("cannot read a token from standard input ({error}); give it whole"))
+    })?;
     Ok(token)
 }
 

@@ -274,7 +274,8 @@ mod tests {
             deleted,
             safe: safe.into(),
         };
-        let rows = rows(&[listed("Patient/8f21", 2, false, "root"), listed("Observation/1", 0, true, "local")]);
+        let rows =
+            rows(&[listed("Patient/8f21", 2, false, "root"), listed("Observation/1", 0, true, "local")]);
         let expected = "Patient/8f21   dong-van  at the centre  2 conflicts\n\
                         Observation/1  dong-van  only here                   deleted\n";
         assert_eq!(rows, expected);

@@ -27,7 +27,9 @@ const ALERTS_SHOWN: usize = 5;
 /// Exits with 0 whatever it shows. With --check it exits with 5 when a person has to look: open conflicts,
 /// alerts, entries that cannot be read, a parent that refuses this node, or syncing that is paused.
 #[derive(Args)]
-#[command(before_help = "Example:\n  tuyen --dir dv status\n  tuyen --dir dv status --check || notify-somebody")]
+#[command(
+    before_help = "Example:\n  tuyen --dir dv status\n  tuyen --dir dv status --check || notify-somebody"
+)]
 pub struct Status {
     /// Exit with 5 when a person has to look
     #[arg(long)]
@@ -158,7 +160,9 @@ fn summary(status: &Answer) -> String {
     let records = status.records;
     // A leaf right below the root has no hub between, and for a hub the parent is the centre.
     let parent = if status.place.depth() > 2 { "hub" } else { "centre" };
-    let waits = |not: &Unsafe| not.oldest_seconds.map_or(String::new(), |s| format!("; the oldest has waited {}", age(s)));
+    let waits = |not: &Unsafe| {
+        not.oldest_seconds.map_or(String::new(), |s| format!("; the oldest has waited {}", age(s)))
+    };
     if status.role == Role::Root {
         return match records {
             0 => "This is the centre. It holds no records yet.".into(),
@@ -171,7 +175,10 @@ fn summary(status: &Answer) -> String {
     }
     if status.not_at_root.entries > 0 {
         let entries = many(status.not_at_root.entries, "entry is", "entries are");
-        return format!("Everything is at the hub; {entries} not yet at the centre{}.", waits(&status.not_at_root));
+        return format!(
+            "Everything is at the hub; {entries} not yet at the centre{}.",
+            waits(&status.not_at_root)
+        );
     }
     match records {
         0 => "There are no records here yet.".into(),
@@ -215,7 +222,10 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
         n => format!(", and {} deleted", count(n)),
     };
     rows.push(row("records", format!("{}{deleted}", count(status.records))));
-    rows.push(row("entries", format!("{}, digest {}", count(status.entries), render::shorten(&status.digest, 13))));
+    rows.push(row(
+        "entries",
+        format!("{}, digest {}", count(status.entries), render::shorten(&status.digest, 13)),
+    ));
     if status.conflicts > 0 {
         rows.push(row("conflicts", format!("{} open; see `tuyen conflicts list`", count(status.conflicts))));
     }
@@ -228,7 +238,11 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
             rows.push(row(name, format!("{} {meaning}", many(number, "entry", "entries"))));
         }
     }
-    let traffic = format!("{} sent, {} received", render::bytes(status.sent_bytes), render::bytes(status.received_bytes));
+    let traffic = format!(
+        "{} sent, {} received",
+        render::bytes(status.sent_bytes),
+        render::bytes(status.received_bytes)
+    );
     rows.push(row("traffic", format!("{traffic} since the start")));
     rows.extend(status.up.iter().map(|up| row("up", links::in_words(up, now))));
     rows.extend(status.down.iter().map(|down| row("down", links::in_words(down, now))));
@@ -284,7 +298,8 @@ mod tests {
         let mut status = leaf();
         assert_eq!(summary(&status), "All 1,204 records are safe at the centre.");
         status.not_at_root = Unsafe { entries: 12, oldest_seconds: Some(1_200) };
-        let at_hub = "Everything is at the hub; 12 entries are not yet at the centre; the oldest has waited 20 min.";
+        let at_hub =
+            "Everything is at the hub; 12 entries are not yet at the centre; the oldest has waited 20 min.";
         assert_eq!(summary(&status), at_hub);
         status.not_at_hub = Unsafe { entries: 37, oldest_seconds: Some(10_800) };
         assert_eq!(summary(&status), "37 entries are not yet at the hub; the oldest has waited 3 h.");

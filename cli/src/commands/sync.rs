@@ -64,7 +64,10 @@ impl Command {
 
 fn text(synced: &Synced) -> String {
     let entries = synced.not_at_hub.entries;
-    let waits = synced.not_at_hub.oldest_seconds.map_or(String::new(), |s| format!("; the oldest has waited {}", age(s)));
+    let waits = synced
+        .not_at_hub
+        .oldest_seconds
+        .map_or(String::new(), |s| format!("; the oldest has waited {}", age(s)));
     let left = many(entries, "entry is", "entries are");
     match (synced.paused, synced.connected, entries) {
         (true, _, 0) => "Syncing is paused. `tuyen sync resume` starts it again.\n".into(),
@@ -111,7 +114,10 @@ mod tests {
         };
         assert_eq!(text(&synced), "In sync: the parent has everything of this node.\n");
         synced.not_at_hub = Unsafe { entries: 37, oldest_seconds: Some(10_800) };
-        assert_eq!(text(&synced), "Connected. 37 entries are not yet at the parent; the oldest has waited 3 h.\n");
+        assert_eq!(
+            text(&synced),
+            "Connected. 37 entries are not yet at the parent; the oldest has waited 3 h.\n"
+        );
         synced.paused = true;
         assert!(text(&synced).starts_with("Syncing is paused. 37 entries"));
     }

@@ -34,6 +34,7 @@ impl<I: Identity> Engine<I> {
             ops: Batch::new(),
             after: Consequences {
                 acks: BTreeMap::new(),
+                received: BTreeSet::new(),
                 written: Vec::new(),
                 tip: self.tip,
                 segments: None,
@@ -125,6 +126,7 @@ impl<I: Identity> Engine<I> {
         let at = Position { segment, pos };
         draft.ops.push(Op::Read(lane, Cursor { at, chain: Some(chain) }));
         draft.after.acks.insert((from.link, lane), at);
+        draft.after.received.insert(segment);
         if goes_up && !self.is_root() {
             let mark = Mark { lane, src: at, seq: draft.after.last[lane as usize] };
             draft.ops.push(Op::Mark(mark));

@@ -387,7 +387,7 @@ impl<I: Identity> Engine<I> {
 
     fn settle_lineage(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if state.find_lineage(store)? {
+        if state.find_lineage(store, || not_yet_durable(&self.intents, &self.committing))? {
             // From now on we stand there, also in a lane in which nothing more comes.
             let cursors = state.named.clone();
             self.intents.push_back(Intent::Stand(cursors.clone()));

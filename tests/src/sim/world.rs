@@ -6,7 +6,7 @@ use sync_core::{
     engine::{Alert, Effect, Engine, Event, LinkId, Ticket, refusal},
     feed::Seq,
     id::{Lane, OrgId, OrgPath},
-    session::Direction,
+    session::{BATCH_START_BYTES, Direction, WINDOW_BATCHES},
     store::{Batch, Frontier, MemStore, Op, Store, StoreMut},
     time::{Millis, Now},
     wire::{EntryBatch, Frame},
@@ -37,6 +37,9 @@ const GOOD_LINE: Line = Line { latency: 20, jitter: 10, rate: 1_000_000 };
 const GOOD_DISK: Millis = 5;
 /// A reconnect after which nothing has changed may cost this many bytes, in both directions together.
 const RECONNECT_MAX_BYTES: u64 = 400;
+/// In a world whose nodes keep their identity, entries are sent 1.3 times at most, and beyond that what may be under
+/// way when a session ends: a window of the smallest batches in one lane.
+const SURPLUS_PER_SESSION_BYTES: u64 = (WINDOW_BATCHES * BATCH_START_BYTES) as u64;
 /// A world that needs more events than this is going round in circles.
 const EVENTS_MAX: u64 = 2_000_000;
 
@@ -159,7 +162,17 @@ impl<'t> World<'t> {
         let finals: Vec<_> = self.finals();
         check_final(&self.ledger, &finals, &self.places)?;
         self.reconnect_costs_little()?;
+        self.little_was_sent_twice()?;
         Ok(self.report)
+    }
+
+    fn little_was_sent_twice(&self) -> Result<(), Failure> {
+        let Report { entry_bytes_sent: sent, entry_bytes_needed: needed, sessions, .. } = self.report;
+        if self.plan.keeps_identity() && sent > needed * 13 / 10 + sessions * SURPLUS_PER_SESSION_BYTES {
+            let text = format!("{sent} bytes of entries were sent in {sessions} sessions, {needed} were needed");
+            return Err(Failure::new("little is sent twice", text));
+        }
+        Ok(())
     }
 
     fn finals(&self) -> Vec<Final<'_>> {

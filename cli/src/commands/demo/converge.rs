@@ -64,16 +64,14 @@ impl Picture {
 
     /// Whatever changes as long as there is progress.
     fn progress(&self) -> Vec<[u64; 4]> {
-        let of = |status: &Status| [status.entries, status.unfolded, status.waiting, status.not_at_root.entries];
+        let of =
+            |status: &Status| [status.entries, status.unfolded, status.waiting, status.not_at_root.entries];
         self.statuses.iter().map(of).collect()
     }
 }
 
 /// What keeps the nodes from agreeing; `holders` says which nodes hold a home.
-fn disagreements(
-    statuses: &[Status],
-    holders: impl Fn(&OrgId) -> Option<Vec<usize>>,
-) -> Vec<Disagreement> {
+fn disagreements(statuses: &[Status], holders: impl Fn(&OrgId) -> Option<Vec<usize>>) -> Vec<Disagreement> {
     let mut found = Vec::new();
     let mut add = |at, why: String| found.push(Disagreement { at, why });
     // Only digests of entries count: a home without any is the same as no home.
@@ -91,8 +89,8 @@ fn disagreements(
             continue;
         };
         let reference = held[ROOT].get(home);
-        for at in 0..statuses.len() {
-            match (held[at].get(home), places.contains(&at)) {
+        for (at, held) in held.iter().enumerate() {
+            match (held.get(home), places.contains(&at)) {
                 (Some(_), false) => add(at, format!("it holds entries of {home}, and must not")),
                 (own, true) if own != reference => {
                     let number = |digest: Option<&HomeDigest>| digest.map_or(0, |digest| digest.entries);

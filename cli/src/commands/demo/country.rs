@@ -58,6 +58,9 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// How often something is looked at that changes by itself.
 const POLL: Duration = Duration::from_millis(10);
+/// How often the folder is removed, and how long to wait in between.
+const REMOVE_ATTEMPTS: u32 = 40;
+const REMOVE_AGAIN: Duration = Duration::from_millis(50);
 /// How long the tokens of the demo are good.
 const TOKEN_SECONDS: u64 = 3_600;
 /// Longest path of a Unix socket, in bytes.
@@ -83,10 +86,13 @@ pub struct Site {
 struct Stage {
     children: BTreeMap<usize, Child>,
     folder: Option<TempDir>,
+    /// Nothing is started any more.
+    over: bool,
 }
 
 impl Stage {
     fn clear(&mut self) {
+        self.over = true;
         for child in self.children.values_mut() {
             // It may have ended by itself.
             let _ = child.kill();
@@ -94,7 +100,17 @@ impl Stage {
         for (_, mut child) in std::mem::take(&mut self.children) {
             let _ = child.wait();
         }
-        self.folder = None;
+        let Some(folder) = self.folder.take() else { return };
+        // On an interruption the rest of the demo may just be writing a file there.
+        for _ in 0..REMOVE_ATTEMPTS {
+            match fs::remove_dir_all(folder.path()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => thread::sleep(REMOVE_AGAIN),
+                _ => thread::yield_now(),
+            }
+            if !folder.path().exists() {
+                return;
+            }
+        }
     }
 }
 
@@ -186,9 +202,7 @@ impl Country {
     /// Starts a node's daemon, and waits until it answers.
     pub fn start(&mut self, at: usize) -> Result<(), Failure> {
         let dir = self.sites[at].dir.clone();
-        let child =
-            spawn(&dir).map_err(|error| failed(format!("no daemon can be started in {}: {error}", dir.display())))?;
-        lock(&self.stage).children.insert(at, child);
+        self.spawn(at)?;
         let began = Instant::now();
         loop {
             self.sites[at].client = None;
@@ -197,10 +211,26 @@ impl Country {
             if ended.is_some() || began.elapsed() > READY_WITHIN {
                 let org = &self.sites[at].org;
                 let log = log_end(&dir);
-                return Err(failed(format!("the daemon of {org} did not start ({unreachable}); its log ends: {log}")));
+                return Err(failed(format!(
+                    "the daemon of {org} did not start ({unreachable}); its log ends: {log}"
+                )));
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// Starts a process, unless everything is being tidied away.
+    fn spawn(&self, at: usize) -> Result<(), Failure> {
+        let dir = &self.sites[at].dir;
+        let mut stage = lock(&self.stage);
+        if !stage.over {
+            let child = spawn(dir)
+                .map_err(|error| failed(format!("no daemon can be started in {}: {error}", dir.display())))?;
+            stage.children.insert(at, child);
+        }
+        drop(stage);
+        crate::interrupt::stand_still_if_it_came();
+        Ok(())
     }
 
     /// Kills a node's daemon the hard way, as a power cut would. `sent` is what it had sent until then.
@@ -306,7 +336,8 @@ fn must_be_empty(folder: &Path) -> Result<(), Failure> {
     if entries.next().is_none() {
         return Ok(());
     }
-    let text = format!("{} is not empty, and what is there stays there; choose another folder", folder.display());
+    let text =
+        format!("{} is not empty, and what is there stays there; choose another folder", folder.display());
     Err(Failure::new(FailureKind::Usage, text))
 }
 

@@ -66,20 +66,22 @@ impl Written {
     }
 }
 
-/// The leaf and the half of a record, by the hash of its name (FNV-1a with 64 bits).
+/// The leaf and the half of a record, by the hash of its name: FNV-1a with 64 bits, whose high bits are mixed
+/// once more because names that differ only at their end leave them alike.
 fn share(record: &RecordId) -> (usize, Half) {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = record.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, step);
-    // The low bits of this hash are its worst.
-    let leaf = (hash >> 40) as usize % LEAVES.len();
-    (LEAVES[leaf], if hash >> 60 < 8 { Half::First } else { Half::Second })
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let leaf = (mixed >> 40) as usize % LEAVES.len();
+    (LEAVES[leaf], if mixed >> 63 == 0 { Half::First } else { Half::Second })
 }
 
 /// A resource that the demo made itself, for import.
 pub fn made_up(resource: Value) -> Result<Item, Failure> {
     let text = |name: &str| resource.get(name).and_then(Value::as_str).unwrap_or_default();
-    let id = RecordId::new(text("resourceType"), text("id"))
-        .map_err(|error| failed(format!("the made-up population has a record without a good name ({error})")))?;
+    let id = RecordId::new(text("resourceType"), text("id")).map_err(|error| {
+        failed(format!("the made-up population has a record without a good name ({error})"))
+    })?;
     Ok(Item { id, resource, id_was_missing: false, source: "made up".into(), place: Place::Whole })
 }
 

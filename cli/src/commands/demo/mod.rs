@@ -136,11 +136,8 @@ impl Demo {
         written.merge(load::load(country, &data, Half::Second)?);
         story.step(format_args!("the clinics go on: {} by now", records(&written)))?;
 
-        let (kills, more) = outage::play(country, self.seed)?;
+        let (kills, more) = outage::play(country, self.seed, &|kill| story.step(report::kill(kill)))?;
         written.merge(more);
-        for kill in &kills {
-            story.step(report::kill(kill))?;
-        }
         story.step(format_args!("both started again, all links back; {} by now", records(&written)))?;
         Ok(Found { written, scenes, kills })
     }
@@ -152,13 +149,19 @@ impl Demo {
         story.tell(&format!("\n{}\n", report::table(country, &report::nodes(&before))))?;
         let same = same_lists(country, &open)?;
         let number = many(open.len() as u64, "conflict", "conflicts");
-        let where_listed = if same.is_none() { "the same list at every node" } else { "as the centre lists them" };
+        let where_listed =
+            if same.is_none() { "the same list at every node" } else { "as the centre lists them" };
         story.tell(&format!("{number} found, {where_listed}:\n"))?;
         story.tell(&report::conflicts(&open, render::now_millis()))?;
         let mut scenes = Vec::new();
         for scene in &found.scenes {
             let problem = scene.check(country, &open)?;
-            scenes.push(SceneBody { what: scene.what, record: scene.record.clone(), ending: scene.ending(), problem });
+            scenes.push(SceneBody {
+                what: scene.what,
+                record: scene.record.clone(),
+                ending: scene.ending(),
+                problem,
+            });
         }
         let settled = settle(country, &open)?;
         let picture = converge::wait(country)?;
@@ -171,7 +174,11 @@ impl Demo {
             story.tell("\n")?;
             story.step(format_args!(
                 "{} {} settled at {} (\"{}\"); gone at {}",
-                settled.record, settled.path, settled.at, settled.why, nodes.join(", ")
+                settled.record,
+                settled.path,
+                settled.at,
+                settled.why,
+                nodes.join(", ")
             ))?;
         }
         let left = all_conflicts(country, ROOT)?;
@@ -182,7 +189,8 @@ impl Demo {
             picture.statuses.iter().enumerate().map(|(at, status)| country.sent_bytes(at, status)).sum();
         let converged = before.converged() && picture.converged() && same.is_none();
         let disagreements = [Some(before.why_not()), Some(picture.why_not()), same];
-        let disagreements: Vec<String> = disagreements.into_iter().flatten().filter(|why| !why.is_empty()).collect();
+        let disagreements: Vec<String> =
+            disagreements.into_iter().flatten().filter(|why| !why.is_empty()).collect();
         let ok = converged
             && inputs.missing.is_empty()
             && scenes.iter().all(|scene| scene.problem.is_none())
@@ -275,7 +283,9 @@ fn same_lists(country: &Country, root: &[ConflictLine]) -> Result<Option<String>
             found.extend(as_text(&all_conflicts(country, at)?)?);
         }
         if found != expected {
-            return Ok(Some(format!("the conflicts listed at the {role}s are not those listed at the centre")));
+            return Ok(Some(format!(
+                "the conflicts listed at the {role}s are not those listed at the centre"
+            )));
         }
     }
     Ok(None)
@@ -295,7 +305,8 @@ fn settle<'a>(
             why: REASON.into(),
         };
         // Only one of the hubs holds it.
-        let held = country.call::<node::admin::Resource>(HA_GIANG, &Request::Get { record: line.record.clone() });
+        let held =
+            country.call::<node::admin::Resource>(HA_GIANG, &Request::Get { record: line.record.clone() });
         if held.is_ok() {
             let _: Answer = country.call(HA_GIANG, &request)?;
             return Ok(Some((line, REASON)));
@@ -331,7 +342,8 @@ fn gone(country: &mut Country, line: &ConflictLine, why: &str) -> Result<Settled
 
 /// Asks the root for every record that a leaf has acknowledged.
 fn inputs<'a>(country: &mut Country, written: &'a Written) -> Result<InputsBody<'a>, Failure> {
-    let mut missing: BTreeMap<&RecordId, usize> = written.records.iter().map(|(id, leaf)| (id, *leaf)).collect();
+    let mut missing: BTreeMap<&RecordId, usize> =
+        written.records.iter().map(|(id, leaf)| (id, *leaf)).collect();
     let mut after = None;
     loop {
         let request = Request::List { resource_type: None, after, limit: PAGE_RECORDS };

@@ -19,6 +19,7 @@ use super::{
     country::{Country, DONG_VAN, HA_GIANG, HOI_AN, QUANG_NAM, Site, failed},
     load::{self, Purpose, Written},
 };
+use crate::output::Stop;
 
 /// Fewest entries that wait at a leaf when the link comes back.
 const BACKLOG_MIN: u64 = 1_500;
@@ -65,7 +66,11 @@ const TRANSFERS: [Transfer; 2] = [
 ];
 
 /// Cuts or mends all links.
-pub fn pause(country: &mut Country, paused: bool, at: impl IntoIterator<Item = usize>) -> Result<(), Failure> {
+pub fn pause(
+    country: &mut Country,
+    paused: bool,
+    at: impl IntoIterator<Item = usize>,
+) -> Result<(), Failure> {
     for at in at {
         let request = if paused { Request::SyncPause } else { Request::SyncResume };
         let _: Synced = country.call(at, &request)?;
@@ -83,7 +88,11 @@ pub fn dial_all(country: &mut Country) -> Result<(), Failure> {
 
 /// Mends the links of the two transfers and kills one side of each in the middle, while the two leaves go on
 /// writing. Everybody is back at the end, with all links mended.
-pub fn play(country: &mut Country, seed: u64) -> Result<(Vec<Kill>, Written), Failure> {
+pub fn play(
+    country: &mut Country,
+    seed: u64,
+    tell: &dyn Fn(&Kill) -> Result<(), Stop>,
+) -> Result<(Vec<Kill>, Written), Stop> {
     let mut written = Written::default();
     let mut backlog = Backlog { seed, made: 0 };
     let mut lacking = [0; TRANSFERS.len()];
@@ -101,7 +110,7 @@ pub fn play(country: &mut Country, seed: u64) -> Result<(Vec<Kill>, Written), Fa
         let stop = &stop;
         let feeders =
             writers.map(|(at, dir, resources)| scope.spawn(move || feed(&dir, at, resources, stop)));
-        let killed = kill_both(country, &mut backlog, &mut written);
+        let killed = kill_both(country, &mut backlog, &mut written, tell);
         let back = match &killed {
             Ok(_) => pause(country, false, 0..country.sites.len()).and_then(|()| dial_all(country)),
             Err(_) => Ok(()),
@@ -117,10 +126,17 @@ pub fn play(country: &mut Country, seed: u64) -> Result<(Vec<Kill>, Written), Fa
     .map(|kills| (kills, written))
 }
 
-fn kill_both(country: &mut Country, backlog: &mut Backlog, written: &mut Written) -> Result<Vec<Kill>, Failure> {
+fn kill_both(
+    country: &mut Country,
+    backlog: &mut Backlog,
+    written: &mut Written,
+    tell: &dyn Fn(&Kill) -> Result<(), Stop>,
+) -> Result<Vec<Kill>, Stop> {
     let mut kills = Vec::new();
     for transfer in TRANSFERS {
-        kills.push(interrupt(country, transfer, backlog, written)?);
+        let kill = interrupt(country, transfer, backlog, written)?;
+        tell(&kill)?;
+        kills.push(kill);
     }
     for transfer in TRANSFERS {
         country.start(transfer.victim)?;
@@ -149,7 +165,9 @@ fn interrupt(
         while arrived < goal {
             if began.elapsed() > BEGIN_WITHIN {
                 let org = &country.sites[receiver].org;
-                return Err(failed(format!("{home} and {org} did not begin to sync within {BEGIN_WITHIN:?}")));
+                return Err(failed(format!(
+                    "{home} and {org} did not begin to sync within {BEGIN_WITHIN:?}"
+                )));
             }
             arrived = entries_of(&home, &country.status(receiver)?);
         }
@@ -200,7 +218,8 @@ impl Backlog {
                 let (leaf, number) = (TRANSFERS[i].sender, numbers[i] as usize);
                 scope.spawn(move || this.write_some(country, leaf, number))
             });
-            writers.map(|writer| writer.join().unwrap_or_else(|_| Err(failed("a thread that writes broke off"))))
+            writers
+                .map(|writer| writer.join().unwrap_or_else(|_| Err(failed("a thread that writes broke off"))))
         });
         let mut written = Written::default();
         for answer in answers {

@@ -174,7 +174,8 @@ pub fn conflicts(found: &[ConflictLine], now: i64) -> String {
 /// How a kill came, for people.
 pub fn kill(kill: &Kill) -> String {
     let Kill { org, role, home, arrived, of, in_the_middle } = kill;
-    let when = if *in_the_middle { "in the middle of a transfer" } else { "though the transfer was already over" };
+    let when =
+        if *in_the_middle { "in the middle of a transfer" } else { "though the transfer was already over" };
     format!(
         "{org} ({role}) killed with -9, {when}: {} of {} of {home} had arrived",
         count(*arrived),
@@ -184,15 +185,13 @@ pub fn kill(kill: &Kill) -> String {
 
 /// The last line: whether it is all as it must be, for people.
 pub fn verdict(report: &Report<'_>) -> String {
-    let size = format!(
-        "{} on the wire, {:.1} s",
-        render::bytes(report.wire_bytes),
-        report.seconds
-    );
+    let size = format!("{} on the wire, {:.1} s", render::bytes(report.wire_bytes), report.seconds);
     if report.ok {
         let all = count(report.inputs.acknowledged as u64);
         let nodes = report.nodes.len();
-        return format!("All {nodes} nodes agree, and all {all} acknowledged records are at the centre. {size}.\n");
+        return format!(
+            "All {nodes} nodes agree, and all {all} acknowledged records are at the centre. {size}.\n"
+        );
     }
     let mut wrong = Vec::new();
     wrong.extend(report.disagreements.as_ref().map(|why| format!("the nodes do not agree ({why})")));
@@ -215,7 +214,8 @@ pub fn verdict(report: &Report<'_>) -> String {
 
 /// How to go on with nodes that are kept.
 pub fn kept(country: &Country, program: &str) -> String {
-    let mut out = String::from("\nThe nodes are kept. Start one or more of them, each in the background, and look:\n");
+    let mut out =
+        String::from("\nThe nodes are kept. Start one or more of them, each in the background, and look:\n");
     for site in country.sites.iter().take(2) {
         out.push_str(&format!("  {program} --dir {} daemon &\n", site.dir.display()));
     }
@@ -256,7 +256,12 @@ mod tests {
             ok: true,
             nodes: Vec::new(),
             conflicts: ConflictsBody { found: 0, open: 0, list: Vec::new(), settled: None },
-            inputs: InputsBody { acknowledged: 2_412, live_at_root: 2_412, missing: Vec::new(), rejected: &[] },
+            inputs: InputsBody {
+                acknowledged: 2_412,
+                live_at_root: 2_412,
+                missing: Vec::new(),
+                rejected: &[],
+            },
             scenes: Vec::new(),
             kills: &[],
             disagreements: None,
@@ -268,6 +273,7 @@ mod tests {
         assert_eq!(verdict(&report), well);
         report.ok = false;
         report.inputs.missing = vec!["Patient/1".parse().unwrap()];
-        assert!(verdict(&report).starts_with("NOT WELL: 1 record is not at the centre, Patient/1 first."));
+        let wrong = "NOT WELL: 1 record is not at the centre, Patient/1 first; no conflict could be settled.";
+        assert!(verdict(&report).starts_with(wrong));
     }
 }

@@ -76,7 +76,9 @@ pub fn prepare(country: &Country, seed: u64) -> Result<(Cast, Written), Failure>
         let (mut patient, mut prescription, mut pressure) = (None, None, None);
         while prescription.is_none() || pressure.is_none() {
             let Some(record) = records.next() else {
-                return Err(failed("the made-up population has nobody who takes a medicine; try another --seed"));
+                return Err(failed(
+                    "the made-up population has nobody who takes a medicine; try another --seed",
+                ));
             };
             if record["resourceType"] == "Patient" {
                 (patient, prescription, pressure) = (Some(record), None, None);
@@ -89,7 +91,8 @@ pub fn prepare(country: &Country, seed: u64) -> Result<(Cast, Written), Failure>
         let records: Vec<Value> = [patient, prescription, pressure].into_iter().flatten().collect();
         let ids = records.iter().map(|record| load::made_up(record.clone()).map(|item| item.id));
         let ids: Vec<RecordId> = ids.collect::<Result<_, _>>()?;
-        let [patient, prescription, pressure] = ids.try_into().map_err(|_| failed("a person is incomplete"))?;
+        let [patient, prescription, pressure] =
+            ids.try_into().map_err(|_| failed("a person is incomplete"))?;
         let answer = load::write_at(&country.sites[leaf].dir, leaf, records)?;
         written.merge(answer);
         Ok(Person { patient, prescription, pressure })
@@ -241,7 +244,8 @@ fn raw(value: &Value) -> Result<Box<RawValue>, Failure> {
 fn get(country: &mut Country, at: usize, record: &RecordId) -> Result<(Resource, Value), Failure> {
     let found: Resource = country.call(at, &Request::Get { record: record.clone() })?;
     let value = serde_json::from_str(found.resource.get());
-    let value = value.map_err(|error| failed(format!("{record} came back as something else than JSON ({error})")))?;
+    let value =
+        value.map_err(|error| failed(format!("{record} came back as something else than JSON ({error})")))?;
     Ok((found, value))
 }
 
@@ -250,20 +254,29 @@ impl Scene {
     pub fn check(&self, country: &mut Country, open: &[ConflictLine]) -> Result<Option<String>, Failure> {
         let own: Vec<&ConflictLine> = open.iter().filter(|line| line.record == self.record).collect();
         match (self.ending, own.as_slice()) {
-            (Ending::Conflict { kind, values }, [line]) if line.kind == kind && line.values.len() == values => {}
+            (Ending::Conflict { kind, values }, [line])
+                if line.kind == kind && line.values.len() == values => {}
             (Ending::Conflict { kind, values }, _) => {
-                let found: Vec<String> = own.iter().map(|line| format!("{} ({})", line.kind, line.values.len())).collect();
+                let found: Vec<String> =
+                    own.iter().map(|line| format!("{} ({})", line.kind, line.values.len())).collect();
                 let found = if found.is_empty() { "nothing".into() } else { found.join(", ") };
-                return Ok(Some(format!("a conflict of kind {kind} with {values} values was due, and {found} was found")));
+                return Ok(Some(format!(
+                    "a conflict of kind {kind} with {values} values was due, and {found} was found"
+                )));
             }
             (Ending::Merged, []) => {}
-            (Ending::Merged, _) => return Ok(Some("it was to merge by itself, and a conflict is open".into())),
+            (Ending::Merged, _) => {
+                return Ok(Some("it was to merge by itself, and a conflict is open".into()));
+            }
         }
         for at in country.holders(self.leaf) {
             let (_, resource) = get(country, at, &self.record)?;
             for (pointer, value) in &self.traces {
                 if !holds(&resource, pointer, value) {
-                    return Ok(Some(format!("{pointer} is not as it was written, at {}", country.sites[at].org)));
+                    return Ok(Some(format!(
+                        "{pointer} is not as it was written, at {}",
+                        country.sites[at].org
+                    )));
                 }
             }
         }
