@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_header_reads_as_automerge_reads_it() {
-        for time in [0, 1, -1, 63, 64, -64, -65, 1_800_000_000_000, i64::MAX, i64::MIN] {
+        for time in [0, 1, -1, 63, 64, -64, -65, 1_800_000_000_000, i64::MAX / 4, i64::MIN / 4] {
             let (chunk, change) = real_chunk(time);
             let header = ChangeHeader::parse(&chunk).unwrap();
             assert_eq!(header.hash.0, change.hash().0);

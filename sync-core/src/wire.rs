@@ -235,7 +235,7 @@ impl Frame {
 
 /// The longest front part of a text that fits.
 fn clip(text: &str, max_bytes: u64) -> &[u8] {
-    text[..text.floor_char_boundary(max_bytes as usize)].as_bytes()
+    &text.as_bytes()[..text.floor_char_boundary(max_bytes as usize)]
 }
 
 fn option<T>(w: &mut Writer, value: Option<T>, put: impl FnOnce(&mut Writer, T)) {

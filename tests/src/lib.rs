@@ -3,4 +3,5 @@
 pub mod bench;
 pub mod cluster;
 pub mod conformance;
+pub mod proxy;
 pub mod sim;

@@ -128,17 +128,15 @@ impl Core {
 
     fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
         loop {
-            let Some(first) = self.next_message(messages, runtime)? else { continue };
-            if matches!(first, Message::Stop) {
-                return Ok(());
-            }
-            self.take(first)?;
-            for _ in 1..MESSAGES_AT_ONCE {
-                match messages.try_recv() {
-                    Ok(Message::Stop) => return Ok(()),
-                    Ok(message) => self.take(message)?,
-                    Err(_) => break,
+            let Some(mut message) = self.next_message(messages, runtime)? else { continue };
+            for _ in 0..MESSAGES_AT_ONCE {
+                // Whoever waits in the queue hears that the daemon went away: nothing of theirs is acknowledged.
+                if matches!(message, Message::Stop) || self.numbers.stopping() {
+                    return Ok(());
                 }
+                self.take(message)?;
+                let Ok(next) = messages.try_recv() else { break };
+                message = next;
             }
             self.let_out()?;
             if self.folded_at.elapsed() > FOLD_AT_LEAST {
@@ -348,10 +346,11 @@ impl Core {
     }
 
     pub fn alert(&mut self, code: &str, text: String) {
-        if self.alerts.front().is_some_and(|last| last.code == code && last.text == text) {
-            return;
+        // What is said again moves to the front: a neighbour that comes again and again hides no other alert.
+        let known = self.alerts.iter().position(|alert| alert.code == code && alert.text == text);
+        if known.and_then(|known| self.alerts.remove(known)).is_none() {
+            tracing::warn!(code, "{text}");
         }
-        tracing::warn!(code, "{text}");
         self.alerts.push_front(AlertLine { at: wall(), code: code.to_owned(), text });
         self.alerts.truncate(ALERTS_MAX);
     }

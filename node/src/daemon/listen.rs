@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Message, Numbers, links};
 use crate::{
     ca::{EnrolRefusal, Invite, InviteStore, Issued, SecretHash, TrustedClock},
-    transport::{self, Arrival, LinkError, Transport},
+    transport::{self, Arrival, EnrolLinkError, Transport},
 };
 
 /// Answers everybody who knocks, for as long as the process runs.
@@ -31,12 +31,15 @@ pub async fn serve(
                     let address = enrolling.address();
                     match enrolling.serve(invites, clock.now()).await {
                         Ok(issued) => tracing::info!(place = %issued.place, node = %issued.node, "enrolled"),
+                        Err(error @ EnrolLinkError::Refused(_)) => {
+                            let _ = core.send(Message::Stranger(format!("{address}: {error}"))).await;
+                        }
                         Err(error) => tracing::warn!(%address, %error, "no enrolment"),
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no link");
-                    if matches!(error, LinkError::Refused { .. }) {
+                    if error.refusal_code().is_some() {
                         let _ = core.send(Message::Stranger(error.to_string())).await;
                     }
                 }
@@ -59,7 +62,7 @@ async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>
     }
     let chain = link.chain();
     let id = numbers.next_link();
-    let (outbox, queues) = links::outbox();
+    let (outbox, queues) = links::outbox(connection.clone());
     let direction = Direction::Down;
     let message = Message::Connected { id, peer, chain, direction, outbox, connection: connection.clone() };
     if core.send(message).await.is_ok() {

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -80,6 +80,8 @@ pub(crate) struct Numbers {
     paused: watch::Sender<bool>,
     dial: Arc<Notify>,
     traffic: Arc<links::Traffic>,
+    /// Set before [`Message::Stop`] is sent: what waits before it in the queue is left undone.
+    stopping: AtomicBool,
 }
 
 impl Numbers {
@@ -89,6 +91,10 @@ impl Numbers {
 
     fn paused(&self) -> bool {
         *self.paused.borrow()
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 }
 
@@ -164,8 +170,13 @@ fn lock(dir: &Path) -> Result<File, Failure> {
 async fn serve(opened: Opened) -> Result<(), Failure> {
     let Opened { dir, config, folder, identity, clock, store, reader, _lock } = opened;
     let (paused, _) = watch::channel(config.paused);
-    let numbers =
-        Arc::new(Numbers { links: AtomicU64::new(1), paused, dial: Arc::default(), traffic: Arc::default() });
+    let numbers = Arc::new(Numbers {
+        links: AtomicU64::new(1),
+        paused,
+        dial: Arc::default(),
+        traffic: Arc::default(),
+        stopping: AtomicBool::new(false),
+    });
     let any = "0.0.0.0:0".parse().expect("this is an address");
     let transport = Transport::bind(
         config.listen.unwrap_or(any),
@@ -190,7 +201,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let socket = socket::bind(&dir)?;
     tokio::spawn(socket::serve(socket, sender.clone()));
     tracing::info!(place = %own, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
-    stop_on_signal(sender)?;
+    stop_on_signal(sender, numbers.clone())?;
 
     let core = Core::new(dir.clone(), config, identity, store, reader, numbers)?;
     let runtime = tokio::runtime::Handle::current();
@@ -208,13 +219,14 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     }
 }
 
-fn stop_on_signal(core: mpsc::Sender<Message>) -> Result<(), Failure> {
+fn stop_on_signal(core: mpsc::Sender<Message>, numbers: Arc<Numbers>) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| signal(kind).map_err(|error| failed(FailureKind::Failed, error));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("stopping");
+        numbers.stopping.store(true, Ordering::Relaxed);
         let _ = core.send(Message::Stop).await;
     });
     Ok(())

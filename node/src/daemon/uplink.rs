@@ -17,6 +17,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
 /// A link that stood so long begins the waits anew.
 const GOOD_LINK: Duration = Duration::from_secs(10);
+/// A dial that had no answer for so long is begun anew when somebody asks: QUIC repeats its first packet later and
+/// later, up to half a minute apart.
+const STALE_DIAL: Duration = Duration::from_secs(5);
 
 /// What the uplink is told.
 pub struct Control {
@@ -44,11 +47,19 @@ pub async fn keep(
             }
         }
         let began = tokio::time::Instant::now();
-        match dial(&transport, &own, &address, &settings).await {
+        let dialled = tokio::select! {
+            dialled = dial(&transport, &own, &address, &settings) => dialled,
+            () = paused(&mut control.paused) => continue,
+            () = asked_again(&control.now) => {
+                wait = BACKOFF_FIRST;
+                continue;
+            }
+        };
+        match dialled {
             Ok(link) => {
                 let (connection, peer, chain) = link;
                 let id = numbers.next_link();
-                let (outbox, queues) = links::outbox();
+                let (outbox, queues) = links::outbox(connection.clone());
                 let address = connection.clone();
                 let direction = Direction::Up;
                 let message = Message::Connected { id, peer, chain, direction, outbox, connection: address };
@@ -109,6 +120,12 @@ async fn paused(state: &mut watch::Receiver<bool>) {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Returns when somebody asks for a link while a dial has gone stale.
+async fn asked_again(now: &Notify) {
+    tokio::time::sleep(STALE_DIAL).await;
+    now.notified().await;
 }
 
 type Dialled = (quinn::Connection, sync_core::identity::NodeInfo, Vec<Vec<u8>>);
