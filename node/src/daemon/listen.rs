@@ -92,8 +92,8 @@ impl InviteStore for CoreInvites {
         decide: &mut dyn FnMut(&Invite) -> Result<Issued, EnrolRefusal>,
     ) -> Result<(), EnrolRefusal> {
         let _guard = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let invite: Option<Invite> = self.ask(|answer| Message::FindInvite(secret.clone(), answer))?;
+        let invite: Option<Invite> = self.ask(|answer| Message::FindInvite(*secret, answer))?;
         let issued = decide(&invite.ok_or(EnrolRefusal::Unknown)?)?;
-        self.ask(|answer| Message::Redeem(secret.clone(), Box::new(issued), answer))
+        self.ask(|answer| Message::Redeem(*secret, Box::new(issued), answer))
     }
 }

@@ -10,7 +10,7 @@ pub mod report;
 mod scenarios;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use self::{report::Figure, world::World};
 
@@ -67,11 +67,13 @@ pub struct Bench {
 
 impl Bench {
     fn world(&mut self, records: usize) -> anyhow::Result<&mut World> {
-        if !self.worlds.contains_key(&records) {
-            eprintln!("... importing {records} records");
-            self.worlds.insert(records, World::new(records)?);
+        match self.worlds.entry(records) {
+            Entry::Occupied(world) => Ok(world.into_mut()),
+            Entry::Vacant(place) => {
+                eprintln!("... importing {records} records");
+                Ok(place.insert(World::new(records)?))
+            }
         }
-        Ok(self.worlds.get_mut(&records).expect("it was put there"))
     }
 
     /// Runs a scenario.

@@ -292,7 +292,7 @@ impl<'t> World<'t> {
         if one.engine.is_some() || one.retired {
             return Ok(());
         }
-        let names = Rng::new(self.rng.next(), "names");
+        let names = Rng::new(self.rng.next_u64(), "names");
         let identity = SimIdentity::new(&self.registry, &self.plan.nodes[one.node].info, names);
         let engine = Engine::new(identity, "sim 0", &one.store).map_err(store_failed)?;
         self.adopt(machine, engine);
