@@ -73,11 +73,11 @@ struct Commit<'a> {
 
 impl Commit<'_> {
     fn run(&mut self, batch: &[Op]) -> Fallible<()> {
-        // Homes first: a row carries its record's first home if it is known by then, which saves a scan of
-        // heads from asking the record. No other fact of a batch can tell the difference.
+        // First homes first: a row carries its record's first home if it is known by then, which saves a scan of
+        // heads from asking the record. Further homes wait for their turn, for they hold from the next row on.
         for op in batch {
             if let Op::AddHome(record, home) = op {
-                self.add_home(record, home)?;
+                self.first_home(record, home)?;
             }
         }
         batch.iter().try_for_each(|op| self.apply(op))?;
@@ -86,7 +86,7 @@ impl Commit<'_> {
 
     fn apply(&mut self, op: &Op) -> Fallible<()> {
         match op {
-            Op::AddHome(..) => Ok(()),
+            Op::AddHome(record, home) => self.further_home(record, home),
             Op::OpenSegment(segment) => self.open_segment(segment),
             Op::RenameSegments(renames) => self.rename_segments(renames),
             Op::Announce(announcement, info) => self.announce(announcement, info),
@@ -116,25 +116,29 @@ impl Commit<'_> {
         Ok(())
     }
 
-    fn add_home(&mut self, record: &RecordId, home: &OrgId) -> Fallible<()> {
+    fn first_home(&mut self, record: &RecordId, home: &OrgId) -> Fallible<()> {
         let org = self.names.add_org(self.conn, home)?;
         let key = self.names.add_record(self.conn, record, Some(org))?;
-        match key.home {
-            None => self.names.set_home(self.conn, record, key, org)?,
-            Some(first) if first == org => {}
-            Some(_) => {
-                let further = self.known.further_homes.entry(key.id).or_default();
-                if !further.iter().any(|(known, _)| known == home) {
-                    let since = self.known.tip + 1;
-                    further.push((home.clone(), since));
-                    let nth = further.len() as i64;
-                    self.run_one(
-                        "INSERT INTO further_home (record, nth, org, since) VALUES (?1, ?2, ?3, ?4)",
-                        [key.id, nth, org, pack(since)],
-                    )?;
-                }
-            }
+        if key.home.is_none() {
+            self.names.set_home(self.conn, record, key, org)?;
         }
+        Ok(())
+    }
+
+    /// Adds the home unless the record has it already, as its first or a further one.
+    fn further_home(&mut self, record: &RecordId, home: &OrgId) -> Fallible<()> {
+        let org = self.names.add_org(self.conn, home)?;
+        let key = self.names.add_record(self.conn, record, Some(org))?;
+        let further = self.known.further_homes.get(&key.id).map_or(&[][..], Vec::as_slice);
+        if key.home == Some(org) || further.iter().any(|(known, _)| known == home) {
+            return Ok(());
+        }
+        let (nth, since) = (further.len() as i64 + 1, self.known.tip + 1);
+        self.run_one(
+            "INSERT INTO further_home (record, nth, org, since) VALUES (?1, ?2, ?3, ?4)",
+            params![key.id, nth, org, pack(since)],
+        )?;
+        self.known.further_homes.entry(key.id).or_default().push((home.clone(), since));
         Ok(())
     }
 
