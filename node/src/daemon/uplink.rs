@@ -88,7 +88,7 @@ async fn run(
     numbers: &Arc<Numbers>,
 ) {
     let drive =
-        links::drive(connection.clone(), Direction::Up, id, queues, core.clone(), numbers.traffic.clone());
+        links::drive(connection.clone(), Direction::Up, id, queues, core.clone(), numbers.clone());
     tokio::pin!(drive);
     loop {
         tokio::select! {
