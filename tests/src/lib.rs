@@ -2,4 +2,6 @@
 
 pub mod cluster;
 pub mod conformance;
+pub mod intruder;
+pub mod run;
 pub mod sim;
