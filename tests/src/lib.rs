@@ -1,7 +1,9 @@
 //! Proofs of Tuyến: a simulated world, real processes on the loopback, benchmarks.
 
+pub mod bench;
 pub mod cluster;
 pub mod conformance;
 pub mod intruder;
+pub mod proxy;
 pub mod run;
 pub mod sim;

@@ -18,6 +18,7 @@ use sync_core::{
     identity::NodeInfo,
     session::Direction,
     store::{Frontier, Op, StoreError, StoreMut},
+    wire::Frame,
 };
 use tokio::{runtime::Handle, sync::mpsc};
 
@@ -27,13 +28,18 @@ use crate::{
     ca::Own,
     clock,
     config::Config,
-    store::{Reader, SqliteStore},
+    store::{CHECKPOINT_PAGES, Reader, SqliteStore},
 };
 
 /// Rows folded in one step: some milliseconds, so that nobody waits long behind it.
 const FOLD_ROWS: usize = 200;
 /// While messages keep coming, a fold step is done all the same this often.
 const FOLD_AT_LEAST: Duration = Duration::from_millis(500);
+/// While batches come faster than this, nothing is folded in the moments between them: who waits for an
+/// acknowledgement would wait for the fold as well. On a thin line batches come slower, and folding fits between.
+const FOLD_AFTER_QUIET: Duration = Duration::from_millis(20);
+/// While batches come, the write-ahead log may grow to this many pages (64 MB) before it is copied.
+const BUSY_LOG_PAGES: u64 = 4 * CHECKPOINT_PAGES;
 /// Messages handled before effects are let out: so many batches become one commit.
 const MESSAGES_AT_ONCE: usize = 32;
 /// How long the core sleeps at most when nothing happens.
@@ -42,6 +48,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const ALERTS_MAX: usize = 50;
 /// How often a waiting `tuyen sync now` hears how far things are.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// Counting what is left may take this part of the time at most.
+const PROGRESS_COST: u32 = 50;
 
 /// A link as the core sees it.
 pub(super) struct Peer {
@@ -55,7 +63,7 @@ pub(super) struct Peer {
 struct Waiter {
     upto: [Seq; 3],
     answers: mpsc::UnboundedSender<Answer>,
-    told: Instant,
+    tell_at: Instant,
 }
 
 pub(super) struct Core {
@@ -74,6 +82,8 @@ pub(super) struct Core {
     waiters: Vec<Waiter>,
     tickets: u64,
     folded_at: Instant,
+    /// When the last batch came.
+    batch_at: Option<Instant>,
 }
 
 impl Core {
@@ -103,6 +113,7 @@ impl Core {
             waiters: Vec::new(),
             tickets: 0,
             folded_at: Instant::now(),
+            batch_at: None,
         })
     }
 
@@ -117,17 +128,15 @@ impl Core {
 
     fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
         loop {
-            let Some(first) = self.next_message(messages, runtime)? else { continue };
-            if matches!(first, Message::Stop) {
-                return Ok(());
-            }
-            self.take(first)?;
-            for _ in 1..MESSAGES_AT_ONCE {
-                match messages.try_recv() {
-                    Ok(Message::Stop) => return Ok(()),
-                    Ok(message) => self.take(message)?,
-                    Err(_) => break,
+            let Some(mut message) = self.next_message(messages, runtime)? else { continue };
+            for _ in 0..MESSAGES_AT_ONCE {
+                // Whoever waits in the queue hears that the daemon went away: nothing of theirs is acknowledged.
+                if matches!(message, Message::Stop) || self.numbers.stopping() {
+                    return Ok(());
                 }
+                self.take(message)?;
+                let Ok(next) = messages.try_recv() else { break };
+                message = next;
             }
             self.let_out()?;
             if self.folded_at.elapsed() > FOLD_AT_LEAST {
@@ -149,24 +158,39 @@ impl Core {
                 Err(mpsc::error::TryRecvError::Disconnected) => return Ok(Some(Message::Stop)),
                 Err(mpsc::error::TryRecvError::Empty) => {}
             }
-            if self.fold()? {
+            let awaited = self.next_batch_awaited();
+            self.tidy(if awaited.is_some() { BUSY_LOG_PAGES } else { CHECKPOINT_PAGES })?;
+            if awaited.is_none() && self.fold()? {
                 continue;
             }
-            if self.store.checkpoint_due()? {
-                self.store.checkpoint()?;
-            }
-            return self.sleep(messages, runtime);
+            return self.sleep(messages, runtime, awaited.unwrap_or(IDLE));
         }
+    }
+
+    /// How long the next batch of a transfer under way is waited for before anything is folded.
+    fn next_batch_awaited(&self) -> Option<Duration> {
+        let wait = FOLD_AFTER_QUIET.checked_sub(self.batch_at?.elapsed())?;
+        (self.folded_at.elapsed() <= FOLD_AT_LEAST).then_some(wait)
+    }
+
+    /// Copies the write-ahead log into the database file when so much of it waits.
+    fn tidy(&mut self, pages: u64) -> Result<(), StoreError> {
+        let log = self.store.log()?;
+        if log.pages.saturating_sub(log.done) >= pages {
+            self.store.checkpoint()?;
+        }
+        Ok(())
     }
 
     fn sleep(
         &mut self,
         messages: &mut mpsc::Receiver<Message>,
         runtime: &Handle,
+        most: Duration,
     ) -> Result<Option<Message>, StoreError> {
         let now = clock::now().mono;
         let due = self.engine.poll_timeout().map(|(due, _)| Duration::from_millis(due.saturating_sub(now)));
-        let mut wait = due.unwrap_or(IDLE).min(IDLE);
+        let mut wait = due.unwrap_or(IDLE).min(most);
         if !self.waiters.is_empty() {
             wait = wait.min(PROGRESS_EVERY);
         }
@@ -195,6 +219,9 @@ impl Core {
             Message::Frame(id, frame, _room) => {
                 if let Some(peer) = self.peers.get(&id) {
                     self.last_contact.insert(peer.info.place.clone(), wall());
+                }
+                if matches!(frame, Frame::Batch(_)) {
+                    self.batch_at = Some(Instant::now());
                 }
                 Event::Received(id, frame)
             }
@@ -319,10 +346,11 @@ impl Core {
     }
 
     pub fn alert(&mut self, code: &str, text: String) {
-        if self.alerts.front().is_some_and(|last| last.code == code && last.text == text) {
-            return;
+        // What is said again moves to the front: a neighbour that comes again and again hides no other alert.
+        let known = self.alerts.iter().position(|alert| alert.code == code && alert.text == text);
+        if known.and_then(|known| self.alerts.remove(known)).is_none() {
+            tracing::warn!(code, "{text}");
         }
-        tracing::warn!(code, "{text}");
         self.alerts.push_front(AlertLine { at: wall(), code: code.to_owned(), text });
         self.alerts.truncate(ALERTS_MAX);
     }
@@ -359,13 +387,14 @@ impl Core {
             return Ok(());
         }
         let upto = Lane::ALL.map(|lane| self.engine.frontier(Frontier::Last, lane));
-        self.waiters.push(Waiter { upto, answers, told: Instant::now() });
+        self.waiters.push(Waiter { upto, answers, tell_at: Instant::now() + PROGRESS_EVERY });
         self.answer_waiters()
     }
 
     fn answer_waiters(&mut self) -> Result<(), StoreError> {
         for waiter in std::mem::take(&mut self.waiters) {
-            let reached = |lane: Lane| self.engine.frontier(Frontier::Hub, lane) >= waiter.upto[lane as usize];
+            let reached =
+                |lane: Lane| self.engine.frontier(Frontier::Hub, lane) >= waiter.upto[lane as usize];
             let settled = self.engine.is_root()
                 || self.engine.links().any(|link| link.direction == Direction::Up && link.settled);
             if settled && (self.engine.is_root() || Lane::ALL.into_iter().all(reached)) {
@@ -379,9 +408,10 @@ impl Core {
     }
 
     fn tell_progress(&mut self, mut waiter: Waiter) -> Result<(), StoreError> {
-        if waiter.told.elapsed() >= PROGRESS_EVERY {
-            waiter.told = Instant::now();
+        let began = Instant::now();
+        if began >= waiter.tell_at {
             let left = self.not_at(Frontier::Hub)?.entries;
+            waiter.tell_at = Instant::now() + PROGRESS_EVERY.max(began.elapsed() * PROGRESS_COST);
             let what = "entries not yet at the hub".to_owned();
             let _ = waiter.answers.send(Answer::Progress(Progress { what, done: left, total: None }));
         }
@@ -400,8 +430,12 @@ impl Core {
             Request::Peers => self.peers().map(|it| json(&it)),
             Request::SyncPause => self.pause(true),
             Request::SyncResume => self.pause(false),
-            Request::Put { resources, base, by, why } => self.put(resources, base, by, why).map(|it| json(&it)),
-            Request::Delete { record, base, by, why } => self.delete(record, base, by, why).map(|it| json(&it)),
+            Request::Put { resources, base, by, why } => {
+                self.put(resources, base, by, why).map(|it| json(&it))
+            }
+            Request::Delete { record, base, by, why } => {
+                self.delete(record, base, by, why).map(|it| json(&it))
+            }
             Request::Get { record } => self.get(&record).map(|it| json(&it)),
             Request::List { resource_type, after, limit } => {
                 self.list(resource_type.as_deref(), after.as_ref(), limit).map(|it| json(&it))

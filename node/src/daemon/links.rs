@@ -44,6 +44,7 @@ pub struct Traffic {
 /// Where the engine's frames for one link go.
 #[derive(Debug)]
 pub struct Outbox {
+    connection: Connection,
     control: mpsc::UnboundedSender<Out>,
     lanes: [mpsc::UnboundedSender<Out>; 3],
 }
@@ -58,6 +59,13 @@ impl Outbox {
     /// Queues a frame. A link that has ended takes it and forgets it: the engine learns of the end by itself.
     pub fn send(&self, frame: Frame) {
         let stream = match &frame {
+            Frame::Refuse { code, text } => {
+                // The reason of the close is the frame: it arrives whatever becomes of the streams, and a
+                // neighbour that reads none of them is ended all the same.
+                let code = quinn::VarInt::from_u32(transport::REFUSED + u32::from(*code));
+                self.connection.close(code, text.as_bytes());
+                return;
+            }
             Frame::Batch(batch) => &self.lanes[batch.lane as usize],
             _ => &self.control,
         };
@@ -77,11 +85,11 @@ pub struct Queues {
 }
 
 /// A new link's outbox, and the queues that [`drive`] empties.
-pub fn outbox() -> (Outbox, Queues) {
+pub fn outbox(connection: Connection) -> (Outbox, Queues) {
     let (control, control_queue) = mpsc::unbounded_channel();
     let lanes = [(); 3].map(|()| mpsc::unbounded_channel());
     let [(a, qa), (b, qb), (c, qc)] = lanes;
-    (Outbox { control, lanes: [a, b, c] }, Queues { control: control_queue, lanes: [qa, qb, qc] })
+    (Outbox { connection, control, lanes: [a, b, c] }, Queues { control: control_queue, lanes: [qa, qb, qc] })
 }
 
 /// Begins a stream that carries nothing. A stream is this or begins with the number of its lane.
@@ -137,26 +145,21 @@ async fn write_control(
     mut queue: mpsc::UnboundedReceiver<Out>,
     traffic: Arc<Traffic>,
 ) {
+    let mut reason = "this node stops";
     while let Some(out) = queue.recv().await {
         match out {
-            Out::Frame(Frame::Refuse { code, text }) => {
-                // The reason of the close is the frame: it arrives whatever becomes of the streams.
-                let code = quinn::VarInt::from_u32(transport::REFUSED + u32::from(code));
-                connection.close(code, text.as_bytes());
-                return;
-            }
-            Out::Frame(frame) => {
-                if write(&mut stream, &frame, &traffic).await.is_err() {
-                    return;
-                }
+            Out::Frame(frame) if write(&mut stream, &frame, &traffic).await.is_ok() => {}
+            Out::Frame(_) => {
+                reason = "the control stream was stopped";
+                break;
             }
             Out::Close => {
-                connection.close(quinn::VarInt::from_u32(transport::DONE), b"done");
-                return;
+                reason = "done";
+                break;
             }
         }
     }
-    connection.close(quinn::VarInt::from_u32(transport::DONE), b"this node stops");
+    connection.close(quinn::VarInt::from_u32(transport::DONE), reason.as_bytes());
 }
 
 async fn write_lane(

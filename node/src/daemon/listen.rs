@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Message, Numbers, links};
 use crate::{
     ca::{EnrolRefusal, Invite, InviteStore, Issued, SecretHash, TrustedClock},
-    transport::{self, Arrival, LinkError, Transport},
+    transport::{self, Arrival, EnrolLinkError, Transport},
 };
 
 /// Answers everybody who knocks, for as long as the process runs.
@@ -31,12 +31,15 @@ pub async fn serve(
                     let address = enrolling.address();
                     match enrolling.serve(invites, clock.now()).await {
                         Ok(issued) => tracing::info!(place = %issued.place, node = %issued.node, "enrolled"),
+                        Err(error @ EnrolLinkError::Refused(_)) => {
+                            let _ = core.send(Message::Stranger(format!("{address}: {error}"))).await;
+                        }
                         Err(error) => tracing::warn!(%address, %error, "no enrolment"),
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no link");
-                    if matches!(error, LinkError::Refused { .. }) {
+                    if error.refusal_code().is_some() {
                         let _ = core.send(Message::Stranger(error.to_string())).await;
                     }
                 }
@@ -48,8 +51,7 @@ pub async fn serve(
 async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>, numbers: &Arc<Numbers>) {
     let (connection, peer) = (link.connection().clone(), link.peer().clone());
     if peer.place.parent().as_ref() != Some(own) {
-        let refusal =
-            Refusal::OutsideSubtree { place: peer.place.to_string(), issuer: own.to_string() };
+        let refusal = Refusal::OutsideSubtree { place: peer.place.to_string(), issuer: own.to_string() };
         transport::refuse(&connection, &refusal);
         let _ = core.send(Message::Stranger(refusal.to_string())).await;
         return;
@@ -60,10 +62,9 @@ async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>
     }
     let chain = link.chain();
     let id = numbers.next_link();
-    let (outbox, queues) = links::outbox();
+    let (outbox, queues) = links::outbox(connection.clone());
     let direction = Direction::Down;
-    let message =
-        Message::Connected { id, peer, chain, direction, outbox, connection: connection.clone() };
+    let message = Message::Connected { id, peer, chain, direction, outbox, connection: connection.clone() };
     if core.send(message).await.is_ok() {
         links::drive(connection, direction, id, queues, core, numbers.clone()).await;
     }
@@ -91,8 +92,8 @@ impl InviteStore for CoreInvites {
         decide: &mut dyn FnMut(&Invite) -> Result<Issued, EnrolRefusal>,
     ) -> Result<(), EnrolRefusal> {
         let _guard = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let invite: Option<Invite> = self.ask(|answer| Message::FindInvite(secret.clone(), answer))?;
+        let invite: Option<Invite> = self.ask(|answer| Message::FindInvite(*secret, answer))?;
         let issued = decide(&invite.ok_or(EnrolRefusal::Unknown)?)?;
-        self.ask(|answer| Message::Redeem(secret.clone(), Box::new(issued), answer))
+        self.ask(|answer| Message::Redeem(*secret, Box::new(issued), answer))
     }
 }

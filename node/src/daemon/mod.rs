@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use std::{
 use quinn::Connection;
 use sync_core::{
     engine::LinkId,
-    identity::NodeInfo,
+    identity::{NodeInfo, Role},
     session::Direction,
     wire::{Frame, WireError},
 };
@@ -29,7 +29,7 @@ use crate::{
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
     keys::IdentityFolder,
-    store::{Key, OpenError, Reader, SqliteStore},
+    store::{Key, LEAF_CACHE_KIB, OpenError, Reader, SqliteStore},
     telemetry,
     transport::{LinkSettings, Transport},
 };
@@ -85,6 +85,8 @@ pub(crate) struct Numbers {
     dial: Arc<Notify>,
     traffic: Arc<links::Traffic>,
     inbound: Arc<Semaphore>,
+    /// Set before [`Message::Stop`] is sent: what waits before it in the queue is left undone.
+    stopping: AtomicBool,
 }
 
 impl Numbers {
@@ -94,6 +96,10 @@ impl Numbers {
 
     fn paused(&self) -> bool {
         *self.paused.borrow()
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 }
 
@@ -139,12 +145,16 @@ fn open(dir: &Path) -> Result<Opened, Failure> {
     let key = Key::read(&config.key_path(dir)).map_err(|error| failed(FailureKind::Integrity, error))?;
     let database = dir.join(DATABASE);
     let store = SqliteStore::open(&database, &key).map_err(unopened)?;
+    if config.role == Role::Leaf {
+        store.limit_cache(LEAF_CACHE_KIB).map_err(|error| failed(FailureKind::Integrity, error))?;
+    }
     let reader = Reader::open(&database, &key).map_err(unopened)?;
-    for revocation in sync_core::store::Store::revocations(&store).map_err(|e| failed(FailureKind::Integrity, e))? {
+    for revocation in
+        sync_core::store::Store::revocations(&store).map_err(|e| failed(FailureKind::Integrity, e))?
+    {
         trust.revoke(&revocation).map_err(|error| failed(FailureKind::Integrity, error))?;
     }
-    let identity =
-        Own::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
+    let identity = Own::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
     Ok(Opened { dir: dir.to_owned(), config, folder, identity, clock, store, reader, _lock: lock })
 }
 
@@ -177,6 +187,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         dial: Arc::default(),
         traffic: Arc::default(),
         inbound: Arc::new(Semaphore::new(links::INBOUND_MAX_BYTES)),
+        stopping: AtomicBool::new(false),
     });
     let any = "0.0.0.0:0".parse().expect("this is an address");
     let transport = Transport::bind(
@@ -203,7 +214,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let answering = Arc::new(RwLock::new(()));
     tokio::spawn(socket::serve(socket, sender.clone(), answering.clone()));
     tracing::info!(place = %own, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
-    stop_on_signal(sender)?;
+    stop_on_signal(sender, numbers.clone())?;
 
     let core = Core::new(dir.clone(), config, identity, store, reader, numbers)?;
     let runtime = tokio::runtime::Handle::current();
@@ -223,13 +234,14 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     }
 }
 
-fn stop_on_signal(core: mpsc::Sender<Message>) -> Result<(), Failure> {
+fn stop_on_signal(core: mpsc::Sender<Message>, numbers: Arc<Numbers>) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| signal(kind).map_err(|error| failed(FailureKind::Failed, error));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("stopping");
+        numbers.stopping.store(true, Ordering::Relaxed);
         let _ = core.send(Message::Stop).await;
     });
     Ok(())

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     admin::{
-        Failure, FailureKind, History, HistoryLine, ListedRecord, Listing, Page, RejectedRecord, Resource, Written,
-        WrittenRecord,
+        Failure, FailureKind, History, HistoryLine, ListedRecord, Listing, Page, RejectedRecord, Resource,
+        Written, WrittenRecord,
     },
     clock,
     fhir::import,
@@ -50,13 +50,20 @@ impl Core {
         why: Option<String>,
     ) -> Outcome<Written> {
         if base.is_some() && resources.len() != 1 {
-            return refuse(FailureKind::Usage, "a base version belongs to one resource; write them one by one");
+            return refuse(
+                FailureKind::Usage,
+                "a base version belongs to one resource; write them one by one",
+            );
         }
         let mut answer = Written::default();
         let mut pending = Pending::default();
         for (index, resource) in (0..).zip(resources) {
             let mut rejected = |record: Option<&RecordId>, problem: String| {
-                answer.rejected.push(RejectedRecord { index, record: record.map(ToString::to_string), problem });
+                answer.rejected.push(RejectedRecord {
+                    index,
+                    record: record.map(ToString::to_string),
+                    problem,
+                });
             };
             let (id, parsed) = match import::resource(resource.get().as_bytes()) {
                 Ok(found) => found,
@@ -66,7 +73,10 @@ impl Core {
                 }
             };
             let Some(id) = id else {
-                rejected(None, "it has no id; give it one of 1 to 128 of A-Z, a-z, 0-9, '-' and '.'".to_owned());
+                rejected(
+                    None,
+                    "it has no id; give it one of 1 to 128 of A-Z, a-z, 0-9, '-' and '.'".to_owned(),
+                );
                 continue;
             };
             if pending.records.contains(&id) {
@@ -149,7 +159,11 @@ impl Core {
         let (home, lane) = self.home_and_lane(&id)?;
         let entry = match Entry::new(id.clone(), home, lane, Arc::from(change.bytes)) {
             Ok(entry) => entry,
-            Err(error) => return Ok(Err(format!("{error}; keep attachments apart, as a Binary or a file with a URL, or write in smaller steps"))),
+            Err(error) => {
+                return Ok(Err(format!(
+                    "{error}; keep attachments apart, as a Binary or a file with a URL, or write in smaller steps"
+                )));
+            }
         };
         let projected = opened.project(1);
         let written = WrittenRecord {
@@ -199,16 +213,28 @@ impl Core {
             let text = if opened.record.is_deleted() {
                 format!("{id} was deleted; `tuyen records history {id}` says when and by whom")
             } else {
-                format!("nothing of {id} can be read yet: its first entries have not arrived; sync, and try again")
+                format!(
+                    "nothing of {id} can be read yet: its first entries have not arrived; sync, and try again"
+                )
             };
             return refuse(FailureKind::Failed, text);
         };
         let resource = RawValue::from_string(resource).expect("a folded resource is JSON");
-        Ok(Resource { record: id.clone(), version: projected.version, resource, conflicts: projected.open_conflicts })
+        Ok(Resource {
+            record: id.clone(),
+            version: projected.version,
+            resource,
+            conflicts: projected.open_conflicts,
+        })
     }
 
     /// A page of records, by name.
-    pub fn list(&self, resource_type: Option<&str>, after: Option<&RecordId>, limit: u32) -> Outcome<Listing> {
+    pub fn list(
+        &self,
+        resource_type: Option<&str>,
+        after: Option<&RecordId>,
+        limit: u32,
+    ) -> Outcome<Listing> {
         let limit = limit.min(PAGE_MAX) as usize;
         let (mut listed, mut more) = self.reader.page(resource_type, after, limit + 1, PAGE_MAX_BYTES)?;
         if listed.len() <= limit && more {

@@ -17,6 +17,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
 /// A link that stood so long begins the waits anew.
 const GOOD_LINK: Duration = Duration::from_secs(10);
+/// A dial that had no answer for so long is begun anew when somebody asks: QUIC repeats its first packet later and
+/// later, up to half a minute apart.
+const STALE_DIAL: Duration = Duration::from_secs(5);
 
 /// What the uplink is told.
 pub struct Control {
@@ -44,11 +47,19 @@ pub async fn keep(
             }
         }
         let began = tokio::time::Instant::now();
-        match dial(&transport, &own, &address, &settings).await {
+        let dialled = tokio::select! {
+            dialled = dial(&transport, &own, &address, &settings) => dialled,
+            () = paused(&mut control.paused) => continue,
+            () = asked_again(&control.now) => {
+                wait = BACKOFF_FIRST;
+                continue;
+            }
+        };
+        match dialled {
             Ok(link) => {
                 let (connection, peer, chain) = link;
                 let id = numbers.next_link();
-                let (outbox, queues) = links::outbox();
+                let (outbox, queues) = links::outbox(connection.clone());
                 let address = connection.clone();
                 let direction = Direction::Up;
                 let message = Message::Connected { id, peer, chain, direction, outbox, connection: address };
@@ -87,8 +98,7 @@ async fn run(
     core: &mpsc::Sender<Message>,
     numbers: &Arc<Numbers>,
 ) {
-    let drive =
-        links::drive(connection.clone(), Direction::Up, id, queues, core.clone(), numbers.clone());
+    let drive = links::drive(connection.clone(), Direction::Up, id, queues, core.clone(), numbers.clone());
     tokio::pin!(drive);
     loop {
         tokio::select! {
@@ -111,6 +121,12 @@ async fn paused(state: &mut watch::Receiver<bool>) {
     }
 }
 
+/// Returns when somebody asks for a link while a dial has gone stale.
+async fn asked_again(now: &Notify) {
+    tokio::time::sleep(STALE_DIAL).await;
+    now.notified().await;
+}
+
 type Dialled = (quinn::Connection, sync_core::identity::NodeInfo, Vec<Vec<u8>>);
 
 async fn dial(
@@ -120,7 +136,8 @@ async fn dial(
     settings: &LinkSettings,
 ) -> Result<Dialled, LinkError> {
     let unknown = |why: String| LinkError::Dial { address: address.to_owned(), why };
-    let mut candidates = tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
+    let mut candidates =
+        tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
     let candidate = candidates.next().ok_or_else(|| unknown("the name has no address".to_owned()))?;
     let link = transport.connect(candidate, None, settings).await?;
     let (connection, peer) = (link.connection().clone(), link.peer().clone());

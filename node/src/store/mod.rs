@@ -31,7 +31,7 @@ pub use self::{
     issuing::{Invite, Issued},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
-    open::OpenError,
+    open::{LEAF_CACHE_KIB, OpenError},
     schema::{APPLICATION_ID, VERSION},
 };
 use self::{names::Names, read::small};
@@ -100,7 +100,10 @@ impl Fault {
         use rusqlite::ffi;
         let Fault::Sql(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
         match error.code {
-            ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen => true,
+            ErrorCode::DiskFull
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied
+            | ErrorCode::CannotOpen => true,
             ErrorCode::SystemIoFailure => [
                 ffi::SQLITE_IOERR_WRITE,
                 ffi::SQLITE_IOERR_FSYNC,

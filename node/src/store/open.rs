@@ -22,6 +22,8 @@ use super::{
 
 /// Memory for pages of the writer's connection, in KiB. The indexes of a million records fit.
 const WRITER_CACHE_KIB: i64 = 65_536;
+/// The same at a leaf, whose ten thousands of records have smaller indexes and whose machine has less memory.
+pub const LEAF_CACHE_KIB: i64 = 16_384;
 /// Memory for pages of a reader's connection, in KiB.
 const READER_CACHE_KIB: i64 = 8_192;
 /// How long a statement waits for another connection's lock, in milliseconds.
@@ -290,6 +292,11 @@ impl SqliteStore {
     pub fn open(path: &Path, key: &Key) -> Result<Self, OpenError> {
         let conn = connect(path, key, WRITER_CACHE_KIB, true)?;
         Self::load(conn).map_err(|fault| failed(path, fault))
+    }
+
+    /// Keeps no more of the file's pages in memory than this.
+    pub fn limit_cache(&self, kib: i64) -> Result<(), OpenError> {
+        apply(&self.conn, vec![pragma("cache_size", -kib, -kib)])
     }
 }
 

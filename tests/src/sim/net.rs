@@ -24,6 +24,8 @@ pub struct End {
     pub open: bool,
     /// What arrives here, by stream.
     pub inbox: [Deframer; STREAMS],
+    /// Whether what this end claims was held against the other's disk since the other's word was heard.
+    pub heard: bool,
     /// Frames and bytes that were sent from here.
     pub sent: (u64, u64),
 }
@@ -55,6 +57,7 @@ impl Conn {
             link,
             open: true,
             inbox: Default::default(),
+            heard: false,
             sent: (0, 0),
         };
         let way = || Way { line_free_at: 0, last_arrival: [0; STREAMS], silent: false };

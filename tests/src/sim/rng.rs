@@ -11,12 +11,12 @@ impl Rng {
         let start = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
         let mut rng =
             Self(purpose.bytes().fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)));
-        rng.next();
+        rng.next_u64();
         rng
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,7 +27,7 @@ impl Rng {
     /// A number from 0 up to but not including `n`.
     pub fn below(&mut self, n: u64) -> u64 {
         assert!(n > 0, "there is no number below 0");
-        self.next() % n
+        self.next_u64() % n
     }
 
     /// A number from `low` to `high`, both included.
@@ -49,7 +49,7 @@ impl Rng {
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(n + 8);
         while bytes.len() < n {
-            bytes.extend_from_slice(&self.next().to_be_bytes());
+            bytes.extend_from_slice(&self.next_u64().to_be_bytes());
         }
         bytes.truncate(n);
         bytes

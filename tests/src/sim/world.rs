@@ -292,7 +292,7 @@ impl<'t> World<'t> {
         if one.engine.is_some() || one.retired {
             return Ok(());
         }
-        let names = Rng::new(self.rng.next(), "names");
+        let names = Rng::new(self.rng.next_u64(), "names");
         let identity = SimIdentity::new(&self.registry, &self.plan.nodes[one.node].info, names);
         let engine = Engine::new(identity, "sim 0", &one.store).map_err(store_failed)?;
         self.adopt(machine, engine);
@@ -329,6 +329,7 @@ impl<'t> World<'t> {
             self.perform(machine, effect)?;
         }
         self.check_claims(machine)?;
+        self.check_heard(machine)?;
         self.set_timer(machine);
         Ok(())
     }
@@ -435,6 +436,37 @@ impl<'t> World<'t> {
             self.ledger.claim(&claim, &one.store, node, &disks)?;
         }
         self.machines[machine].claimed = now;
+        Ok(())
+    }
+
+    /// A child that has heard where its parent stands claims nothing that this parent's disk does not hold, whatever
+    /// was lost and excused before.
+    fn check_heard(&mut self, machine: usize) -> Result<(), Failure> {
+        let one = &self.machines[machine];
+        let Some(engine) = &one.engine else { return Ok(()) };
+        let unheard = |conn: &&mut Conn| {
+            let [child, parent] = &conn.ends;
+            child.machine == machine
+                && child.open
+                && !child.heard
+                && self.machines[parent.machine].boot == parent.boot
+        };
+        for conn in self.conns.values_mut().filter(unheard) {
+            let parent = &self.machines[conn.ends[1].machine];
+            let link = conn.ends[0].link;
+            if parent.engine.is_none() || !engine.links().any(|status| status.link == link && status.settled)
+            {
+                continue;
+            }
+            conn.ends[0].heard = true;
+            let place = &self.plan.nodes[one.node].info.place;
+            for lane in Lane::ALL {
+                let to = engine.frontier(Frontier::Hub, lane);
+                let claim =
+                    Claim { who: &one.name, place, at: "at the parent it has heard", lane, from: 0, to };
+                self.ledger.claim(&claim, &one.store, usize::MAX, &[&parent.store])?;
+            }
+        }
         Ok(())
     }
 

@@ -1,9 +1,6 @@
 //! A node with a record that was there before, and how to see that it still is.
 
-use std::{
-    fs,
-    path::PathBuf,
-};
+use std::{fs, path::PathBuf};
 
 use node::admin::{Request, Resource};
 use rusqlite::Connection;

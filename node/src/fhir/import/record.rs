@@ -45,7 +45,8 @@ pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>) -> Result<Named, Prob
         return Ok(Named { id, resource, id_was_missing: false });
     }
     let text = full_url.and_then(uuid).unwrap_or_else(|| derived(&resource));
-    let resource_type = resource.get("resourceType").and_then(Value::as_str).ok_or(Problem::NoResourceType)?;
+    let resource_type =
+        resource.get("resourceType").and_then(Value::as_str).ok_or(Problem::NoResourceType)?;
     let id = RecordId::new(resource_type, &text).map_err(|_| Problem::BadId)?;
     if let Some(object) = resource.as_object_mut() {
         let behind_type = object.keys().position(|k| k == "resourceType").map_or(0, |at| at + 1);

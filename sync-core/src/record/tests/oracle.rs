@@ -40,11 +40,16 @@ struct Model {
     dropped: BTreeSet<(usize, usize)>,
 }
 
+/// Whether an item of the questionnaire has this link.
+fn is_link(item: &Json, link: usize) -> bool {
+    item["linkId"].as_str() == Some(&link.to_string())
+}
+
 fn perform(world: &mut World, model: &mut Model, node: usize, op: &Op) {
     let mut resource = world.nodes[node].resource().unwrap();
     let at = |resource: &Json, item: usize| {
         let items = resource["item"].as_array()?;
-        items.iter().position(|j| j["linkId"] == item.to_string())
+        items.iter().position(|j| is_link(j, item))
     };
     match *op {
         Op::Top(field, v) => resource[TOPS[field]] = v.to_string().into(),
@@ -115,7 +120,7 @@ proptest! {
         for item in 0..ITEMS {
             let dropped = model.dropped.iter().any(|(i, _)| *i == item);
             let touched = model.touched.iter().any(|(i, _)| *i == item);
-            let found = shown["item"].as_array().and_then(|items| items.iter().find(|j| j["linkId"] == item.to_string()));
+            let found = shown["item"].as_array().and_then(|items| items.iter().find(|j| is_link(j, item)));
             prop_assert_eq!(found.is_some(), !dropped || touched);
             let Some(found) = found else { continue };
             let key = dump(&world.nodes[0]).into_iter().find_map(|(key, values)| {

@@ -119,7 +119,7 @@ impl World<'_> {
         let Some(engine) = one.engine.clone() else { return Ok(()) };
         let (node, store, pending, tickets) =
             (one.node, one.store.clone(), one.pending.clone(), one.tickets.clone());
-        engine.identity().reseed(Rng::new(self.rng.next(), "names"));
+        engine.identity().reseed(Rng::new(self.rng.next_u64(), "names"));
         let links: Vec<_> = engine.links().map(|link| link.link).collect();
         let second = self.add_machine(node, store);
         self.note(second, format_args!("is a running copy"));

@@ -1,0 +1,77 @@
+//! Real nodes over bad lines: progress never stops, and everything arrives.
+//!
+//! `cargo test --release -p tuyen-tests --test bad_line -- --nocapture` prints how long it took and which share of
+//! the line carried new data.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use node::{fhir::population::Population, transport::Congestion};
+use sync_core::identity::Role;
+use tuyen_tests::{
+    cluster::{Node, org, wait_equal},
+    proxy::{Line, Proxy},
+};
+
+const RECORDS: usize = 300;
+
+fn syncs_over(line: Line, congestion: Congestion) {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Node::root(&dir.path().join("root"), "trung-uong");
+    let proxy = Proxy::to(hub.config().listen.unwrap(), Line::default(), 3);
+    let mut leaf = hub.child_through(Some(proxy.address), &dir.path().join("leaf"), Role::Leaf, "dong-van");
+    leaf.stop();
+    leaf.configure(|config| config.link.congestion = congestion);
+    proxy.set(line);
+    let carried = |it: &tuyen_tests::proxy::Carried| {
+        (it.bytes.load(Ordering::Relaxed), it.lost.load(Ordering::Relaxed))
+    };
+    let before = (carried(&proxy.up), carried(&proxy.down));
+    leaf.start();
+    let began = Instant::now();
+    leaf.put(Population::records(5, &org("dong-van"), RECORDS).map(|record| record.to_string()));
+    wait_equal(&[&hub, &leaf], RECORDS as u64);
+    leaf.wait("receipts", |s| s.not_at_hub.entries == 0 && s.not_at_root.entries == 0);
+    let seconds = began.elapsed().as_secs_f64();
+    let new = leaf.status().sent_bytes;
+    let rate = line.bits_per_second.expect("a bad line has a rate") as f64 / 8.0;
+    let (up, down) = (carried(&proxy.up), carried(&proxy.down));
+    println!(
+        "{} % loss, {} kbit/s, {} ms there and back, {congestion:?}: {RECORDS} records in {seconds:.1} s, {new} B of \
+         frames, {:.0} % of the line; carried {} B up ({} datagrams lost), {} B down ({} lost)",
+        line.loss_percent,
+        line.bits_per_second.unwrap_or(0) / 1000,
+        line.delay.as_millis() * 2,
+        100.0 * new as f64 / (rate * seconds),
+        up.0 - before.0.0,
+        up.1 - before.0.1,
+        down.0 - before.1.0,
+        down.1 - before.1.1,
+    );
+    assert!(up.1 > before.0.1, "the line did lose");
+}
+
+fn line(loss_percent: u64, kbits_per_second: u64, round_trip_millis: u64) -> Line {
+    Line {
+        loss_percent,
+        bits_per_second: Some(kbits_per_second * 1_000),
+        delay: Duration::from_millis(round_trip_millis / 2),
+    }
+}
+
+#[test]
+fn a_line_that_drops_15_percent_at_256_kbits_and_300_ms() {
+    syncs_over(line(15, 256, 300), Congestion::Cubic);
+}
+
+#[test]
+fn the_same_line_with_the_setting_for_very_lossy_ones() {
+    syncs_over(line(15, 256, 300), Congestion::Bbr);
+}
+
+#[test]
+fn a_line_that_drops_5_percent_at_64_kbits_and_600_ms() {
+    syncs_over(line(5, 64, 600), Congestion::Cubic);
+}

@@ -1,0 +1,353 @@
+//! Who is let in, and who is told what: every refusal shows on both sides.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use node::{
+    admin::{Failure, FailureKind, Request, Revoked},
+    ca::{Token, TrustStore, TrustedClock, trust::announce},
+    config::DATABASE,
+    keys::IdentityFolder,
+    setup,
+    transport::{LinkSettings, Transport, refusal_of},
+};
+use quinn::{Connection, RecvStream, SendStream};
+use sync_core::{
+    change::{Entry, opaque_chunk},
+    engine::refusal,
+    feed::{CHAIN_START, extend_chain},
+    id::{Incarnation, Lane},
+    identity::{Announcement, Reason, Role},
+    time::Stamp,
+    wire::{EntryBatch, Frame, Hello},
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tuyen_tests::cluster::{Country, Node, has_alert, org, record, wait_equal};
+
+fn listens(node: &Node) -> SocketAddr {
+    node.config().listen.unwrap()
+}
+
+/// The folder of a node that has enrolled and was never started.
+fn enrolled(parent: &Node, dir: &TempDir, role: Role, name: &str) -> PathBuf {
+    let folder = dir.path().join(name);
+    let listen = (role == Role::Hub).then(tuyen_tests::cluster::free_address);
+    setup::enrol(&folder, &parent.invite(role, name).token, listen).unwrap();
+    assert!(folder.join(DATABASE).exists());
+    folder
+}
+
+fn identity(folder: &Path) -> node::keys::Identity {
+    IdentityFolder::of_node(folder).load().unwrap()
+}
+
+/// A client that speaks the protocol and does what it likes.
+struct Hostile {
+    runtime: Runtime,
+    _transport: Transport,
+    connection: Connection,
+    /// None when it was refused before it could say anything.
+    control: Option<(SendStream, RecvStream)>,
+    run: Incarnation,
+}
+
+impl Hostile {
+    /// Connects with the identity of one folder, and trusts the tree of another.
+    fn connect(own: &Path, trusted: &Path, to: SocketAddr) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let trust = TrustStore::of(&identity(trusted), TrustedClock::new(0)).unwrap();
+        let (transport, connection, control) = runtime.block_on(async {
+            let any = "127.0.0.1:0".parse().unwrap();
+            let settings = LinkSettings::default();
+            let own = Arc::new(identity(own));
+            let transport = Transport::bind(any, false, own, Arc::new(trust), settings.clone()).unwrap();
+            let link = transport.connect(to, None, &settings).await.unwrap();
+            let control = link.connection().open_bi().await.ok();
+            (transport, link.connection().clone(), control)
+        });
+        Self { runtime, _transport: transport, connection, control, run: Incarnation([7; 16]) }
+    }
+
+    fn say(&mut self, frame: &Frame) {
+        self.say_bytes(&frame.encode());
+    }
+
+    fn say_bytes(&mut self, bytes: &[u8]) {
+        let (send, _) = self.control.as_mut().expect("it was let in");
+        // A refusal may come first: that is what the test then looks at.
+        let _ = self.runtime.block_on(send.write_all(bytes));
+    }
+
+    fn hello(&mut self) {
+        let run = self.run;
+        self.say(&Frame::Hello(Hello {
+            run,
+            software: "hostile 1".to_owned(),
+            tip: None,
+            cursors: Vec::new(),
+            revocations: 0,
+        }));
+    }
+
+    /// A batch of one entry.
+    fn offer(&mut self, segment: Incarnation, origin: Incarnation, home: &str) {
+        let chunk = opaque_chunk(origin, 1, &[], Stamp(1), b"anything");
+        let entry = Entry::new(record("Basic/hostile"), org(home), Lane::Normal, chunk).unwrap();
+        let upto = Some((1, extend_chain(CHAIN_START, entry.hash())));
+        let entries = vec![(1, entry)];
+        let batch = EntryBatch { lane: Lane::Normal, segment, after: 0, upto, origin, entries };
+        let connection = self.connection.clone();
+        let sent: Result<(), quinn::WriteError> = self.runtime.block_on(async {
+            let Ok(mut stream) = connection.open_uni().await else { return Ok(()) };
+            stream.write_all(&[Lane::Normal as u8]).await?;
+            stream.write_all(&Frame::Batch(batch).encode()).await?;
+            let _ = connection.closed().await;
+            Ok(())
+        });
+        let _ = sent;
+    }
+
+    /// What it is told in the end.
+    fn told(self) -> (u16, String) {
+        let ended = self.runtime.block_on(self.connection.closed());
+        refusal_of(&ended).unwrap_or_else(|| panic!("no refusal: {ended}"))
+    }
+}
+
+/// Announces a run of the node of a folder.
+fn announced(folder: &Path, run: Incarnation) -> Announcement {
+    announce(&identity(folder), run, None)
+}
+
+/// A hub with a child that will misbehave, and a neighbour province with a leaf.
+struct Provinces {
+    country: Country,
+    child: PathBuf,
+    stranger: PathBuf,
+    _stranger_hub: Node,
+    dir: TempDir,
+}
+
+fn provinces() -> Provinces {
+    let country = Country::new();
+    let dir = tempfile::tempdir().unwrap();
+    let stranger_hub = country.root.child(&dir.path().join("hub2"), Role::Hub, "quang-nam");
+    let child = enrolled(&country.hub, &dir, Role::Leaf, "meo-vac");
+    let stranger = enrolled(&stranger_hub, &dir, Role::Leaf, "tra-my");
+    Provinces { country, child, stranger, _stranger_hub: stranger_hub, dir }
+}
+
+impl Provinces {
+    fn hostile(&self) -> Hostile {
+        let mut hostile = Hostile::connect(&self.child, &self.child, listens(&self.country.hub));
+        hostile.hello();
+        hostile
+    }
+
+    /// The child was told, the hub's operator too, and nothing came in.
+    fn refused(&self, hostile: Hostile, expected: u16, words: &str) {
+        let (code, text) = hostile.told();
+        assert_eq!(code, expected, "{text}");
+        assert!(text.contains(words), "{text}");
+        let hub = &self.country.hub;
+        hub.wait("the operator is told", |s| has_alert(&s.alerts, "refused", words));
+        assert!(hub.has_alert("refused", "refused trung-uong/ha-giang/meo-vac"), "{:?}", hub.status().alerts);
+        assert_eq!(hub.status().entries, 0);
+        // Nobody else is disturbed.
+        let before = self.country.root.status().entries;
+        self.country.leaf.put([format!(r#"{{"resourceType":"Basic","id":"after-{expected}"}}"#)]);
+        wait_equal(&self.country.all(), before + 1);
+    }
+}
+
+const FOREIGN: Incarnation = Incarnation([9; 16]);
+const OWN: Incarnation = Incarnation([8; 16]);
+
+/// Announcements are signed, so anybody may bring them; what the run wrote is another matter.
+#[test]
+fn a_child_that_offers_what_a_run_outside_its_subtree_wrote() {
+    for home in ["meo-vac", "tra-my", "ha-giang"] {
+        let provinces = provinces();
+        let mut hostile = provinces.hostile();
+        hostile.say(&Frame::Announce(announced(&provinces.child, OWN)));
+        hostile.say(&Frame::Announce(announced(&provinces.stranger, FOREIGN)));
+        hostile.offer(OWN, FOREIGN, home);
+        provinces.refused(hostile, refusal::OUTSIDE_SUBTREE, home);
+    }
+}
+
+#[test]
+fn a_child_that_offers_a_record_whose_home_is_elsewhere() {
+    let provinces = provinces();
+    let mut hostile = provinces.hostile();
+    hostile.say(&Frame::Announce(announced(&provinces.child, OWN)));
+    hostile.offer(OWN, OWN, "ha-giang");
+    provinces.refused(hostile, refusal::OUTSIDE_SUBTREE, "ha-giang");
+}
+
+#[test]
+fn a_child_that_forges_an_announcement() {
+    let provinces = provinces();
+    let mut hostile = provinces.hostile();
+    // The neighbour's run under its own name: the signature is not its own.
+    let forged = Announcement { incarnation: FOREIGN, ..announced(&provinces.child, OWN) };
+    hostile.say(&Frame::Announce(forged));
+    provinces.refused(hostile, 3, "signature");
+}
+
+#[test]
+fn a_child_that_sends_from_a_feed_that_is_not_its_own() {
+    let provinces = provinces();
+    let mut hostile = provinces.hostile();
+    let neighbour = enrolled(&provinces.country.hub, &provinces.dir, Role::Leaf, "quan-ba");
+    hostile.say(&Frame::Announce(announced(&neighbour, FOREIGN)));
+    hostile.offer(FOREIGN, FOREIGN, "quan-ba");
+    provinces.refused(hostile, refusal::PROTOCOL, "a feed that is not its own");
+}
+
+#[test]
+fn a_child_that_speaks_no_known_language() {
+    let provinces = provinces();
+    let mut hostile = provinces.hostile();
+    hostile.say_bytes(&[0xff; 64]);
+    let (code, text) = hostile.told();
+    assert_eq!(code, refusal::PROTOCOL, "{text}");
+    provinces.country.hub.wait("told", |s| has_alert(&s.alerts, "refused", "malformed frame"));
+}
+
+/// A link that hears nothing can be told nothing: it ends, and no dead connection is left behind.
+#[test]
+fn a_child_that_does_not_listen() {
+    let provinces = provinces();
+    let mut hostile = provinces.hostile();
+    if let Some((_, receive)) = &mut hostile.control {
+        receive.stop(quinn::VarInt::from_u32(0)).unwrap();
+    }
+    hostile.say(&Frame::Announce(announced(&provinces.stranger, FOREIGN)));
+    let _ = hostile.runtime.block_on(hostile.connection.closed());
+    let away = |link: &node::admin::LinkState| !link.place.ends_with("/meo-vac") || link.state == "away";
+    let gone = |s: &node::admin::Status| s.down.iter().all(away);
+    provinces.country.hub.wait("gone", gone);
+}
+
+/// A parent of another tree at the address of ours.
+#[test]
+fn a_node_of_another_tree() {
+    let (mut here, there) = (Country::new(), Country::new());
+    // Our leaf comes to their hub.
+    here.leaf.stop();
+    here.leaf.configure(|config| config.parent = Some(listens(&there.hub).to_string()));
+    here.leaf.start();
+    let status = here.leaf.wait("refused", |s| s.up.as_ref().is_some_and(|up| up.state == "refused"));
+    assert!(status.up.unwrap().problem.unwrap().contains("belongs to another tree"));
+    assert!(here.leaf.has_alert("refused", "belongs to another tree"));
+    there.hub.wait("told", |s| has_alert(&s.alerts, "refused", "belongs to another tree"));
+    here.leaf.put([r#"{"resourceType":"Basic","id":"local"}"#.to_owned()]);
+    assert_eq!(there.hub.status().entries, 0);
+
+    // Somebody of theirs comes to our hub, and trusts it.
+    let hostile = Hostile::connect(&there.leaf.dir, &here.leaf.dir, listens(&here.hub));
+    let (code, text) = hostile.told();
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("belongs to another tree"), "{text}");
+    here.hub.wait("told", |s| has_alert(&s.alerts, "refused", "belongs to another tree"));
+}
+
+/// A node of our tree at a node that is not its parent.
+#[test]
+fn a_child_of_another_parent() {
+    let mut country = Country::new();
+    country.leaf.stop();
+    country.leaf.configure(|config| config.parent = Some(listens(&country.root).to_string()));
+    country.leaf.start();
+    let words = "trung-uong/ha-giang/dong-van";
+    country.leaf.wait("refused", |s| has_alert(&s.alerts, "refused", words));
+    country.root.wait("told", |s| has_alert(&s.alerts, "refused", words));
+}
+
+fn enrol(dir: &TempDir, name: &str, token: &str) -> Failure {
+    let folder = dir.path().join(name);
+    let failure = setup::enrol(&folder, token, Some(tuyen_tests::cluster::free_address())).unwrap_err();
+    assert!(!folder.join(node::config::FILE).exists(), "a refused enrolment leaves no node behind");
+    failure
+}
+
+#[test]
+fn tokens_that_do_not_hold() {
+    let country = Country::new();
+    let (hub, dir) = (&country.hub, tempfile::tempdir().unwrap());
+    let refused = |name: &str, token: &str, words: &str| {
+        let failure = enrol(&dir, name, token);
+        assert_eq!(failure.kind, FailureKind::Refused, "{failure}");
+        assert!(failure.text.contains(words), "{failure}");
+        hub.wait("the operator is told", |s| has_alert(&s.alerts, "refused", words));
+    };
+    let used = hub.invite(Role::Leaf, "meo-vac").token;
+    setup::enrol(&dir.path().join("first"), &used, None).unwrap();
+    refused("second", &used, "was already used");
+
+    let org_name = org("quan-ba");
+    let expired: node::admin::Invited =
+        hub.ask(&Request::Invite { role: Role::Leaf, org: org_name, expires_seconds: 0, address: None });
+    refused("late", &expired.token, "this token was good until");
+
+    let token: Token = hub.invite(Role::Leaf, "quan-ba").token.parse().unwrap();
+    let other_org = Token { org: org("yen-minh"), ..token.clone() };
+    refused("other-org", &other_org.to_string(), "made for quan-ba, not for yen-minh");
+    let other_role = Token { role: Role::Hub, ..token.clone() };
+    refused("other-role", &other_role.to_string(), "invites a leaf, not a hub");
+    setup::enrol(&dir.path().join("right"), &token.to_string(), None).unwrap();
+
+    let unknown: Token = country.root.invite(Role::Leaf, "quan-ba").token.parse().unwrap();
+    let elsewhere = Token { secret: unknown.secret, ..token };
+    refused("unknown", &elsewhere.to_string(), "does not know this token");
+
+    let mut letters: Vec<char> = used.chars().collect();
+    let middle = letters.len() / 2;
+    letters[middle] = if letters[middle] == 'A' { 'B' } else { 'A' };
+    let failure = enrol(&dir, "typo", &letters.iter().collect::<String>());
+    assert_eq!(failure.kind, FailureKind::Usage, "{failure}");
+    let issued = hub.status().down.len();
+    assert_eq!(issued, 3, "only good tokens made children");
+}
+
+#[test]
+fn a_revoked_node_loses_its_live_session_and_gets_no_other() {
+    let mut country = Country::new();
+    country.leaf.put([r#"{"resourceType":"Basic","id":"before"}"#.to_owned()]);
+    wait_equal(&country.all(), 1);
+    country.leaf.wait("connected", |s| s.up.as_ref().is_some_and(|up| up.state == "connected"));
+    let revoked: Revoked = country.hub.ask(&Request::Revoke { org: org("dong-van"), reason: Reason::Lost });
+    assert_eq!(revoked.nodes, [country.leaf.status().node]);
+    let words = "the machine was lost";
+    let refused = |leaf: &Node| {
+        let status = leaf.wait("refused", |s| s.up.as_ref().is_some_and(|up| up.state == "refused"));
+        assert!(status.up.unwrap().problem.unwrap().contains(words));
+        assert!(leaf.has_alert("refused", words));
+    };
+    refused(&country.leaf);
+    assert!(country.hub.has_alert("refused", words), "{:?}", country.hub.status().alerts);
+    country.hub.wait("away", |s| s.down.iter().all(|link| link.state == "away"));
+
+    // Local work goes on; nothing leaves any more, after a restart either.
+    country.leaf.put([r#"{"resourceType":"Basic","id":"after"}"#.to_owned()]);
+    country.leaf.kill();
+    country.leaf.start();
+    refused(&country.leaf);
+    assert_eq!(country.leaf.status().entries, 2);
+    assert_eq!(country.leaf.status().not_at_hub.entries, 1);
+    assert_eq!(country.hub.status().entries, 1);
+    // The hub remembers across its own restart.
+    country.hub.kill();
+    country.hub.start();
+    let contact = |node: &Node| has_alert(&node.status().alerts, "refused", words);
+    let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false });
+    country.hub.wait("it comes again", |s| has_alert(&s.alerts, "refused", words));
+    assert!(contact(&country.hub));
+    assert_eq!(country.hub.status().entries, 1);
+}
