@@ -38,7 +38,7 @@ fn comes_out_as_it_went_in(what: &str, items: impl Iterator<Item = (RecordId, Va
     let arrived = began.elapsed();
     let mut found = 0;
     for text in country.root.export() {
-        let resource: Value = serde_json::from_str(&text).unwrap();
+        let resource: Value = node::fhir::json::parse(text.as_bytes()).unwrap();
         let field = |name: &str| resource[name].as_str().unwrap();
         let id = record(&format!("{}/{}", field("resourceType"), field("id")));
         // Numbers are compared as text; the order of keys is not.

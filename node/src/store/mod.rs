@@ -60,8 +60,9 @@ struct Known {
     /// The running hash at the tip.
     chain: Chain,
     segments: Vec<Segment>,
-    /// The homes after the first of the few records that have more than one, by the record's small id.
-    further_homes: HashMap<i64, Vec<OrgId>>,
+    /// The homes after the first of the few records that have more than one, by the record's small id, each with
+    /// the first row that it is a home of.
+    further_homes: HashMap<i64, Vec<(OrgId, Seq)>>,
     /// The last number given to an advance of a cursor.
     reads: i64,
     /// The last number given to an announcement.

@@ -118,15 +118,15 @@ pub(super) mod small {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    pub fn further_homes(conn: &Connection) -> Fallible<HashMap<i64, Vec<OrgId>>> {
+    pub fn further_homes(conn: &Connection) -> Fallible<HashMap<i64, Vec<(OrgId, Seq)>>> {
         let mut statement = conn.prepare(
-            "SELECT h.record, o.name FROM further_home h JOIN org o ON o.id = h.org ORDER BY h.record, h.nth",
+            "SELECT h.record, o.name, h.since FROM further_home h JOIN org o ON o.id = h.org ORDER BY h.record, h.nth",
         )?;
         let mut rows = statement.query([])?;
-        let mut homes: HashMap<i64, Vec<OrgId>> = HashMap::new();
+        let mut homes: HashMap<i64, Vec<(OrgId, Seq)>> = HashMap::new();
         while let Some(row) = rows.next()? {
             let org = parse(row.get_ref(1)?.as_str().unwrap_or_default(), "organization")?;
-            homes.entry(row.get(0)?).or_default().push(org);
+            homes.entry(row.get(0)?).or_default().push((org, unpack(row.get(2)?)));
         }
         Ok(homes)
     }
@@ -150,10 +150,13 @@ impl SqliteStore {
         }
     }
 
-    fn homes_from(&self, record: i64, first: Option<i64>) -> Fallible<Vec<OrgId>> {
+    /// The homes that a record had when row `at` was appended.
+    fn homes_from(&self, record: i64, first: Option<i64>, at: Seq) -> Fallible<Vec<OrgId>> {
         let Some(first) = first else { return Ok(Vec::new()) };
         let mut homes = vec![self.names.borrow_mut().org(&self.conn, first)?];
-        homes.extend_from_slice(self.known.borrow().further_homes.get(&record).map_or(&[], Vec::as_slice));
+        let known = self.known.borrow();
+        let further = known.further_homes.get(&record).map_or(&[][..], Vec::as_slice);
+        homes.extend(further.iter().filter(|(_, since)| *since <= at).map(|(home, _)| home.clone()));
         Ok(homes)
     }
 
@@ -181,7 +184,7 @@ impl SqliteStore {
         Ok(Head {
             seq: unpack(row.get(0)?),
             src: self.position(src, pos)?,
-            homes: self.homes_from(record, first_home)?,
+            homes: self.homes_from(record, first_home, unpack(row.get(0)?))?,
             offered_to,
         })
     }
@@ -344,7 +347,7 @@ impl Store for SqliteStore {
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
         self.reading(|| {
             let key = self.names.borrow_mut().record(&self.conn, record)?;
-            key.map_or(Ok(Vec::new()), |key| self.homes_from(key.id, key.home))
+            key.map_or(Ok(Vec::new()), |key| self.homes_from(key.id, key.home, Seq::MAX))
         })
     }
 

@@ -124,12 +124,13 @@ impl Commit<'_> {
             Some(first) if first == org => {}
             Some(_) => {
                 let further = self.known.further_homes.entry(key.id).or_default();
-                if !further.contains(home) {
-                    further.push(home.clone());
+                if !further.iter().any(|(known, _)| known == home) {
+                    let since = self.known.tip + 1;
+                    further.push((home.clone(), since));
                     let nth = further.len() as i64;
                     self.run_one(
-                        "INSERT INTO further_home (record, nth, org) VALUES (?1, ?2, ?3)",
-                        [key.id, nth, org],
+                        "INSERT INTO further_home (record, nth, org, since) VALUES (?1, ?2, ?3, ?4)",
+                        [key.id, nth, org, pack(since)],
                     )?;
                 }
             }

@@ -101,8 +101,10 @@ impl MemStore {
                 self.rows.push(Row { lane, record, entry: None, offers, src: None, chain, at });
             }
             Op::AddHome(record, home) => {
-                let since = self.rows.len() as Seq + 1;
+                let next = self.rows.len() as Seq + 1;
                 let row = self.records.entry(record.clone()).or_default();
+                // The first home is that of all rows, a further one of those that follow.
+                let since = if row.homes.is_empty() { 0 } else { next };
                 if !row.homes.iter().any(|(known, _)| known == home) {
                     row.homes.push((home.clone(), since));
                 }
