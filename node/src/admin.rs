@@ -7,7 +7,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -22,6 +22,33 @@ use sync_core::{
 pub const SOCKET: &str = "admin.sock";
 /// Most bytes of one line, either way: a chunk of an import, or a page of an export.
 pub const LINE_MAX_BYTES: u64 = 64 << 20;
+
+/// Longest path of a socket, in bytes: the system's limit without the zero at the end.
+const SOCKET_PATH_MAX_BYTES: usize = 107;
+
+/// Where the daemon of a folder listens; a failure when the system allows no socket there.
+pub fn socket_path(dir: &Path) -> Result<PathBuf, Failure> {
+    let path = dir.join(SOCKET);
+    let length = path.as_os_str().len();
+    if length <= SOCKET_PATH_MAX_BYTES {
+        return Ok(path);
+    }
+    let text = format!(
+        "the path {} has {length} bytes, and the system allows {SOCKET_PATH_MAX_BYTES} for a socket; put the node \
+         into a folder with a shorter path, or name it from a nearer working directory",
+        path.display()
+    );
+    Err(Failure::new(FailureKind::Usage, text))
+}
+
+/// Said of a request that is longer than a line may be.
+pub(crate) fn too_long() -> Failure {
+    let text = format!(
+        "the request is longer than {} MB and nothing of it was done; write fewer or smaller resources at once",
+        LINE_MAX_BYTES >> 20
+    );
+    Failure::new(FailureKind::Usage, text)
+}
 
 /// A request to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -520,7 +547,7 @@ impl Client {
             );
             return Err(Failure::new(FailureKind::Refused, text));
         }
-        let stream = UnixStream::connect(dir.join(SOCKET)).map_err(|error| {
+        let stream = UnixStream::connect(socket_path(dir)?).map_err(|error| {
             let text = format!(
                 "no daemon answers in {0} ({error}); start it with `tuyend --dir {0}`",
                 dir.display()
@@ -542,6 +569,9 @@ impl Client {
         };
         let mut line = serde_json::to_vec(request).map_err(|error| lost(&error))?;
         line.push(b'\n');
+        if line.len() as u64 > LINE_MAX_BYTES {
+            return Err(too_long());
+        }
         self.lines.get_mut().write_all(&line).map_err(|error| lost(&error))?;
         loop {
             let mut line = String::new();

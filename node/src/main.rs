@@ -1,6 +1,6 @@
 //! `tuyend`: the daemon of one node's folder.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fmt::Display, io::Write, path::PathBuf, process::ExitCode};
 
 const HELP: &str = "\
 Example: tuyend --dir /var/lib/tuyen
@@ -28,20 +28,25 @@ fn main() -> ExitCode {
             }
             Some("--dir") => dir = arguments.next().map(PathBuf::from),
             _ => {
-                eprintln!("tuyend: {argument:?} is not an argument; see tuyend --help");
+                say(format_args!("{argument:?} is not an argument; see tuyend --help"));
                 return ExitCode::from(2);
             }
         }
     }
     let Some(dir) = dir else {
-        eprintln!("tuyend: no folder; give one with --dir DIR or TUYEN_DIR");
+        say("no folder; give one with --dir DIR or TUYEN_DIR");
         return ExitCode::from(2);
     };
     match tuyen_node::daemon::run(&dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("tuyend: {failure}");
+            say(&failure);
             ExitCode::from(failure.kind.exit_code())
         }
     }
+}
+
+/// Says why it ends. On a full disk nobody may hear it, and the exit code still counts.
+fn say(text: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "tuyend: {text}");
 }

@@ -8,13 +8,13 @@ use sync_core::{
 };
 
 use crate::{
-    admin::{Failure, FailureKind},
+    admin::{self, Failure, FailureKind},
     ca::{self, Token, TrustStore, TrustedClock, trust::When},
     clock,
     config::{Config, ConfigError, DATABASE},
     keys::{Identity, IdentityFolder},
     store::{Key, SqliteStore},
-    transport,
+    transport::{self, EnrolLinkError, LinkError},
 };
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -48,12 +48,37 @@ pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<Node
     let folder = IdentityFolder::of_node(dir);
     let identity = runtime
         .block_on(transport::enrol(&token, &folder, &[], clock::wall()))
-        .map_err(|error| Failure::new(FailureKind::Refused, error.to_string()))?;
+        .map_err(|error| Failure::new(kind_of(&error), text_of(&error)))?;
     finish(dir, &identity, listen, token.addresses.first().cloned())
+}
+
+/// Who was refused is told so; a parent that does not answer, a folder or a disk is another matter.
+fn kind_of(error: &EnrolLinkError) -> FailureKind {
+    match error {
+        EnrolLinkError::Link(LinkError::Refused { .. } | LinkError::RefusedByPeer { .. })
+        | EnrolLinkError::Enrol(_)
+        | EnrolLinkError::Refused(_) => FailureKind::Refused,
+        EnrolLinkError::Link(LinkError::Silent { .. } | LinkError::Lost { .. } | LinkError::Dial { .. })
+        | EnrolLinkError::BrokeOff(_) => FailureKind::Unreachable,
+        _ => FailureKind::Failed,
+    }
+}
+
+/// A link would be tried again; whoever enrols has to do that.
+fn text_of(error: &EnrolLinkError) -> String {
+    match error {
+        EnrolLinkError::Link(LinkError::Silent { address, after }) => format!(
+            "{address} did not answer within {} s; check the line, that the parent runs and that UDP may pass, then \
+             enrol again with the same token",
+            after.as_secs()
+        ),
+        other => other.to_string(),
+    }
 }
 
 /// A folder that already holds settings is a node; one with keys only is an enrolment that broke off.
 fn must_be_free(dir: &Path) -> Result<(), Failure> {
+    admin::socket_path(dir)?;
     if dir.join(crate::config::FILE).exists() {
         return Err(Failure::new(FailureKind::Usage, ConfigError::Exists(dir.to_owned()).to_string()));
     }

@@ -12,7 +12,9 @@ pub const LOG_VARIABLE: &str = "TUYEN_LOG";
 /// Starts the log. A second call does nothing.
 pub fn start() {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log on a full disk must not end the process: a line that cannot be written is lost, and nothing else.
+    let format = tracing_subscriber::fmt().log_internal_errors(false);
+    let format = format.with_env_filter(filter).with_writer(std::io::stderr);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // Somebody who has already started one keeps it.
     let _ = format.with_timer(SystemTime).with_ansi(ansi).with_target(false).try_init();

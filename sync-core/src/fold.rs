@@ -19,6 +19,9 @@ use crate::{
 /// A new snapshot is kept when so many changes have been applied on top of the last one: a snapshot of 100
 /// changes loads almost three times as fast as its changes.
 pub const SNAPSHOT_AFTER_CHANGES: usize = 16;
+/// A step of folding ends when its resources have so many bytes, so that two hundred large records are never in
+/// memory at once.
+pub const STEP_MAX_BYTES: usize = 4 << 20;
 
 /// A record with all entries that the store has of it.
 pub struct Opened {
@@ -103,7 +106,7 @@ fn project(id: &RecordId, version: String, resource: Option<String>, conflicts: 
     }
 }
 
-/// The next step of folding: at most `limit` rows. None when every row is folded.
+/// The next step of folding: at most `limit` rows, and fewer when their resources are large. None when every row is folded.
 pub fn next(store: &impl Store, limit: usize) -> Result<Option<Vec<Op>>, StoreError> {
     let after = store.folded()?;
     let tip = store.tip()?;
@@ -111,12 +114,19 @@ pub fn next(store: &impl Store, limit: usize) -> Result<Option<Vec<Op>>, StoreEr
         return Ok(None);
     }
     let rows = store.unfolded(after, limit)?;
-    let last = if rows.len() < limit { tip } else { rows.last().map_or(tip, |(seq, _)| *seq) };
+    let mut last = if rows.len() < limit { tip } else { rows.last().map_or(tip, |(seq, _)| *seq) };
     let mut ops = Vec::new();
     let mut done = BTreeSet::new();
-    for (_, record) in rows {
+    let mut bytes = 0;
+    for (seq, record) in rows {
         if done.insert(record.clone()) {
-            ops.push(Op::Project(fold_record(store, &record)?));
+            let projected = fold_record(store, &record)?;
+            bytes += projected.resource.as_ref().map_or(0, String::len);
+            ops.push(Op::Project(projected));
+        }
+        if bytes >= STEP_MAX_BYTES {
+            last = seq;
+            break;
         }
     }
     ops.push(Op::Folded(last));

@@ -4,6 +4,7 @@
 //! the hard way. The binaries are those beside the running test: `cargo ci` builds them first.
 
 use std::{
+    fs::File,
     net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -213,14 +214,28 @@ impl Node {
 
     /// Starts the process and waits until it answers.
     pub fn start(&mut self) {
+        self.start_by(Command::new(program("tuyend")));
+    }
+
+    /// The same with a command that becomes `tuyend`, which is given the arguments.
+    pub fn start_by(&mut self, command: Command) {
+        let log = File::options().create(true).append(true).open(self.dir.join("tuyend.log"));
+        self.spawn(command, log.expect("the folder can be written"));
+    }
+
+    /// The same with another place for the log.
+    pub fn start_logging_to(&mut self, log: File) {
+        self.spawn(Command::new(program("tuyend")), log);
+    }
+
+    fn spawn(&mut self, mut command: Command, log: File) {
         assert!(self.child.is_none(), "it already runs");
-        let log = std::fs::File::options().create(true).append(true).open(self.dir.join("tuyend.log"));
-        let child = Command::new(program("tuyend"))
+        let child = command
             .arg("--dir")
             .arg(&self.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log.expect("the folder can be written"))
+            .stderr(log)
             .spawn();
         self.child = Some(child.expect("tuyend starts"));
         let began = Instant::now();
@@ -254,6 +269,22 @@ impl Node {
         let status = Command::new("kill").arg(child.id().to_string()).status().expect("kill exists");
         assert!(status.success());
         child.wait().expect("our own child can be waited for").code()
+    }
+
+    /// Waits until the process ends by itself; gives its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it runs");
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("our own child can be waited for") {
+                return status.code();
+            }
+            if began.elapsed() > STALL_TIMEOUT {
+                child.kill().expect("our own child can be killed");
+                panic!("it does not end:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// What the process has logged.

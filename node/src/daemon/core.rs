@@ -95,7 +95,7 @@ impl Core {
         reader: Reader,
         numbers: Arc<Numbers>,
     ) -> Result<Self, Failure> {
-        let integrity = |error: StoreError| failed(FailureKind::Integrity, error);
+        let integrity = |error: StoreError| failed(kind_of_failure(&store), error);
         let engine = Engine::new(identity, SOFTWARE, &store).map_err(integrity)?;
         let book = Book::load(&store).map_err(integrity)?;
         Ok(Self {
@@ -123,7 +123,7 @@ impl Core {
         if let Err(error) = &outcome {
             tracing::error!(%error, "the store failed; the process ends, and recovers at its next start");
         }
-        outcome.map_err(|error| failed(FailureKind::Integrity, error))
+        outcome.map_err(|error| failed(kind_of_failure(&self.store), error))
     }
 
     fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
@@ -216,7 +216,7 @@ impl Core {
                 self.peers.insert(id, Peer { info: peer.clone(), direction, outbox, connection });
                 Event::Connected { link: id, peer, chain, direction }
             }
-            Message::Frame(id, frame) => {
+            Message::Frame(id, frame, _room) => {
                 if let Some(peer) = self.peers.get(&id) {
                     self.last_contact.insert(peer.info.place.clone(), wall());
                 }
@@ -457,13 +457,18 @@ impl Core {
             Ok(value) => Answer::Done(value),
             Err(Problem::Failure(failure)) => Answer::Failed(failure),
             Err(Problem::Store(error)) => {
-                let _ = answers.send(Answer::Failed(failed(FailureKind::Integrity, &error)));
+                let _ = answers.send(Answer::Failed(failed(kind_of_failure(&self.store), &error)));
                 return Err(error);
             }
         };
         let _ = answers.send(answer);
         Ok(())
     }
+}
+
+/// What a failure of the store is: a disk that is full says nothing against what is on it.
+fn kind_of_failure(store: &SqliteStore) -> FailureKind {
+    if store.ended_by_surroundings() { FailureKind::Failed } else { FailureKind::Integrity }
 }
 
 /// Why a request has no answer: the caller's, or the store's, which ends the process.

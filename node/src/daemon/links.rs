@@ -17,13 +17,18 @@ use sync_core::{
     session::Direction,
     wire::{Deframer, Frame},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-use super::Message;
+use super::{Message, Numbers};
 use crate::transport;
 
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
+/// Most bytes of frames, unpacked, that wait for the core, from all links together. Whoever sends more waits: a
+/// packed batch of a few hundred bytes may unpack to two megabytes.
+pub const INBOUND_MAX_BYTES: usize = 32 << 20;
+/// What a frame without entries is taken to weigh.
+const SMALL_FRAME_BYTES: usize = 1024;
 /// Priority of the control stream; lanes come below, urgent first.
 const CONTROL_PRIORITY: i32 = 3;
 
@@ -107,8 +112,9 @@ pub async fn drive(
     id: LinkId,
     queues: Queues,
     core: mpsc::Sender<Message>,
-    traffic: Arc<Traffic>,
+    numbers: Arc<Numbers>,
 ) {
+    let traffic = numbers.traffic.clone();
     let control = match direction {
         Direction::Up => connection.open_bi().await,
         Direction::Down => connection.accept_bi().await,
@@ -119,7 +125,7 @@ pub async fn drive(
         for (lane, queue) in Lane::ALL.into_iter().zip(queues.lanes) {
             tokio::spawn(write_lane(connection.clone(), lane, queue, traffic.clone()));
         }
-        let inbound = Inbound { id, core: core.clone(), traffic };
+        let inbound = Inbound { id, core: core.clone(), traffic, room: numbers.inbound.clone() };
         // Lanes are read only once the neighbour's HELLO has been passed on: streams overtake one another.
         if let Some((receive, deframer)) = inbound.first_frame(receive).await {
             tokio::spawn(inbound.clone().read(receive, deframer));
@@ -128,7 +134,7 @@ pub async fn drive(
     }
     let ended = connection.closed().await;
     if let Some((code, text)) = transport::refusal_of(&ended) {
-        let _ = core.send(Message::Frame(id, Frame::Refuse { code, text })).await;
+        let _ = core.send(Message::Frame(id, Frame::Refuse { code, text }, None)).await;
     }
     let _ = core.send(Message::Closed(id)).await;
 }
@@ -192,6 +198,7 @@ struct Inbound {
     id: LinkId,
     core: mpsc::Sender<Message>,
     traffic: Arc<Traffic>,
+    room: Arc<Semaphore>,
 }
 
 impl Inbound {
@@ -204,7 +211,7 @@ impl Inbound {
             match deframer.next_frame() {
                 Ok(None) => {}
                 Ok(Some(frame)) => {
-                    self.core.send(Message::Frame(self.id, frame)).await.ok()?;
+                    self.core.send(self.message(frame).await).await.ok()?;
                     return self.forward(&mut deframer).await.then_some((stream, deframer));
                 }
                 Err(error) => {
@@ -237,12 +244,24 @@ impl Inbound {
         }
     }
 
+    /// A frame on its way to the core, as soon as there is room for it.
+    async fn message(&self, frame: Frame) -> Message {
+        let bytes = match &frame {
+            Frame::Batch(batch) => batch.entries.iter().map(|(_, entry)| entry.encoded_len()).sum(),
+            _ => SMALL_FRAME_BYTES,
+        };
+        let share = u32::try_from(bytes.clamp(SMALL_FRAME_BYTES, INBOUND_MAX_BYTES)).expect("the limit fits");
+        // It is never closed; if it were, there would be no limit.
+        let room = self.room.clone().acquire_many_owned(share).await.ok();
+        Message::Frame(self.id, frame, room)
+    }
+
     /// Passes on whole frames; false when the stream is of no more use.
     async fn forward(&self, deframer: &mut Deframer) -> bool {
         loop {
             let message = match deframer.next_frame() {
                 Ok(None) => return true,
-                Ok(Some(frame)) => Message::Frame(self.id, frame),
+                Ok(Some(frame)) => self.message(frame).await,
                 Err(error) => Message::Garbled(self.id, error),
             };
             let garbled = matches!(message, Message::Garbled(..));

@@ -66,7 +66,7 @@ async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>
     let direction = Direction::Down;
     let message = Message::Connected { id, peer, chain, direction, outbox, connection: connection.clone() };
     if core.send(message).await.is_ok() {
-        links::drive(connection, direction, id, queues, core, numbers.traffic.clone()).await;
+        links::drive(connection, direction, id, queues, core, numbers.clone()).await;
     }
 }
 

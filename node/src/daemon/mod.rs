@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use quinn::Connection;
@@ -20,7 +21,7 @@ use sync_core::{
     session::Direction,
     wire::{Frame, WireError},
 };
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     admin::{Answer, Failure, FailureKind, Request},
@@ -28,7 +29,7 @@ use crate::{
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
     keys::IdentityFolder,
-    store::{Key, LEAF_CACHE_KIB, Reader, SqliteStore},
+    store::{Key, LEAF_CACHE_KIB, OpenError, Reader, SqliteStore},
     telemetry,
     transport::{LinkSettings, Transport},
 };
@@ -47,6 +48,8 @@ use self::core::Core;
 
 /// How many messages may wait for the core before whoever sends has to wait.
 const QUEUE: usize = 256;
+/// How long the last answers may take when the process ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The name and version that a node shows to others.
 pub const SOFTWARE: &str = concat!("tuyen ", env!("CARGO_PKG_VERSION"));
@@ -61,7 +64,8 @@ enum Message {
         outbox: links::Outbox,
         connection: Connection,
     },
-    Frame(LinkId, Frame),
+    /// A frame, with its share of [`links::INBOUND_MAX_BYTES`], which is free again when the core has taken it.
+    Frame(LinkId, Frame, Option<OwnedSemaphorePermit>),
     Garbled(LinkId, WireError),
     Closed(LinkId),
     /// The parent cannot be reached, or one of the two refused.
@@ -80,6 +84,7 @@ pub(crate) struct Numbers {
     paused: watch::Sender<bool>,
     dial: Arc<Notify>,
     traffic: Arc<links::Traffic>,
+    inbound: Arc<Semaphore>,
     /// Set before [`Message::Stop`] is sent: what waits before it in the queue is left undone.
     stopping: AtomicBool,
 }
@@ -139,11 +144,11 @@ fn open(dir: &Path) -> Result<Opened, Failure> {
     let trust = TrustStore::of(&files, clock.clone()).map_err(|error| failed(FailureKind::Refused, error))?;
     let key = Key::read(&config.key_path(dir)).map_err(|error| failed(FailureKind::Integrity, error))?;
     let database = dir.join(DATABASE);
-    let store = SqliteStore::open(&database, &key).map_err(|error| failed(FailureKind::Integrity, error))?;
+    let store = SqliteStore::open(&database, &key).map_err(unopened)?;
     if config.role == Role::Leaf {
         store.limit_cache(LEAF_CACHE_KIB).map_err(|error| failed(FailureKind::Integrity, error))?;
     }
-    let reader = Reader::open(&database, &key).map_err(|error| failed(FailureKind::Integrity, error))?;
+    let reader = Reader::open(&database, &key).map_err(unopened)?;
     for revocation in
         sync_core::store::Store::revocations(&store).map_err(|e| failed(FailureKind::Integrity, e))?
     {
@@ -151,6 +156,12 @@ fn open(dir: &Path) -> Result<Opened, Failure> {
     }
     let identity = Own::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
     Ok(Opened { dir: dir.to_owned(), config, folder, identity, clock, store, reader, _lock: lock })
+}
+
+/// A store that does not open is an integrity failure, unless only what is around it is in the way.
+fn unopened(error: OpenError) -> Failure {
+    let kind = if error.is_of_surroundings() { FailureKind::Failed } else { FailureKind::Integrity };
+    failed(kind, error)
 }
 
 fn lock(dir: &Path) -> Result<File, Failure> {
@@ -175,6 +186,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         paused,
         dial: Arc::default(),
         traffic: Arc::default(),
+        inbound: Arc::new(Semaphore::new(links::INBOUND_MAX_BYTES)),
         stopping: AtomicBool::new(false),
     });
     let any = "0.0.0.0:0".parse().expect("this is an address");
@@ -199,7 +211,8 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         tokio::spawn(listen::serve(transport, own.clone(), clock.clone(), core, numbers));
     }
     let socket = socket::bind(&dir)?;
-    tokio::spawn(socket::serve(socket, sender.clone()));
+    let answering = Arc::new(RwLock::new(()));
+    tokio::spawn(socket::serve(socket, sender.clone(), answering.clone()));
     tracing::info!(place = %own, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
     stop_on_signal(sender, numbers.clone())?;
 
@@ -209,6 +222,8 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let thread = thread.spawn(move || core.run(receiver, &runtime));
     let thread = thread.map_err(|error| failed(FailureKind::Failed, error))?;
     let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+    // Whoever was given an answer shall hear it.
+    let _ = tokio::time::timeout(LAST_ANSWERS, answering.write()).await;
     transport.close().await;
     let _ = std::fs::remove_file(dir.join(crate::admin::SOCKET));
     // The time is a help for a machine whose clock is lost; a node runs without it.

@@ -24,11 +24,13 @@ use crate::{
         Written, WrittenRecord,
     },
     clock,
-    fhir::json,
+    fhir::import,
 };
 
 /// Most records of one page.
 const PAGE_MAX: u32 = 1_000;
+/// A page ends when its resources have so many bytes, however few they are.
+const PAGE_MAX_BYTES: usize = 4 << 20;
 
 /// Local writes that become durable together.
 #[derive(Default)]
@@ -63,16 +65,18 @@ impl Core {
                     problem,
                 });
             };
-            let parsed = match json::parse(resource.get().as_bytes()) {
-                Ok(parsed) => parsed,
+            let (id, parsed) = match import::resource(resource.get().as_bytes()) {
+                Ok(found) => found,
                 Err(problem) => {
                     rejected(None, format!("{problem}; {}", problem.what_to_do()));
                     continue;
                 }
             };
-            let Some(id) = record_id(&parsed) else {
-                let text = "a resource needs a resourceType and an id of 1 to 128 of A-Z, a-z, 0-9, '-' and '.'; add them";
-                rejected(None, text.to_owned());
+            let Some(id) = id else {
+                rejected(
+                    None,
+                    "it has no id; give it one of 1 to 128 of A-Z, a-z, 0-9, '-' and '.'".to_owned(),
+                );
                 continue;
             };
             if pending.records.contains(&id) {
@@ -155,7 +159,11 @@ impl Core {
         let (home, lane) = self.home_and_lane(&id)?;
         let entry = match Entry::new(id.clone(), home, lane, Arc::from(change.bytes)) {
             Ok(entry) => entry,
-            Err(error) => return Ok(Err(format!("{error}; split the resource into smaller ones"))),
+            Err(error) => {
+                return Ok(Err(format!(
+                    "{error}; keep attachments apart, as a Binary or a file with a URL, or write in smaller steps"
+                )));
+            }
         };
         let projected = opened.project(1);
         let written = WrittenRecord {
@@ -228,8 +236,11 @@ impl Core {
         limit: u32,
     ) -> Outcome<Listing> {
         let limit = limit.min(PAGE_MAX) as usize;
-        let mut listed = self.reader.list(resource_type, after, limit + 1)?;
-        let more = listed.len() > limit;
+        let (mut listed, mut more) = self.reader.page(resource_type, after, limit + 1, PAGE_MAX_BYTES)?;
+        if listed.len() <= limit && more {
+            let last = listed.last().map(|last| &last.record);
+            more = !self.reader.list(resource_type, last, 1)?.is_empty();
+        }
         listed.truncate(limit);
         let mut records = Vec::new();
         for one in listed {
@@ -248,7 +259,7 @@ impl Core {
 
     /// A page of resources, by name.
     pub fn export(&self, after: Option<&RecordId>, limit: u32) -> Outcome<Page> {
-        let listed = self.reader.list(None, after, limit.min(PAGE_MAX) as usize)?;
+        let (listed, _) = self.reader.page(None, after, limit.min(PAGE_MAX) as usize, PAGE_MAX_BYTES)?;
         let next = listed.last().map(|last| last.record.clone());
         let texts = listed.into_iter().filter_map(|one| one.resource);
         let resources = texts.map(|text| RawValue::from_string(text).expect("a folded resource is JSON"));
@@ -292,11 +303,6 @@ impl Core {
             () => "local",
         })
     }
-}
-
-fn record_id(resource: &serde_json::Value) -> Option<RecordId> {
-    let text = |name: &str| resource.get(name).and_then(serde_json::Value::as_str);
-    RecordId::new(text("resourceType")?, text("id")?).ok()
 }
 
 /// An error of a record that is the caller's to mend.

@@ -1,26 +1,23 @@
 //! The admin socket: one task for each CLI, one request at a time.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::mpsc,
+    sync::{RwLock, mpsc},
 };
 
 use super::Message;
-use crate::admin::{Answer, Failure, FailureKind, LINE_MAX_BYTES, SOCKET};
+use crate::admin::{self, Answer, Failure, FailureKind, LINE_MAX_BYTES, Request};
 
 /// Listens in the node's folder. The folder's lock is held, so a socket that is there already is a leftover.
 pub fn bind(dir: &Path) -> Result<UnixListener, Failure> {
     use std::os::unix::fs::PermissionsExt;
-    let path = dir.join(SOCKET);
+    let path = admin::socket_path(dir)?;
     let failed = |error: std::io::Error| {
-        let text = format!(
-            "cannot listen on {}: {error}; a path of more than 107 bytes is too long for a socket, and the folder \
-             must be writable",
-            path.display()
-        );
+        let text =
+            format!("cannot listen on {}: {error}; check the folder, its owner and the disk", path.display());
         Failure::new(FailureKind::Failed, text)
     };
     match std::fs::remove_file(&path) {
@@ -32,12 +29,13 @@ pub fn bind(dir: &Path) -> Result<UnixListener, Failure> {
     Ok(listener)
 }
 
-/// Serves everybody who connects.
-pub async fn serve(listener: UnixListener, core: mpsc::Sender<Message>) {
+/// Serves everybody who connects. `answering` is held for reading while somebody waits for an answer, so that a
+/// process which ends can let the last answers out.
+pub async fn serve(listener: UnixListener, core: mpsc::Sender<Message>, answering: Arc<RwLock<()>>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(converse(stream, core.clone()));
+                tokio::spawn(converse(stream, core.clone(), answering.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "admin socket");
@@ -47,27 +45,22 @@ pub async fn serve(listener: UnixListener, core: mpsc::Sender<Message>) {
     }
 }
 
-async fn converse(stream: UnixStream, core: mpsc::Sender<Message>) {
+async fn converse(stream: UnixStream, core: mpsc::Sender<Message>, answering: Arc<RwLock<()>>) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
-        let mut line = Vec::new();
-        match (&mut read).take(LINE_MAX_BYTES).read_until(b'\n', &mut line).await {
-            Ok(n) if n > 0 && line.ends_with(b"\n") => {}
-            _ => return,
-        }
+        let Some(line) = next_line(&mut read).await else { return };
+        let _answering = answering.read().await;
         let (answer, mut answers) = mpsc::unbounded_channel();
-        match serde_json::from_slice(&line) {
+        match line.and_then(|line| understand(&line)) {
             Ok(request) => {
                 if core.send(Message::Request(request, answer)).await.is_err() {
                     return;
                 }
             }
-            Err(error) => {
-                let text = format!(
-                    "not a request of this version ({error}); compare `tuyen --version` with tuyend's"
-                );
-                let _ = answer.send(Answer::Failed(Failure::new(FailureKind::Usage, text)));
+            Err(failure) => {
+                let _ = answer.send(Answer::Failed(failure));
+                drop(answer);
             }
         }
         let mut ended = false;
@@ -83,4 +76,42 @@ async fn converse(stream: UnixStream, core: mpsc::Sender<Message>) {
             return;
         }
     }
+}
+
+/// The next request's line; none when there is no more. Of one that is too long nothing is kept.
+async fn next_line(read: &mut (impl AsyncBufRead + Unpin)) -> Option<Result<Vec<u8>, Failure>> {
+    let mut line = Vec::new();
+    match (&mut *read).take(LINE_MAX_BYTES).read_until(b'\n', &mut line).await {
+        Ok(n) if n > 0 && line.ends_with(b"\n") => Some(Ok(line)),
+        Ok(n) if n as u64 == LINE_MAX_BYTES => {
+            drop(line);
+            skip_line(read).await.then(|| Err(admin::too_long()))
+        }
+        _ => None,
+    }
+}
+
+/// Reads to the end of a line and keeps nothing; false when there is no end.
+async fn skip_line(read: &mut (impl AsyncBufRead + Unpin)) -> bool {
+    loop {
+        let Ok(bytes) = read.fill_buf().await else { return false };
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let skipped = end.map_or(bytes.len(), |end| end + 1);
+        read.consume(skipped);
+        if end.is_some() || skipped == 0 {
+            return end.is_some();
+        }
+    }
+}
+
+/// What the line asks. The parser's own words would quote the line, which may hold a record.
+fn understand(line: &[u8]) -> Result<Request, Failure> {
+    serde_json::from_slice(line).map_err(|error| {
+        let text = format!(
+            "not a request of this version (at byte {} of {}); compare `tuyen --version` with `tuyend --version`",
+            error.column(),
+            line.len()
+        );
+        Failure::new(FailureKind::Usage, text)
+    })
 }

@@ -98,8 +98,7 @@ async fn run(
     core: &mpsc::Sender<Message>,
     numbers: &Arc<Numbers>,
 ) {
-    let drive =
-        links::drive(connection.clone(), Direction::Up, id, queues, core.clone(), numbers.traffic.clone());
+    let drive = links::drive(connection.clone(), Direction::Up, id, queues, core.clone(), numbers.clone());
     tokio::pin!(drive);
     loop {
         tokio::select! {

@@ -188,13 +188,27 @@ impl Reader {
         after: Option<&RecordId>,
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
+        Ok(self.page(resource_type, after, limit, usize::MAX)?.0)
+    }
+
+    /// The same, but no further than until their resources have so many bytes; and whether it stopped there or at
+    /// the limit, so that there may be more.
+    pub fn page(
+        &self,
+        resource_type: Option<&str>,
+        after: Option<&RecordId>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<(Vec<Listed>, bool), StoreError> {
         self.at_one_moment(|conn| {
-            let mut all = Vec::new();
+            let (mut all, mut bytes) = (Vec::new(), 0);
             live(conn, resource_type, after, limit, |listed| {
+                bytes += listed.resource.as_ref().map_or(0, String::len);
                 all.push(listed);
-                true
+                bytes < bytes_max
             })?;
-            Ok(all)
+            let more = all.len() >= limit || bytes >= bytes_max;
+            Ok((all, more))
         })
     }
 

@@ -20,7 +20,7 @@ mod write;
 
 use std::{cell::RefCell, collections::HashMap};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use sync_core::{
     feed::{CHAIN_START, Segment, Seq},
     id::{Chain, OrgId},
@@ -44,7 +44,13 @@ pub struct SqliteStore {
     conn: Connection,
     names: RefCell<Names>,
     known: RefCell<Known>,
-    poison: RefCell<Option<String>>,
+    poison: RefCell<Option<Poison>>,
+}
+
+/// Why the store refuses everything.
+struct Poison {
+    text: String,
+    of_surroundings: bool,
 }
 
 /// What the writer keeps in memory of the disk. A commit moves it on; when the commit fails, the poison keeps
@@ -87,8 +93,41 @@ fn broken<T>(what: impl Into<String>) -> Fallible<T> {
     Err(Fault::Broken(what.into()))
 }
 
+impl Fault {
+    /// Whether what is around the file is in the way, and says nothing against the file: no room, no right to
+    /// write, a disk that does not write. Not a disk that does not read: what it held may be gone. And not memory:
+    /// a page whose seal is broken shows as lack of it.
+    fn is_of_surroundings(&self) -> bool {
+        use rusqlite::ffi;
+        let Fault::Sql(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
+        match error.code {
+            ErrorCode::DiskFull
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied
+            | ErrorCode::CannotOpen => true,
+            ErrorCode::SystemIoFailure => [
+                ffi::SQLITE_IOERR_WRITE,
+                ffi::SQLITE_IOERR_FSYNC,
+                ffi::SQLITE_IOERR_DIR_FSYNC,
+                ffi::SQLITE_IOERR_TRUNCATE,
+                ffi::SQLITE_IOERR_SHMOPEN,
+                ffi::SQLITE_IOERR_SHMSIZE,
+                ffi::SQLITE_IOERR_SHMMAP,
+            ]
+            .contains(&error.extended_code),
+            _ => false,
+        }
+    }
+}
+
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
+        if fault.is_of_surroundings() {
+            return StoreError(format!(
+                "the disk does not take what is to be written ({fault}). Nothing that was acknowledged is lost; make \
+                 room on the disk, or mend it, and start tuyend again, which recovers at its start"
+            ));
+        }
         StoreError(format!(
             "{fault}. Nothing that was acknowledged is lost; restart tuyend, which recovers at its start. \
              If it comes back, check the disk's space and health, then run tuyen verify"
@@ -125,13 +164,20 @@ impl SqliteStore {
     fn or_poison<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
         if let Some(first) = self.poison.borrow().as_ref() {
             return Err(StoreError(format!(
-                "it is closed since an earlier error, and the process must restart; the error was: {first}"
+                "it is closed since an earlier error, and the process must restart; the error was: {}",
+                first.text
             )));
         }
         work().map_err(|fault| {
-            *self.poison.borrow_mut() = Some(fault.to_string());
+            let of_surroundings = fault.is_of_surroundings();
+            *self.poison.borrow_mut() = Some(Poison { text: fault.to_string(), of_surroundings });
             StoreError::from(fault)
         })
+    }
+
+    /// Whether the store is closed because of what is around it, such as a full disk, and not of what is in it.
+    pub fn ended_by_surroundings(&self) -> bool {
+        self.poison.borrow().as_ref().is_some_and(|poison| poison.of_surroundings)
     }
 
     /// Runs writes in a transaction of their own. After an error the transaction is rolled back and the store

@@ -110,7 +110,20 @@ pub enum OpenError {
         path: PathBuf,
         /// What SQLite said.
         reason: String,
+        /// Whether only what is around the file is in the way.
+        of_surroundings: bool,
     },
+}
+
+impl OpenError {
+    /// Whether what is around the store is in the way, such as a full disk, and says nothing against the store.
+    pub fn is_of_surroundings(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Pragma { .. } | Self::NoCipher => true,
+            Self::Sqlite { of_surroundings, .. } => *of_surroundings,
+            _ => false,
+        }
+    }
 }
 
 /// A setting: its name, what it is set to, and what it then reads as.
@@ -198,7 +211,7 @@ fn connect(path: &Path, key: &Key, cache_kib: i64, migrate: bool) -> Result<Conn
     recognise(path)?;
     let sqlite = |e: rusqlite::Error| match e.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::WrongKey(path.to_owned()),
-        _ => OpenError::Sqlite { path: path.to_owned(), reason: e.to_string() },
+        _ => failed(path, e.into()),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(sqlite)?;
@@ -223,7 +236,8 @@ fn connect(path: &Path, key: &Key, cache_kib: i64, migrate: bool) -> Result<Conn
 }
 
 fn failed(path: &Path, fault: Fault) -> OpenError {
-    OpenError::Sqlite { path: path.to_owned(), reason: fault.to_string() }
+    let of_surroundings = fault.is_of_surroundings();
+    OpenError::Sqlite { path: path.to_owned(), reason: fault.to_string(), of_surroundings }
 }
 
 /// Says in one line what a file is that is certainly no store.

@@ -94,7 +94,8 @@ pub enum LinkError {
     },
     /// The socket.
     #[error(
-        "cannot use UDP {address}: {source}; another program may have the port, or the address is not this machine's"
+        "cannot use UDP {address}: {source}; another program may have the port, or the address is not \
+         this machine's; stop that program, or set another address as `listen` in config.json"
     )]
     Socket {
         /// The address to listen on.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     feed::Cursor,
-    session::{HELD_MAX_BATCHES, Resolved, resolve},
+    session::{HELD_MAX_BATCHES, HELD_MAX_BYTES, Resolved, resolve},
     wire::UNPACKED_MAX_BYTES,
 };
 
@@ -229,7 +229,10 @@ impl<I: Identity> Engine<I> {
 
     fn on_batch(&mut self, link: LinkId, batch: EntryBatch, store: &impl Store) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if state.held.len() >= HELD_MAX_BATCHES || self.intents.len() >= INTENTS_MAX {
+        let held = state.held.iter().flat_map(|batch| &batch.entries);
+        let held_bytes: usize = held.map(|(_, entry)| entry.encoded_len()).sum();
+        let full = state.held.len() >= HELD_MAX_BATCHES || held_bytes >= HELD_MAX_BYTES;
+        if full || self.intents.len() >= INTENTS_MAX {
             let text = "the neighbour sends more than it may before it is acknowledged".to_owned();
             self.refuse(link, refusal::PROTOCOL, text);
             return Ok(());

@@ -13,6 +13,8 @@
 //!   more follows, and otherwise JSON.
 //! * A resource without an id takes the uuid of its entry's `urn:uuid:` fullUrl, or else the beginning of
 //!   the SHA-256 of its text, and has it as its id from then on.
+//! * A name that comes twice, in one file or in several, is one record: each is an edit of the one before it, in
+//!   the order of reading, so the last one stands and the others are in its history.
 
 mod pieces;
 mod record;
@@ -24,6 +26,7 @@ use std::{collections::BTreeMap, fmt, io::Read, path::Path, sync::Arc};
 use serde_json::Value;
 use sync_core::id::RecordId;
 
+pub use self::record::resource;
 use self::{source::Source, walk::Walk};
 use super::problem::Problem;
 

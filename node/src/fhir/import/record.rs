@@ -17,16 +17,12 @@ pub(super) struct Named {
     pub id_was_missing: bool,
 }
 
-/// Reads one resource. `full_url` is the JSON text of its bundle entry's fullUrl.
-pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>) -> Result<Named, Problem> {
+/// Reads one resource strictly, and its name if it has an id. What is longer than a line may be is not parsed.
+pub fn resource(bytes: &[u8]) -> Result<(Option<RecordId>, Value), Problem> {
     if bytes.len() > LINE_MAX_BYTES {
         return Err(Problem::RecordTooLarge);
     }
-    let mut resource = json::parse(bytes)?;
-    // Text without white space is never longer than the text it was read from.
-    if bytes.len() > RECORD_MAX_BYTES && resource.to_string().len() > RECORD_MAX_BYTES {
-        return Err(Problem::RecordTooLarge);
-    }
+    let resource = json::parse(bytes)?;
     let object = resource.as_object().ok_or(Problem::NotAnObject)?;
     let resource_type = object.get("resourceType").and_then(Value::as_str).ok_or(Problem::NoResourceType)?;
     RecordId::new(resource_type, "1").map_err(|_| Problem::NoResourceType)?;
@@ -35,10 +31,22 @@ pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>) -> Result<Named, Prob
         Some(_) => return Err(Problem::BadId),
         None => None,
     };
+    Ok((given, resource))
+}
+
+/// Reads one resource and sees to it that it has a name. `full_url` is the JSON text of its bundle entry's fullUrl.
+pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>) -> Result<Named, Problem> {
+    let (given, mut resource) = resource(bytes)?;
+    // Text without white space is never longer than the text it was read from.
+    if bytes.len() > RECORD_MAX_BYTES && resource.to_string().len() > RECORD_MAX_BYTES {
+        return Err(Problem::RecordTooLarge);
+    }
     if let Some(id) = given {
         return Ok(Named { id, resource, id_was_missing: false });
     }
     let text = full_url.and_then(uuid).unwrap_or_else(|| derived(&resource));
+    let resource_type =
+        resource.get("resourceType").and_then(Value::as_str).ok_or(Problem::NoResourceType)?;
     let id = RecordId::new(resource_type, &text).map_err(|_| Problem::BadId)?;
     if let Some(object) = resource.as_object_mut() {
         let behind_type = object.keys().position(|k| k == "resourceType").map_or(0, |at| at + 1);
