@@ -4,18 +4,35 @@
 //! should look today; `info` what an operator wants to read in the morning; `debug` for whoever hunts a bug. A
 //! line names records, nodes and places, never what a record says.
 
-use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::time::SystemTime,
+    prelude::*,
+};
 
 /// The variable that sets levels, as in `TUYEN_LOG=info,tuyen_node=debug`.
 pub const LOG_VARIABLE: &str = "TUYEN_LOG";
 
 /// Starts the log. A second call does nothing.
 pub fn start() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
+    let levels = wanted.as_deref().map(str::parse::<Targets>);
+    let (levels, wrong) = match levels {
+        Some(Ok(levels)) => (levels, None),
+        Some(Err(error)) => (usual(), Some(error)),
+        None => (usual(), None),
+    };
     // A log on a full disk must not end the process: a line that cannot be written is lost, and nothing else.
-    let format = tracing_subscriber::fmt().log_internal_errors(false);
-    let format = format.with_env_filter(filter).with_writer(std::io::stderr);
+    let format = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let format = format.with_timer(SystemTime).with_ansi(ansi).with_target(false);
     // Somebody who has already started one keeps it.
-    let _ = format.with_timer(SystemTime).with_ansi(ansi).with_target(false).try_init();
+    let _ = tracing_subscriber::registry().with(format.with_filter(levels)).try_init();
+    if let Some(error) = wrong {
+        tracing::warn!("{LOG_VARIABLE} is not understood ({error}) and counts as info; write info,tuyen_node=debug");
+    }
+}
+
+fn usual() -> Targets {
+    Targets::new().with_default(LevelFilter::INFO)
 }

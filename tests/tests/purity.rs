@@ -1,8 +1,11 @@
 //! What must not depend on what: the pure crate stays pure, and arrows between crates point one way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
-use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, PackageId};
+use serde::Deserialize;
 
 /// Crates that do I/O, read clocks or spawn threads: none may be reached from sync-core.
 const IMPURE: [&str; 12] = [
@@ -20,29 +23,65 @@ const IMPURE: [&str; 12] = [
     "rcgen",
 ];
 
-fn metadata() -> Metadata {
-    let mut command = MetadataCommand::new();
-    command.manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-    command.features(CargoOpt::AllFeatures).exec().expect("cargo describes this workspace")
+/// What [`cargo metadata`](https://doc.rust-lang.org/cargo/commands/cargo-metadata.html) says, as far as it matters
+/// here. The library for it would build serde_json with features that the product is not built with.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    resolve: Graph,
 }
 
-fn id_of(metadata: &Metadata, name: &str) -> PackageId {
-    let package = metadata.packages.iter().find(|package| package.name.as_str() == name);
-    package.unwrap_or_else(|| panic!("{name} is a crate of this workspace")).id.clone()
+#[derive(Deserialize)]
+struct Package {
+    id: String,
+    name: String,
+    version: String,
+    license: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Graph {
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    id: String,
+    deps: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    pkg: String,
+    dep_kinds: Vec<Kind>,
+}
+
+/// `dev`, `build`, or nothing for a normal dependency.
+#[derive(Deserialize)]
+struct Kind {
+    kind: Option<String>,
+}
+
+fn metadata() -> Metadata {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let arguments = ["metadata", "--format-version=1", "--all-features", "--manifest-path", manifest];
+    let output = Command::new(cargo).args(arguments).output().expect("cargo runs");
+    serde_json::from_slice(&output.stdout).expect("cargo describes this workspace")
 }
 
 /// Everything that a crate is linked with: its normal and build dependencies, and theirs.
 fn reached(metadata: &Metadata, from: &str) -> BTreeSet<String> {
-    let graph = metadata.resolve.as_ref().expect("metadata with a graph");
-    let nodes: BTreeMap<_, _> = graph.nodes.iter().map(|node| (&node.id, node)).collect();
-    let names: BTreeMap<_, _> = metadata.packages.iter().map(|p| (&p.id, p.name.to_string())).collect();
+    let nodes: BTreeMap<_, _> = metadata.resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let names: BTreeMap<_, _> = metadata.packages.iter().map(|p| (&p.id, p.name.clone())).collect();
+    let start = metadata.packages.iter().find(|package| package.name == from);
     let mut seen = BTreeSet::new();
-    let mut open = vec![id_of(metadata, from)];
+    let mut open = vec![&start.unwrap_or_else(|| panic!("{from} is a crate of this workspace")).id];
     while let Some(id) = open.pop() {
-        for dependency in &nodes[&id].deps {
-            let linked = dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development);
+        for dependency in &nodes[id].deps {
+            let linked = dependency.dep_kinds.iter().any(|kind| kind.kind.as_deref() != Some("dev"));
             if linked && seen.insert(names[&dependency.pkg].clone()) {
-                open.push(dependency.pkg.clone());
+                open.push(&dependency.pkg);
             }
         }
     }
