@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     change::Entry,
-    feed::{Position, Segment, Seq},
-    id::{Incarnation, Lane, NodeId, OrgPath},
+    feed::{Cursor, Position, Segment, Seq},
+    id::{Incarnation, Lane, NodeId, OrgId, OrgPath},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
     scope::Places,
     session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
@@ -82,7 +82,7 @@ pub enum Event {
 }
 
 /// What the host is to do.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Effect {
     /// Make this batch durable, then say [`Event::Committed`]; on failure end the process.
     Commit(Batch),
@@ -138,7 +138,7 @@ pub enum Alert {
 pub mod refusal {
     /// The neighbour broke the protocol.
     pub const PROTOCOL: u16 = 100;
-    /// A run, or a record, of a place that the neighbour may not speak for.
+    /// A record of a place that the neighbour, or the author, may not speak for.
     pub const OUTSIDE_SUBTREE: u16 = 101;
     /// Two places use one organization id.
     pub const NAME_CLASH: u16 = 102;
@@ -148,10 +148,20 @@ pub mod refusal {
     pub const REPLACED: u16 = 104;
 }
 
-/// Something that waits to become durable.
-#[derive(Debug)]
+/// Who has sent something; it may be gone by the time when that becomes durable.
+#[derive(Debug, Clone)]
+struct Sender {
+    link: LinkId,
+    direction: Direction,
+    place: OrgPath,
+}
+
+/// Something that waits to become durable. What has been received of a neighbour's feed becomes durable by whole
+/// stretches: a row is never kept without the cursor that has passed it.
+#[derive(Debug, Clone)]
 enum Intent {
-    Batch(LinkId, EntryBatch),
+    Receive(Sender, Vec<EntryBatch>),
+    Stand(Vec<(Lane, Cursor)>),
     Announce(Announcement, NodeInfo),
     Write(Ticket, Vec<Entry>, Vec<Op>),
     Folded(Vec<Op>),
@@ -160,17 +170,19 @@ enum Intent {
 }
 
 /// What follows when the commit that is under way is durable.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 struct Consequences {
     acks: BTreeMap<(LinkId, Lane), Position>,
+    received: BTreeSet<Incarnation>,
     written: Vec<Ticket>,
     tip: Seq,
     segments: Option<Vec<Segment>>,
     live: Option<Incarnation>,
+    run: Incarnation,
     last: [Seq; 3],
     new_marks: Vec<Mark>,
     announced: Vec<Announcement>,
-    renamed_from: Option<Seq>,
+    renamed: bool,
     revoked: bool,
 }
 
@@ -191,12 +203,16 @@ pub struct LinkStatus {
     pub software: Option<String>,
 }
 
-/// The state machine of one node. See the module's own text for its contract.
+/// The state machine of one node. See the module's own text for its contract. A clone is what a snapshot of the
+/// running machine would be.
+#[derive(Clone)]
 pub struct Engine<I> {
     identity: I,
     software: String,
     run: Incarnation,
     live: Option<Incarnation>,
+    /// The segments that this very process has named: nobody else writes them, unless its memory was copied.
+    mine: BTreeSet<Incarnation>,
     tip: Seq,
     segments: Vec<Segment>,
     places: Places,
@@ -228,6 +244,7 @@ impl<I: Identity> Engine<I> {
             software: software.to_owned(),
             run,
             live: None,
+            mine: BTreeSet::new(),
             tip: store.tip()?,
             segments: store.segments()?,
             places,
@@ -344,13 +361,18 @@ impl<I: Identity> Engine<I> {
         unsettled.map(|link| (link.since + SETTLE_TIMEOUT_MILLIS, "a neighbour has not settled")).min()
     }
 
-    fn connected(&mut self, link: Link, store: &impl Store) -> Result<(), StoreError> {
+    fn connected(&mut self, mut link: Link, store: &impl Store) -> Result<(), StoreError> {
         let id = link.id;
+        link.said = self.tip;
+        link.name(store.read_of_node(link.peer.node)?, not_yet_durable(&self.intents, &self.committing));
+        for other in self.links.values_mut().filter(|other| other.peer.node == link.peer.node) {
+            (other.doubled, link.doubled) = (true, true);
+        }
         let hello = Hello {
             run: self.run,
             software: self.software.clone(),
             tip: self.position(self.tip),
-            cursors: store.read_of_node(link.peer.node)?,
+            cursors: link.named.clone(),
             revocations: self.revocations,
         };
         let before = self.links.insert(id, link);
@@ -386,6 +408,13 @@ impl<I: Identity> Engine<I> {
         self.effects.push_back(Effect::Send(link, frame));
     }
 
+    /// Ends a link; it will be dialled again.
+    fn hang_up(&mut self, link: LinkId) {
+        if self.links.remove(&link).is_some() {
+            self.effects.push_back(Effect::Close(link));
+        }
+    }
+
     /// Ends a link, with a message on both sides.
     fn refuse(&mut self, link: LinkId, code: u16, text: String) {
         let Some(gone) = self.links.remove(&link) else { return };
@@ -394,18 +423,28 @@ impl<I: Identity> Engine<I> {
         self.effects.push_back(Effect::Alert(Alert::Refused { peer: gone.peer, code, text }));
     }
 
-    fn refuse_place(&mut self, link: LinkId, place: &OrgPath) {
-        let Some(peer) = self.links.get(&link).map(|link| link.peer.place.clone()) else { return };
-        let text = format!(
-            "{peer} offered something that belongs to {place}, which is not below {peer}; check where that \
-             organization is enrolled"
-        );
-        self.refuse(link, refusal::OUTSIDE_SUBTREE, text);
-    }
-
     fn links_of(&self, node: NodeId) -> Vec<LinkId> {
         self.links.values().filter(|link| link.peer.node == node).map(|link| link.id).collect()
     }
+}
+
+/// The segments of which rows have been received that are not durable yet.
+fn not_yet_durable(intents: &VecDeque<Intent>, committing: &Option<Consequences>) -> BTreeSet<Incarnation> {
+    let waiting = intents.iter().filter_map(|intent| match intent {
+        Intent::Receive(_, stretch) => stretch.first().map(|batch| batch.segment),
+        _ => None,
+    });
+    let under_way = committing.iter().flat_map(|after| after.received.iter().copied());
+    waiting.chain(under_way).collect()
+}
+
+/// A record or a run of a place for which the sender may not speak.
+fn outside(sender: &OrgPath, home: &OrgId) -> (u16, String) {
+    let text = format!(
+        "{sender} offered entries of {home}, for which it or their author may not speak; check where that \
+         organization is enrolled"
+    );
+    (refusal::OUTSIDE_SUBTREE, text)
 }
 
 /// An announcement of the sender's own run: its chain is the one that the session has proved.

@@ -64,9 +64,10 @@ pub fn extend_chain(before: Chain, entry: EntryHash) -> Chain {
     Chain(digest[..16].try_into().expect("sixteen bytes"))
 }
 
-/// Which part of which segments a node still knows to be its own: for each segment the last position.
+/// Which part of which segments a node still knows to be its own: for each segment the last position, and how
+/// many of the segments come before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lineage(BTreeMap<Incarnation, u64>);
+pub struct Lineage(BTreeMap<Incarnation, (u64, usize)>);
 
 impl Lineage {
     /// The lineage that ends at `tip`. `parent` tells the parent of a segment: `None` when the segment is not
@@ -75,33 +76,36 @@ impl Lineage {
         tip: Option<Position>,
         mut parent: impl FnMut(Incarnation) -> Result<Option<Option<Position>>, E>,
     ) -> Result<Result<Self, Incarnation>, E> {
-        let mut known = BTreeMap::new();
+        let mut path: Vec<Position> = Vec::new();
         let mut next = tip;
         while let Some(at) = next {
-            if known.insert(at.segment, at.pos).is_some() {
+            if path.iter().any(|known| known.segment == at.segment) {
                 break;
             }
+            path.push(at);
             match parent(at.segment)? {
                 Some(above) => next = above,
                 None => return Ok(Err(at.segment)),
             }
         }
-        Ok(Ok(Self(known)))
+        let oldest_first = path.into_iter().rev().enumerate();
+        Ok(Ok(Self(oldest_first.map(|(order, at)| (at.segment, (at.pos, order))).collect())))
     }
 
     /// Whether the node still knows this place of its feed.
     pub fn covers(&self, at: Position) -> bool {
-        self.0.get(&at.segment).is_some_and(|&last| at.pos <= last)
+        self.0.get(&at.segment).is_some_and(|&(last, _)| at.pos <= last)
     }
 
-    /// The last position of a segment of this lineage.
-    pub fn last(&self, segment: Incarnation) -> Option<u64> {
-        self.0.get(&segment).copied()
+    /// Of two places of the feed the later is greater.
+    pub fn order(&self, at: Position) -> Option<(usize, u64)> {
+        self.0.get(&at.segment).map(|&(_, order)| (order, at.pos))
     }
 
     /// The node has written on, up to `at`.
     pub fn extend(&mut self, at: Position) {
-        let last = self.0.entry(at.segment).or_default();
+        let order = self.0.len();
+        let (last, _) = self.0.entry(at.segment).or_insert((0, order));
         *last = (*last).max(at.pos);
     }
 }

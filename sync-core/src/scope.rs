@@ -2,8 +2,9 @@
 //!
 //! A record's home is the organization whose node created it; a record that was created independently at two
 //! places has two homes. Everything flows up to the root. Down a link flow the records that have a home in the
-//! child's subtree. A child may send only records whose home, and runs whose node, lie in its subtree; a parent
-//! is trusted with both.
+//! child's subtree. A child may send only entries of records that have a home in its subtree, and only such as
+//! their author may write: the entry names a home at the author's place or below it. The author itself may stand
+//! elsewhere, because a child also gives back what its restored parent has lost. A parent is trusted with both.
 
 use std::collections::BTreeMap;
 

@@ -8,8 +8,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
     engine::LinkId,
-    feed::{Cursor, Lineage, Position, Segment, Seq},
-    id::{Incarnation, Lane, OrgPath},
+    feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
+    id::{Incarnation, Lane},
     identity::NodeInfo,
     scope::Neighbour,
     store::{Store, StoreError},
@@ -53,7 +53,7 @@ pub(crate) struct InFlight {
 }
 
 /// Sending in one lane.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Outbound {
     /// Rows up to here need not be looked at again in this session. None until the reader's cursor is settled.
     pub next: Option<Seq>,
@@ -62,8 +62,8 @@ pub(crate) struct Outbound {
     pub in_flight: VecDeque<InFlight>,
     pub batch_bytes: usize,
     pub skipped: u64,
-    /// The newest place that the reader was told to be safe at the root, as a row of this node's feed.
-    pub receipt: Option<(Seq, Position)>,
+    /// The newest place of its own feed that the reader was told to be safe at the root.
+    pub receipt: Option<Position>,
 }
 
 impl Default for Outbound {
@@ -104,7 +104,7 @@ impl Outbound {
 }
 
 /// Everything about one link.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub id: LinkId,
     pub peer: NodeInfo,
@@ -112,17 +112,31 @@ pub(crate) struct Link {
     pub direction: Direction,
     pub since: Millis,
     pub hello: Option<Hello>,
-    /// What the neighbour still knows of its own feed; none until its announcements have arrived.
-    pub lineage: Option<Lineage>,
+    /// The end of our own feed that was told in HELLO.
+    pub said: Seq,
+    /// How far we have told to have read the neighbour's feed. The neighbour knows these places, or says LOST, or
+    /// finds that it is not the only writer and leaves.
+    pub named: Vec<(Lane, Cursor)>,
+    /// What the neighbour surely knows of its own feed, by lane: what went before the place that we have named
+    /// there, and what has come since. None until its announcements have arrived and it knows our places.
+    pub lineage: Option<[Lineage; 3]>,
+    /// Segments of which another link has brought rows since our places were read from the store: two machines may
+    /// be writing them.
+    pub barred: BTreeSet<Incarnation>,
     pub out: [Outbound; 3],
-    /// How far the neighbour's feed has been read in this session, by lane, with what is not yet durable.
+    /// How far the neighbour's feed has been read, by lane: from the place that was named, and with what is not yet
+    /// durable.
     pub reading: [Option<Position>; 3],
     pub held: VecDeque<EntryBatch>,
+    /// What has arrived of a stretch that is not complete, by lane.
+    pub stretch: [Vec<EntryBatch>; 3],
     pub asked: BTreeSet<Incarnation>,
     /// The neighbour does not know our cursors and waits for others.
     pub owes_cursors: bool,
-    /// Segments for which a witness was asked.
-    pub witnesses: BTreeSet<Incarnation>,
+    /// What the neighbour has said to be safe at the root before it has said how far it has read.
+    pub early: Vec<(Lane, Position)>,
+    /// There was another connection to the same node while this one stood.
+    pub doubled: bool,
     /// Another live connection of the same node, with another run, came after this one.
     pub rival: bool,
 }
@@ -136,13 +150,18 @@ impl Link {
             direction,
             since: now,
             hello: None,
+            said: 0,
+            named: Vec::new(),
             lineage: None,
+            barred: BTreeSet::new(),
             out: Default::default(),
             reading: [None; 3],
             held: VecDeque::new(),
+            stretch: Default::default(),
             asked: BTreeSet::new(),
             owes_cursors: false,
-            witnesses: BTreeSet::new(),
+            early: Vec::new(),
+            doubled: false,
             rival: false,
         }
     }
@@ -155,14 +174,16 @@ impl Link {
         }
     }
 
-    /// Whether runs of this place, and records of this home, may come over this link.
-    pub fn may_bring(&self, place: &OrgPath) -> bool {
-        self.direction == Direction::Up || place.is_within(&self.peer.place)
+    /// Whether the neighbour has named a place in every lane of this node's feed, and it is the feed that this node
+    /// knows. Until then nothing is taken from the neighbour: a node whose name somebody else has used as well
+    /// would pass over what the other wrote, because its lineage seems to cover it.
+    pub fn agrees(&self) -> bool {
+        self.out.iter().all(|lane| lane.next.is_some())
     }
 
     /// Whether both sides know where to go on.
     pub fn is_settled(&self) -> bool {
-        self.lineage.is_some() && self.out.iter().all(|lane| lane.next.is_some())
+        self.lineage.is_some() && self.agrees()
     }
 
     /// Whether nothing is under way to the neighbour.
@@ -170,44 +191,63 @@ impl Link {
         self.out.iter().all(|lane| lane.in_flight.is_empty())
     }
 
-    /// Works out the neighbour's lineage from its announcements. False while one is missing.
-    pub fn find_lineage(&mut self, store: &impl Store) -> Result<bool, StoreError> {
-        let Some(hello) = self.hello.as_ref().filter(|_| self.lineage.is_none()) else {
-            return Ok(self.lineage.is_some());
-        };
-        let walked = Lineage::walk(hello.tip, |segment| {
-            Ok(store.announcement(segment)?.map(|(announcement, _)| announcement.parent.map(Position::from)))
-        })?;
-        self.lineage = walked.ok();
-        Ok(self.lineage.is_some())
+    /// Names the places from which the neighbour is to go on. What other links have brought and is not yet durable
+    /// is not in them, so these segments are barred.
+    pub fn name(&mut self, cursors: Vec<(Lane, Cursor)>, not_yet_durable: BTreeSet<Incarnation>) {
+        self.barred = not_yet_durable;
+        self.reading = Lane::ALL.map(|lane| cursors.iter().find(|(l, _)| *l == lane).map(|(_, c)| c.at));
+        self.named = cursors;
     }
 
-    /// For each lane the newest place that we have read in what the neighbour still knows to be its feed.
-    pub fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
-        let (Some(hello), Some(lineage)) = (&self.hello, &self.lineage) else { return Ok(Vec::new()) };
+    /// Works out what the neighbour knows of its own feed, once it is announced. True when the neighbour does not
+    /// know our places and needs others: then those are named from here on.
+    pub fn find_lineage(
+        &mut self,
+        store: &impl Store,
+        not_yet_durable: impl FnOnce() -> BTreeSet<Incarnation>,
+    ) -> Result<bool, StoreError> {
+        let Some(hello) = self.hello.as_ref().filter(|_| self.lineage.is_none()) else { return Ok(false) };
+        let parent = |segment| {
+            Ok(store.announcement(segment)?.map(|(announcement, _)| announcement.parent.map(Position::from)))
+        };
+        let Ok(whole) = Lineage::walk::<StoreError>(hello.tip, parent)? else { return Ok(false) };
+        let knows_us = self.named.iter().all(|(_, cursor)| whole.covers(cursor.at));
+        if !knows_us && !std::mem::take(&mut self.owes_cursors) {
+            return Ok(false);
+        }
+        if !knows_us {
+            let cursors = self.cursors_in_lineage(store)?;
+            self.name(cursors, not_yet_durable());
+        }
+        // From where we stand, and not from where we stood: batches may have come meanwhile.
+        let mut lineage: [Lineage; 3] = Default::default();
+        for (part, at) in lineage.iter_mut().zip(self.reading) {
+            let walked = Lineage::walk::<StoreError>(at, parent)?;
+            *part = walked.map_err(|_| StoreError("a run that has been read is not announced".to_owned()))?;
+        }
+        self.lineage = Some(lineage);
+        Ok(!knows_us)
+    }
+
+    /// For each lane the newest place that we have read in what the neighbour still knows to be its feed, with the
+    /// running hash there: it tells the neighbour whether what it knows is what we have read. The beginning of its
+    /// first segment when we have read nothing of it.
+    fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
         let mut found = Vec::new();
         for lane in Lane::ALL {
-            let mut segment = hello.tip.map(|tip| tip.segment);
-            while let Some(name) = segment {
-                if let Some(cursor) = store.read(lane, name)? {
-                    found.push((lane, clamp(cursor, lineage)));
+            let mut end = self.hello.as_ref().and_then(|hello| hello.tip);
+            while let Some(at) = end {
+                let known = store.announcement(at.segment)?;
+                end = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
+                let beginning = Cursor { at: Position { pos: 0, ..at }, chain: Some(CHAIN_START) };
+                let cursor = store.read_before(lane, at)?.or(Some(beginning).filter(|_| end.is_none()));
+                if let Some(cursor) = cursor {
+                    found.push((lane, cursor));
                     break;
                 }
-                let known = store.announcement(name)?;
-                segment = known.and_then(|(announcement, _)| announcement.parent).map(|(segment, _)| segment);
             }
         }
         Ok(found)
-    }
-}
-
-/// A cursor no further than the neighbour remembers.
-fn clamp(cursor: Cursor, lineage: &Lineage) -> Cursor {
-    match lineage.last(cursor.at.segment) {
-        Some(last) if last < cursor.at.pos => {
-            Cursor { at: Position { pos: last, ..cursor.at }, chain: None }
-        }
-        _ => cursor,
     }
 }
 
@@ -216,18 +256,18 @@ fn clamp(cursor: Cursor, lineage: &Lineage) -> Cursor {
 pub(crate) enum Resolved {
     /// Go on after this row.
     At(Seq),
-    /// The reader is further in this segment than the writer remembers: a restored copy, or a second writer.
-    Behind(Position),
-    /// The writer does not know the segment.
+    /// The writer does not know the segment, or does not remember having written as far.
     Lost,
     /// Somebody else has written under this segment's name, or this node has twice.
     Forked(Incarnation),
 }
 
-/// Finds a reader's cursor in this node's own feed. `live` is the segment that this very process writes.
+/// Finds a reader's cursor in this node's own feed, as far as the reader has been told of it. `live` is the
+/// segment that this very process writes.
 pub(crate) fn resolve(
     cursor: Option<&Cursor>,
     segments: &[Segment],
+    said: Seq,
     tip: Seq,
     live: Option<Incarnation>,
     store: &impl Store,
@@ -237,11 +277,13 @@ pub(crate) fn resolve(
         return Ok(Resolved::Lost);
     };
     let base = segments[index].base;
-    let last = segments.get(index + 1).map_or(tip, |next| next.base) - base;
-    if at.pos > last {
-        let forked = live == Some(at.segment);
-        let behind = Resolved::Behind(Position { pos: last, ..*at });
-        return Ok(if forked { Resolved::Forked(at.segment) } else { behind });
+    let next = segments.get(index + 1).map(|next| next.base);
+    if base + at.pos > next.unwrap_or(tip) && live == Some(at.segment) {
+        // What this very process has written it remembers.
+        return Ok(Resolved::Forked(at.segment));
+    }
+    if base + at.pos > next.unwrap_or(tip).min(said) {
+        return Ok(Resolved::Lost);
     }
     let same = match chain {
         Some(chain) if at.pos > 0 => store.chain(base + at.pos)?.as_ref() == Some(chain),

@@ -29,7 +29,9 @@ pub struct Head {
     /// Where it came from: the place in the feed of the neighbour that sent it. None for a row of this node's
     /// own making.
     pub src: Option<Position>,
-    /// All homes of the row's record.
+    /// The homes that the row's record had when the row was appended, the row's own among them. Homes that it
+    /// gained later are offered the row by rows of their own, so that nobody gets an entry of a record before the
+    /// one that makes the record theirs.
     pub homes: Vec<OrgId>,
     /// Set on a row that only offers an older entry to a home that its record has gained.
     pub offered_to: Option<OrgId>,
@@ -148,11 +150,10 @@ pub trait Store {
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError>;
     /// The rows that hold the entries of a record, in feed order, without rows that offer older ones.
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError>;
-    /// The last row that this node received from that segment at or before that place: where it was there, and
-    /// the row.
-    fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError>;
     /// How far this node has read that segment in that lane.
     fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError>;
+    /// The furthest cursor that this node has ever had in that segment and lane at or before that place.
+    fn read_before(&self, lane: Lane, at: Position) -> Result<Option<Cursor>, StoreError>;
     /// The most recently advanced cursor of each lane in the feed of that node.
     fn read_of_node(&self, node: NodeId) -> Result<Vec<(Lane, Cursor)>, StoreError>;
     /// A frontier; 0 when never set.

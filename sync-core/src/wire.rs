@@ -16,6 +16,8 @@ mod compress;
 
 /// The protocol that this crate speaks, as negotiated by ALPN.
 pub const ALPN: &[u8] = b"tuyen/1";
+/// Last position of a segment: stores keep positions as signed 64-bit numbers.
+pub const POSITION_MAX: u64 = i64::MAX as u64;
 /// Largest frame, in bytes: one entry of the largest change that does not compress, and its batch header.
 pub const FRAME_MAX_BYTES: u64 = (1 << 20) + (64 << 10);
 /// Most bytes of a batch when unpacked: a batch closes when it reaches [`BATCH_MAX_RAW_BYTES`], but one entry
@@ -102,16 +104,11 @@ pub enum Frame {
     Announce(Announcement),
     /// Asks for the announcement of a run.
     Need(Incarnation),
-    /// The sender does not know a cursor of the reader; all its segments are announced, and the reader is to
-    /// name a place in one of them.
+    /// The sender does not know a cursor of the reader, or does not remember having written as far: it is an older
+    /// copy, or not the only writer. All its segments are announced, and the reader is to name places in them.
     Lost,
     /// The reader's answer to [`Frame::Lost`].
     Cursors(Vec<(Lane, Cursor)>),
-    /// The reader has read further in this segment than the sender remembers having written; asks for a witness
-    /// at or before this place, to tell a restored copy from a second writer.
-    Behind(Position),
-    /// The reader's answer: the hash of the entry that it received at that place; none when it has none.
-    Witness(Position, Option<EntryHash>),
     /// Entries.
     Batch(EntryBatch),
     /// Everything of this lane up to this place of the receiver's feed is durable at the sender.
@@ -135,13 +132,11 @@ mod frame_type {
     pub const NEED: u8 = 3;
     pub const LOST: u8 = 4;
     pub const CURSORS: u8 = 5;
-    pub const BEHIND: u8 = 6;
-    pub const WITNESS: u8 = 7;
-    pub const BATCH: u8 = 8;
-    pub const ACK: u8 = 9;
-    pub const SAFE_AT_ROOT: u8 = 10;
-    pub const REVOCATIONS: u8 = 11;
-    pub const REFUSE: u8 = 12;
+    pub const BATCH: u8 = 6;
+    pub const ACK: u8 = 7;
+    pub const SAFE_AT_ROOT: u8 = 8;
+    pub const REVOCATIONS: u8 = 9;
+    pub const REFUSE: u8 = 10;
 }
 
 impl Frame {
@@ -174,17 +169,6 @@ impl Frame {
             Frame::Cursors(cursors) => {
                 w.u8(frame_type::CURSORS);
                 put_cursors(w, cursors);
-            }
-            Frame::Behind(at) => {
-                w.u8(frame_type::BEHIND);
-                put_position(w, *at);
-            }
-            Frame::Witness(at, hash) => {
-                w.u8(frame_type::WITNESS);
-                put_position(w, *at);
-                option(w, *hash, |w, hash| {
-                    w.raw(&hash.0);
-                });
             }
             Frame::Batch(batch) => put_batch(w, batch),
             Frame::Ack(lane, at) => {
@@ -225,11 +209,6 @@ impl Frame {
             frame_type::NEED => Frame::Need(Incarnation(r.array("the run")?)),
             frame_type::LOST => Frame::Lost,
             frame_type::CURSORS => Frame::Cursors(cursors(&mut r)?),
-            frame_type::BEHIND => Frame::Behind(position(&mut r)?),
-            frame_type::WITNESS => {
-                let at = position(&mut r)?;
-                Frame::Witness(at, get_option(&mut r, |r| Ok(EntryHash(r.array("the hash")?)))?)
-            }
             frame_type::BATCH => Frame::Batch(batch(&mut r)?),
             frame_type::ACK => Frame::Ack(lane(&mut r)?, position(&mut r)?),
             frame_type::SAFE_AT_ROOT => Frame::SafeAtRoot(lane(&mut r)?, position(&mut r)?),
@@ -282,7 +261,7 @@ fn put_position(w: &mut Writer, at: Position) {
 }
 
 fn position(r: &mut Reader<'_>) -> Result<Position, DecodeError> {
-    Ok(Position { segment: Incarnation(r.array("the segment")?), pos: r.varint("the position")? })
+    Ok(Position { segment: Incarnation(r.array("the segment")?), pos: r.bounded(POSITION_MAX, "the position")? as u64 })
 }
 
 fn lane(r: &mut Reader<'_>) -> Result<Lane, DecodeError> {
@@ -360,8 +339,8 @@ fn put_batch(w: &mut Writer, batch: &EntryBatch) {
 fn batch(r: &mut Reader<'_>) -> Result<EntryBatch, WireError> {
     let lane = lane(r)?;
     let segment = Incarnation(r.array("the segment")?);
-    let after = r.varint("the position before")?;
-    let upto = get_option(r, |r| Ok((r.varint("the last position")?, Chain(r.array("the running hash")?))))?;
+    let after = r.bounded(POSITION_MAX, "the position before")? as u64;
+    let upto = get_option(r, |r| Ok((r.bounded(POSITION_MAX, "the last position")? as u64, Chain(r.array("the running hash")?))))?;
     let count = r.bounded(BATCH_MAX_ENTRIES as u64, "the number of entries")?;
     if count == 0 {
         return Ok(EntryBatch { lane, segment, after, upto, origin: segment, entries: Vec::new() });
@@ -376,7 +355,7 @@ fn batch(r: &mut Reader<'_>) -> Result<EntryBatch, WireError> {
     let mut pos = 0u64;
     for index in 0..count {
         let step = raw.varint("a position")?;
-        pos = pos.checked_add(step).filter(|_| step > 0).ok_or(DecodeError::Value("a position"))?;
+        pos = pos.checked_add(step).filter(|pos| step > 0 && *pos <= POSITION_MAX).ok_or(DecodeError::Value("a position"))?;
         let entry = Entry::decode(&mut raw).map_err(|error| WireError::Entry { index, error })?;
         entries.push((pos, entry));
     }

@@ -2,7 +2,7 @@
 
 use node::{admin::Page, admin::Request, fhir::population::Population};
 use sync_core::{id::OrgId, identity::Role};
-use tests::cluster::Node;
+use tuyen_tests::cluster::Node;
 
 #[test]
 fn records_travel_from_a_leaf_to_the_root() {

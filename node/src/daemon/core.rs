@@ -132,7 +132,6 @@ impl Core {
             if matches!(first, Message::Stop) {
                 return Ok(());
             }
-            self.store.hold_reads();
             self.take(first)?;
             for _ in 1..MESSAGES_AT_ONCE {
                 match messages.try_recv() {
@@ -191,7 +190,6 @@ impl Core {
         runtime: &Handle,
         most: Duration,
     ) -> Result<Option<Message>, StoreError> {
-        self.store.release_reads()?;
         let now = clock::now().mono;
         let due = self.engine.poll_timeout().map(|(due, _)| Duration::from_millis(due.saturating_sub(now)));
         let mut wait = due.unwrap_or(IDLE).min(most);
@@ -292,7 +290,6 @@ impl Core {
     /// One step of folding. False when there is nothing to fold.
     fn fold(&mut self) -> Result<bool, StoreError> {
         self.folded_at = Instant::now();
-        self.store.hold_reads();
         let Some(ops) = fold::next(&self.store, FOLD_ROWS)? else { return Ok(false) };
         self.engine.handle(Event::Folded(ops), &self.store, clock::now())?;
         self.let_out()?;

@@ -39,6 +39,7 @@ impl Reader {
             if broken_references > 0 {
                 findings.push(format!("{broken_references} rows refer to rows that are missing"));
             }
+            names(conn, &mut findings)?;
             Feed::check(conn, &mut findings, &mut progress)?;
             findings.truncate(FINDINGS_MAX);
             Ok(findings)
@@ -55,6 +56,21 @@ fn pragma(conn: &Connection, name: &str, findings: &mut Vec<String>) -> Fallible
         if answer != "ok" {
             findings.push(format!("{name}: {answer}"));
         }
+    }
+    Ok(())
+}
+
+/// Compares the index of names with the records.
+fn names(conn: &Connection, findings: &mut Vec<String>) -> Fallible<()> {
+    let (wrong, indexed): (i64, i64) = conn.query_row(
+        "SELECT (SELECT count(*) FROM record_name n LEFT JOIN record r ON r.id = n.record WHERE r.name IS NOT n.name),
+           (SELECT count(*) FROM record_name)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if wrong > 0 || indexed != small::reached(conn, small::NAMED)? {
+        findings
+            .push(format!("the index of record names does not fit the records ({wrong} of {indexed} names)"));
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ pub struct Issued {
 impl SqliteStore {
     /// A setting of the host.
     pub fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let mut statement = self.conn.prepare_cached("SELECT value FROM setting WHERE name = ?1")?;
             Ok(statement.query_row([name], |row| row.get(0)).optional()?)
         })
@@ -79,7 +79,7 @@ impl SqliteStore {
 
     /// The invitation with this secret.
     pub fn invite(&self, secret_hash: &[u8; 32]) -> Result<Option<Invite>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let sql = "SELECT secret_hash, org, role, expires, used_by FROM invite WHERE secret_hash = ?1";
             let mut statement = self.conn.prepare_cached(sql)?;
             let mut rows = statement.query([secret_hash])?;
@@ -89,7 +89,7 @@ impl SqliteStore {
 
     /// All invitations, the one that expires first at the front.
     pub fn invites(&self) -> Result<Vec<Invite>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let sql =
                 "SELECT secret_hash, org, role, expires, used_by FROM invite ORDER BY expires, secret_hash";
             let mut statement = self.conn.prepare_cached(sql)?;
@@ -140,7 +140,7 @@ impl SqliteStore {
 
     /// The certificates that this node has issued to that one, or to all, oldest first.
     pub fn issued(&self, node: Option<NodeId>) -> Result<Vec<Issued>, StoreError> {
-        self.guarded(|| {
+        self.reading(|| {
             let sql = "SELECT serial, node, place, role, not_after, at, certificate FROM issued
                        WHERE ?1 IS NULL OR node = ?1 ORDER BY at, serial";
             let mut statement = self.conn.prepare_cached(sql)?;

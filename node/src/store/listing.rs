@@ -4,7 +4,7 @@
 //! cannot write: the connection is set to refuse it. While an export runs, the write-ahead log grows, because
 //! the export sees one moment of the store.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use sync_core::{
     feed::{Position, Seq},
     id::{ChangeHash, Incarnation, Lane, NodeId, RecordId},
@@ -173,8 +173,8 @@ impl Reader {
     pub fn record(&self, record: &RecordId) -> Result<Option<Listed>, StoreError> {
         self.at_one_moment(|conn| {
             let mut statement = conn.prepare_cached(
-                "SELECT r.name, p.version, p.open_conflicts, p.resource
-                 FROM record r JOIN projection p ON p.record = r.id WHERE r.name = ?1",
+                "SELECT n.name, p.version, p.open_conflicts, p.resource
+                 FROM record_name n JOIN projection p ON p.record = n.record WHERE n.name = ?1",
             )?;
             let mut rows = statement.query([record.as_str()])?;
             rows.next()?.map(listed).transpose()
@@ -230,8 +230,7 @@ impl Reader {
     /// The entries of a record in feed order: where they came from, when, and what became of them.
     pub fn record_rows(&self, record: &RecordId) -> Result<Vec<RecordRow>, StoreError> {
         self.at_one_moment(|conn| {
-            let mut id = conn.prepare_cached("SELECT id FROM record WHERE name = ?1")?;
-            let id = id.query_row([record.as_str()], |row| row.get::<_, i64>(0)).optional()?;
+            let Some(id) = small::record_id(conn, record)? else { return Ok(Vec::new()) };
             let mut statement = conn.prepare_cached(
                 "SELECT c.seq, c.hash, f.at, o.name, s.name, f.src_pos,
                    EXISTS (SELECT 1 FROM waiting w WHERE w.record = c.record AND w.seq = c.seq),
@@ -273,9 +272,9 @@ fn live(
     };
     let from = from.as_str().max(after.map_or("", RecordId::as_str));
     let mut statement = conn.prepare_cached(
-        "SELECT r.name, p.version, p.open_conflicts, p.resource
-         FROM record r CROSS JOIN projection p ON p.record = r.id
-         WHERE r.name > ?1 AND r.name < ?2 AND p.state = 0 ORDER BY r.name LIMIT ?3",
+        "SELECT n.name, p.version, p.open_conflicts, p.resource
+         FROM record_name n CROSS JOIN projection p ON p.record = n.record
+         WHERE n.name > ?1 AND n.name < ?2 AND p.state = 0 ORDER BY n.name LIMIT ?3",
     )?;
     let mut rows = statement.query(params![from, to, clamp(limit as u64)])?;
     while let Some(row) = rows.next()? {

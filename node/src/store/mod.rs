@@ -19,7 +19,7 @@ mod schema;
 mod write;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{HashMap, HashSet},
 };
 
@@ -39,7 +39,7 @@ pub use self::{
 };
 use self::{names::Names, read::small};
 
-/// How many pages of the write-ahead log may wait before a checkpoint is due: 16 MB.
+/// How many pages of the write-ahead log may wait before a checkpoint is due: 32 MB.
 pub const CHECKPOINT_PAGES: u64 = 4_000;
 
 /// The store, open for writing.
@@ -48,8 +48,6 @@ pub struct SqliteStore {
     names: RefCell<Names>,
     known: RefCell<Known>,
     poison: RefCell<Option<String>>,
-    /// Whether reads stay in one transaction; see [`SqliteStore::hold_reads`].
-    held: Cell<bool>,
 }
 
 /// What the writer keeps in memory of the disk. A commit moves it on; when the commit fails, the poison keeps
@@ -113,17 +111,23 @@ impl SqliteStore {
             reads: small::number(&conn, "SELECT max(n) FROM read_cursor")?,
             announced: small::number(&conn, "SELECT max(n) FROM node")?,
         };
-        Ok(Self {
-            conn,
-            names: RefCell::default(),
-            known: RefCell::new(known),
-            poison: RefCell::default(),
-            held: Cell::new(false),
-        })
+        let names = RefCell::new(Names::load(&conn)?);
+        Ok(Self { conn, names, known: RefCell::new(known), poison: RefCell::default() })
     }
 
-    /// Runs one piece of work on the connection; its failure is the store's last.
-    fn guarded<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
+    /// Runs reads; their failure is the store's last.
+    fn reading<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
+        // One read transaction lasts until the next write: opening one for each read costs more than the read.
+        let read = || {
+            if self.conn.is_autocommit() {
+                self.conn.prepare_cached("BEGIN")?.execute([])?;
+            }
+            work()
+        };
+        self.or_poison(read)
+    }
+
+    fn or_poison<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
         if let Some(first) = self.poison.borrow().as_ref() {
             return Err(StoreError(format!(
                 "it is closed since an earlier error, and the process must restart; the error was: {first}"
@@ -135,42 +139,11 @@ impl SqliteStore {
         })
     }
 
-    /// Keeps the reads that follow in one transaction, until [`SqliteStore::release_reads`] or a commit ends it;
-    /// after a commit the next read begins another. Without it every read locks and unlocks the write-ahead log,
-    /// which takes as long as the read. It changes nothing that is read: nobody else writes. While it is held no
-    /// space of the log can be used again, so the host releases it before it waits.
-    pub fn hold_reads(&self) {
-        self.held.set(true);
-    }
-
-    /// See [`SqliteStore::hold_reads`].
-    pub fn release_reads(&self) -> Result<(), StoreError> {
-        self.held.set(false);
-        self.guarded(|| self.end_reads())
-    }
-
-    fn end_reads(&self) -> Fallible<()> {
-        if !self.conn.is_autocommit() {
-            self.conn.prepare_cached("COMMIT")?.execute([])?;
-        }
-        Ok(())
-    }
-
-    /// Runs one read of the contract.
-    fn reading<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
-        self.guarded(|| {
-            if self.held.get() && self.conn.is_autocommit() {
-                self.conn.prepare_cached("BEGIN")?.execute([])?;
-            }
-            work()
-        })
-    }
-
     /// Runs writes in a transaction of their own. After an error the transaction is rolled back and the store
     /// poisoned: whether a failed COMMIT has reached the disk only the next start can tell.
     fn transact<T>(&self, work: impl FnOnce() -> Fallible<T>) -> Result<T, StoreError> {
-        self.guarded(|| {
-            self.end_reads()?;
+        self.or_poison(|| {
+            self.end_read()?;
             self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             let done = work().and_then(|done| {
                 self.conn.prepare_cached("COMMIT")?.execute([])?;
@@ -184,12 +157,16 @@ impl SqliteStore {
         })
     }
 
+    fn end_read(&self) -> Fallible<()> {
+        if !self.conn.is_autocommit() {
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+        }
+        Ok(())
+    }
+
     /// How much of the write-ahead log waits for a checkpoint. Cheap; to be asked after a commit.
     pub fn log(&self) -> Result<Checkpoint, StoreError> {
-        self.guarded(|| {
-            self.end_reads()?;
-            small::checkpoint(&self.conn, "NOOP")
-        })
+        self.checkpoint_as("NOOP")
     }
 
     /// Whether a checkpoint should be made as soon as nobody waits for a commit.
@@ -200,9 +177,13 @@ impl SqliteStore {
     /// Copies the write-ahead log into the database file, as far as no reader needs the older pages. The host
     /// calls it between commits: the store never does, so that no commit waits for it.
     pub fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
-        self.guarded(|| {
-            self.end_reads()?;
-            small::checkpoint(&self.conn, "PASSIVE")
+        self.checkpoint_as("PASSIVE")
+    }
+
+    fn checkpoint_as(&self, mode: &str) -> Result<Checkpoint, StoreError> {
+        self.or_poison(|| {
+            self.end_read()?;
+            small::checkpoint(&self.conn, mode)
         })
     }
 }
@@ -210,37 +191,5 @@ impl SqliteStore {
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteStore").field("tip", &self.known.borrow().tip).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sync_core::{
-        feed::Segment,
-        id::Incarnation,
-        store::{Op, Store, StoreMut},
-    };
-
-    use super::*;
-
-    #[test]
-    fn held_reads_see_every_commit_and_let_the_log_be_copied() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("records.db");
-        let mut store = SqliteStore::create(&path, &Key::from_bytes([7; 32])).unwrap();
-        let run = Incarnation([1; 16]);
-        store.hold_reads();
-        assert_eq!(store.folded().unwrap(), 0);
-        assert!(!store.conn.is_autocommit(), "the read stays open");
-        store.commit(&[Op::OpenSegment(Segment { incarnation: run, base: 0, parent: None })]).unwrap();
-        store.commit(&[Op::Folded(7)]).unwrap();
-        assert_eq!(store.folded().unwrap(), 7);
-        assert!(store.checkpoint().unwrap().pages > 0);
-        assert_eq!(store.log().map(|log| log.pages - log.done).unwrap(), 0, "no read held the log back");
-        assert_eq!(store.folded().unwrap(), 7);
-        store.release_reads().unwrap();
-        assert!(store.conn.is_autocommit());
-        assert_eq!(store.folded().unwrap(), 7);
-        assert!(store.conn.is_autocommit(), "nothing is held any more");
     }
 }

@@ -1,9 +1,16 @@
 //! Small numbers for long names: rows refer to incarnations, organizations and records by an integer.
 //!
+//! The names of records are random, and an index over them is what would slow a long feed down: each new record
+//! would change another page of it. So the newest names are kept in memory, where they can be found again after
+//! a start because the table of records is in order, and enter the index many at a time, sorted.
+//!
 //! A name's number never changes once it is on the disk, so what was looked up may be remembered. A number that
 //! a failed commit has taken back may be remembered too; the store is poisoned then, and the memory with it.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
 
 use rusqlite::{
     Connection, OptionalExtension, params,
@@ -11,10 +18,18 @@ use rusqlite::{
 };
 use sync_core::id::{Incarnation, OrgId, RecordId};
 
-use super::{Fallible, broken};
+use super::{
+    Fallible, broken,
+    read::{
+        parse,
+        small::{NAMED, reached, set_reached},
+    },
+};
 
 /// How many names of a kind are remembered before all are forgotten.
 const REMEMBERED: usize = 65_536;
+/// How many names of records may be missing from the index, and are read again at a start.
+const FRESH_MAX: usize = 65_536;
 
 /// A name that has a number.
 pub(super) trait Name: Clone + Eq + Hash {
@@ -120,9 +135,22 @@ pub(super) struct Names {
     /// None for a record that was looked for and is not there: a new record is asked for several times before it is
     /// added, and only this connection adds.
     records: HashMap<RecordId, Option<RecordKey>>,
+    /// The records that are not in the index of names yet.
+    fresh: BTreeMap<RecordId, RecordKey>,
 }
 
 impl Names {
+    pub fn load(conn: &Connection) -> Fallible<Self> {
+        let mut statement = conn.prepare("SELECT id, home, name FROM record WHERE id > ?1")?;
+        let mut rows = statement.query([reached(conn, NAMED)?])?;
+        let mut names = Self::default();
+        while let Some(row) = rows.next()? {
+            let name = parse(row.get_ref(2)?.as_str()?, "record name")?;
+            names.fresh.insert(name, RecordKey { id: row.get(0)?, home: row.get(1)? });
+        }
+        Ok(names)
+    }
+
     pub fn incarnation_id(&mut self, conn: &Connection, name: Incarnation) -> Fallible<Option<i64>> {
         self.incarnations.id(conn, &name)
     }
@@ -147,7 +175,12 @@ impl Names {
         if let Some(known) = self.records.get(name) {
             return Ok(*known);
         }
-        let mut statement = conn.prepare_cached("SELECT id, home FROM record WHERE name = ?1")?;
+        if let Some(key) = self.fresh.get(name) {
+            return Ok(Some(*key));
+        }
+        let mut statement = conn.prepare_cached(
+            "SELECT r.id, r.home FROM record_name n JOIN record r ON r.id = n.record WHERE n.name = ?1",
+        )?;
         let found = statement
             .query_row([name.as_str()], |row| Ok(RecordKey { id: row.get(0)?, home: row.get(1)? }))
             .optional()?;
@@ -155,7 +188,7 @@ impl Names {
         Ok(found)
     }
 
-    /// The record's number; a record that is new gets one, and this home.
+    /// The record's key; a record that is not known yet is added, with this home.
     pub fn add_record(
         &mut self,
         conn: &Connection,
@@ -167,12 +200,45 @@ impl Names {
         }
         let mut add = conn.prepare_cached("INSERT INTO record (name, home) VALUES (?1, ?2)")?;
         let key = RecordKey { id: add.insert(params![name.as_str(), home])?, home };
-        self.set_record(name, key);
+        self.records.remove(name);
+        self.fresh.insert(name.clone(), key);
+        if self.fresh.len() >= FRESH_MAX {
+            self.index(conn)?;
+        }
         Ok(key)
     }
 
-    pub fn set_record(&mut self, name: &RecordId, key: RecordKey) {
-        self.remember(name, Some(key));
+    /// Gives a record its first home.
+    pub fn set_home(
+        &mut self,
+        conn: &Connection,
+        name: &RecordId,
+        key: RecordKey,
+        home: i64,
+    ) -> Fallible<()> {
+        conn.prepare_cached("UPDATE record SET home = ?2 WHERE id = ?1")?.execute([key.id, home])?;
+        let key = RecordKey { home: Some(home), ..key };
+        match self.fresh.get_mut(name) {
+            Some(fresh) => *fresh = key,
+            None => self.remember(name, Some(key)),
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a record can be found by name on the disk.
+    pub fn index_record(&mut self, conn: &Connection, name: &RecordId) -> Fallible<()> {
+        if self.fresh.contains_key(name) { self.index(conn) } else { Ok(()) }
+    }
+
+    fn index(&mut self, conn: &Connection) -> Fallible<()> {
+        let mut add = conn.prepare_cached("INSERT INTO record_name (name, record) VALUES (?1, ?2)")?;
+        let mut last = 0;
+        for (name, key) in std::mem::take(&mut self.fresh) {
+            add.execute(params![name.as_str(), key.id])?;
+            last = last.max(key.id);
+            self.remember(&name, Some(key));
+        }
+        set_reached(conn, NAMED, last)
     }
 
     fn remember(&mut self, name: &RecordId, key: Option<RecordKey>) {

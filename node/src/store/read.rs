@@ -69,6 +69,34 @@ pub(super) mod small {
         Ok(conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
     }
 
+    /// The last record in the index of names.
+    pub const NAMED: &str = "named";
+    /// The last row of the feed in the projection.
+    pub const FOLDED: &str = "folded";
+
+    pub fn reached(conn: &Connection, what: &str) -> Fallible<i64> {
+        let mut statement = conn.prepare_cached("SELECT value FROM reached WHERE what = ?1")?;
+        Ok(statement.query_row([what], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
+    pub fn set_reached(conn: &Connection, what: &str, value: i64) -> Fallible<()> {
+        let sql = "INSERT INTO reached (what, value) VALUES (?1, ?2)
+                   ON CONFLICT (what) DO UPDATE SET value = excluded.value";
+        conn.prepare_cached(sql)?.execute(params![what, value])?;
+        Ok(())
+    }
+
+    /// The number of a record, for a connection that remembers no names.
+    pub fn record_id(conn: &Connection, name: &RecordId) -> Fallible<Option<i64>> {
+        let mut named = conn.prepare_cached("SELECT record FROM record_name WHERE name = ?1")?;
+        if let Some(id) = named.query_row([name.as_str()], |row| row.get(0)).optional()? {
+            return Ok(Some(id));
+        }
+        let mut fresh = conn.prepare_cached("SELECT id FROM record WHERE id > ?1 AND name = ?2")?;
+        let id = fresh.query_row(params![reached(conn, NAMED)?, name.as_str()], |row| row.get(0));
+        Ok(id.optional()?)
+    }
+
     pub fn last_chain(conn: &Connection) -> Fallible<Option<Chain>> {
         let sql = "SELECT chain FROM feed ORDER BY seq DESC LIMIT 1";
         Ok(conn.query_row(sql, [], |row| array(row, 0)).optional()?.map(Chain))
@@ -278,11 +306,11 @@ fn certificates(joined: &[u8]) -> Fallible<Vec<Vec<u8>>> {
 
 impl Store for SqliteStore {
     fn tip(&self) -> Result<Seq, StoreError> {
-        self.guarded(|| Ok(self.known.borrow().tip))
+        self.reading(|| Ok(self.known.borrow().tip))
     }
 
     fn segments(&self) -> Result<Vec<Segment>, StoreError> {
-        self.guarded(|| Ok(self.known.borrow().segments.clone()))
+        self.reading(|| Ok(self.known.borrow().segments.clone()))
     }
 
     fn chain(&self, at: Seq) -> Result<Option<Chain>, StoreError> {
@@ -342,16 +370,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError> {
+    fn read_before(&self, lane: Lane, at: Position) -> Result<Option<Cursor>, StoreError> {
         self.reading(|| {
             let id = self.names.borrow_mut().incarnation_id(&self.conn, at.segment)?;
             let Some(id) = id else { return Ok(None) };
             let mut statement = self.conn.prepare_cached(
-                "SELECT src_pos, seq FROM feed WHERE src = ?1 AND src_pos <= ?2
-                 ORDER BY src_pos DESC, seq DESC LIMIT 1",
+                "SELECT pos, chain FROM had_read WHERE segment = ?1 AND lane = ?2 AND pos <= ?3
+                 ORDER BY pos DESC LIMIT 1",
             )?;
-            let found = statement
-                .query_row([id, clamp(at.pos)], |row| Ok((unpack(row.get(0)?), unpack(row.get(1)?))));
+            let found = statement.query_row(params![id, lane as u8, clamp(at.pos)], |row| {
+                Ok(cursor(at.segment, row.get(0)?, row.get(1)?))
+            });
             Ok(found.optional()?)
         })
     }
@@ -446,7 +475,7 @@ impl Store for SqliteStore {
     }
 
     fn folded(&self) -> Result<Seq, StoreError> {
-        self.reading(|| small::number(&self.conn, "SELECT max(seq) FROM folded").map(unpack))
+        self.reading(|| small::reached(&self.conn, small::FOLDED).map(unpack))
     }
 
     fn unfolded(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, RecordId)>, StoreError> {

@@ -23,9 +23,13 @@ CREATE TABLE incarnation (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE) STR
 CREATE TABLE org (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE record (
   id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
   home INTEGER REFERENCES org
 ) STRICT;
+CREATE TABLE record_name (
+  name TEXT PRIMARY KEY,
+  record INTEGER NOT NULL REFERENCES record
+) STRICT, WITHOUT ROWID;
 CREATE TABLE further_home (
   record INTEGER NOT NULL REFERENCES record,
   nth INTEGER NOT NULL,
@@ -50,13 +54,15 @@ CREATE TABLE feed (
   CHECK ((entry IS NULL) = (offers IS NOT NULL))
 ) STRICT;
 CREATE INDEX feed_head ON feed (lane, seq, record, home, src, src_pos, offers, offered_to);
-CREATE INDEX feed_received ON feed (src, src_pos) WHERE src IS NOT NULL;
 CREATE TABLE change (
   record INTEGER NOT NULL REFERENCES record,
   hash BLOB NOT NULL,
   seq INTEGER NOT NULL,
   PRIMARY KEY (record, hash)
 ) STRICT, WITHOUT ROWID;
+
+-- How far things have come: 'folded', a row of the feed; 'named', the last record in record_name.
+CREATE TABLE reached (what TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 -- Where feeds stand: this node's own and those it reads.
 CREATE TABLE segment (
@@ -73,6 +79,13 @@ CREATE TABLE read_cursor (
   chain BLOB,
   n INTEGER NOT NULL,
   PRIMARY KEY (segment, lane)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE had_read (
+  segment INTEGER NOT NULL REFERENCES incarnation,
+  lane INTEGER NOT NULL,
+  pos INTEGER NOT NULL,
+  chain BLOB,
+  PRIMARY KEY (segment, lane, pos)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE frontier (
   which INTEGER NOT NULL,
@@ -146,7 +159,6 @@ CREATE TABLE unreadable (
   reason TEXT NOT NULL,
   PRIMARY KEY (record, seq)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE folded (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL) STRICT;
 
 -- The host's own: settings, and what its CA has promised and issued.
 CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;

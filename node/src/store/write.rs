@@ -18,7 +18,7 @@ use sync_core::{
 
 use super::{
     Fallible, Fault, Known, SqliteStore, broken,
-    names::{Names, RecordKey},
+    names::Names,
     read::{clamp, decode, digest, pack, small},
 };
 
@@ -46,7 +46,7 @@ impl State {
 impl StoreMut for SqliteStore {
     fn commit(&mut self, batch: &[Op]) -> Result<(), StoreError> {
         if batch.is_empty() {
-            return self.guarded(|| Ok(()));
+            return self.reading(|| Ok(()));
         }
         self.transact(|| {
             let mut commit = Commit {
@@ -98,15 +98,13 @@ impl Commit<'_> {
                  ON CONFLICT (which, lane) DO UPDATE SET seq = excluded.seq",
                 params![*which as u8, *lane as u8, pack(*seq)],
             ),
-            Op::Mark(mark) => self.mark("INSERT OR IGNORE INTO mark (lane, src, src_pos, seq) VALUES (?1, ?2, ?3, ?4)", mark),
+            Op::Mark(mark) => self
+                .mark("INSERT OR IGNORE INTO mark (lane, src, src_pos, seq) VALUES (?1, ?2, ?3, ?4)", mark),
             Op::Unmark(mark) => {
                 self.mark("DELETE FROM mark WHERE lane = ?1 AND src = ?2 AND src_pos = ?3 AND seq = ?4", mark)
             }
             Op::Project(projected) => self.project(projected),
-            Op::Folded(seq) => self.run_one(
-                "INSERT INTO folded (one, seq) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET seq = excluded.seq",
-                [pack(*seq)],
-            ),
+            Op::Folded(seq) => small::set_reached(self.conn, small::FOLDED, pack(*seq)),
             Op::Revoke(revocation) => {
                 self.run_one("INSERT OR IGNORE INTO revocation (body) VALUES (?1)", [revocation.encode()])
             }
@@ -122,10 +120,7 @@ impl Commit<'_> {
         let org = self.names.add_org(self.conn, home)?;
         let key = self.names.add_record(self.conn, record, Some(org))?;
         match key.home {
-            None => {
-                self.run_one("UPDATE record SET home = ?2 WHERE id = ?1", [key.id, org])?;
-                self.names.set_record(record, RecordKey { home: Some(org), ..key });
-            }
+            None => self.names.set_home(self.conn, record, key, org)?,
             Some(first) if first == org => {}
             Some(_) => {
                 let further = self.known.further_homes.entry(key.id).or_default();
@@ -296,6 +291,10 @@ impl Commit<'_> {
         self.run_one(
             "INSERT OR REPLACE INTO read_cursor (segment, lane, pos, chain, n) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![segment, lane as u8, pack(cursor.at.pos), chain, self.known.reads],
+        )?;
+        self.run_one(
+            "INSERT OR REPLACE INTO had_read (segment, lane, pos, chain) VALUES (?1, ?2, ?3, ?4)",
+            params![segment, lane as u8, pack(cursor.at.pos), chain],
         )
     }
 
@@ -306,6 +305,7 @@ impl Commit<'_> {
 
     fn project(&mut self, projected: &Projected) -> Fallible<()> {
         let record = self.names.add_record(self.conn, &projected.record, None)?.id;
+        self.names.index_record(self.conn, &projected.record)?;
         self.run_one(
             "INSERT INTO projection (record, state, open_conflicts, version, conflicts, resource)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)

@@ -137,7 +137,7 @@ async fn ask_each(token: &Token, parents: &[String], request: &[u8]) -> Result<V
 
 async fn ask(token: &Token, address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, EnrolLinkError> {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let endpoint = socket(any.parse().expect("this is an address"))?;
+    let endpoint = socket(any.parse().expect("this is an address"), quinn::EndpointConfig::default())?;
     let check = tls::ServerCheck::new(tls::Expect::Key(token.parent));
     let connection = dial(&endpoint, address, None, check, &LinkSettings::default()).await?;
     let exchange = async {

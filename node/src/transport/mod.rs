@@ -200,7 +200,7 @@ impl Transport {
         trust: Arc<TrustStore>,
         incoming: LinkSettings,
     ) -> Result<Self, LinkError> {
-        let endpoint = socket(address)?;
+        let endpoint = socket(address, lasting(&identity))?;
         let transport = Self { endpoint, identity: RwLock::new(identity), trust, incoming, listens };
         transport.serve()?;
         Ok(transport)
@@ -316,8 +316,21 @@ async fn within(
     }
 }
 
+/// What a restarted node tells by that a connection was its own (RFC 9000, 10.3): neighbours that still hold one
+/// from before a crash are told at their next packet that it is gone, and need not wait for the idle timeout. Both
+/// keys, of resets and of connection ids, are made from the node's, so that they are the same after a restart and
+/// nobody else can make them.
+fn lasting(identity: &Identity) -> quinn::EndpointConfig {
+    let secret = identity.key.sign(b"tuyen stateless reset key v1");
+    let mut config = quinn::EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret)));
+    let ids = identity.key.sign(b"tuyen connection id key v1");
+    let ids = u64::from_be_bytes(ids[..8].try_into().expect("a signature has 64 bytes"));
+    config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(ids)));
+    config
+}
+
 /// A socket with a receive buffer for crowds, as far as the system grants it.
-fn socket(address: SocketAddr) -> Result<quinn::Endpoint, LinkError> {
+fn socket(address: SocketAddr, config: quinn::EndpointConfig) -> Result<quinn::Endpoint, LinkError> {
     let failed = |source| LinkError::Socket { address, source };
     let socket = std::net::UdpSocket::bind(address).map_err(failed)?;
     let options = socket2::SockRef::from(&socket);
@@ -335,5 +348,5 @@ fn socket(address: SocketAddr) -> Result<quinn::Endpoint, LinkError> {
     }
     let runtime =
         quinn::default_runtime().ok_or_else(|| failed(io::Error::other("no async runtime is running")))?;
-    quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime).map_err(failed)
+    quinn::Endpoint::new(config, None, socket, runtime).map_err(failed)
 }

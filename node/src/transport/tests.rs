@@ -138,7 +138,7 @@ async fn a_client_without_a_certificate_is_refused() {
     config.alpn_protocols = vec![ALPN_SYNC.to_vec()];
     let config = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(config));
-    let endpoint = socket("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = socket("127.0.0.1:0".parse().unwrap(), quinn::EndpointConfig::default()).unwrap();
     let address = server.local_address().unwrap();
     let connection = endpoint.connect_with(config, address, SERVER_NAME).unwrap().await;
     let ended = match connection {

@@ -1,5 +1,7 @@
 //! What becomes durable, and what follows when it has.
 
+use std::collections::btree_map::Entry as Slot;
+
 use super::*;
 use crate::id::{ChangeHash, OrgId, RecordId};
 
@@ -30,7 +32,20 @@ impl<I: Identity> Engine<I> {
         }
         let mut draft = Draft {
             ops: Batch::new(),
-            after: Consequences { tip: self.tip, last: self.last, live: self.live, ..Default::default() },
+            after: Consequences {
+                acks: BTreeMap::new(),
+                received: BTreeSet::new(),
+                written: Vec::new(),
+                tip: self.tip,
+                segments: None,
+                live: self.live,
+                run: self.run,
+                last: self.last,
+                new_marks: Vec::new(),
+                announced: Vec::new(),
+                renamed: false,
+                revoked: false,
+            },
             added: BTreeSet::new(),
             homes: BTreeMap::new(),
             rows: BTreeMap::new(),
@@ -51,7 +66,10 @@ impl<I: Identity> Engine<I> {
 
     fn draft(&mut self, intent: Intent, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
         match intent {
-            Intent::Batch(link, batch) => self.draft_batch(link, batch, draft, store)?,
+            Intent::Receive(from, batches) => self.draft_received(&from, batches, draft, store)?,
+            Intent::Stand(cursors) => {
+                draft.ops.extend(cursors.into_iter().map(|(lane, cursor)| Op::Read(lane, cursor)));
+            }
             Intent::Announce(announcement, info) => draft.ops.push(Op::Announce(announcement, info)),
             Intent::Write(ticket, entries, projection) => {
                 let caught_up = draft.folded == draft.after.tip;
@@ -80,29 +98,65 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    fn draft_batch(
+    /// A stretch of a neighbour's feed: its entries in the order of that feed, and the cursor that has passed them.
+    fn draft_received(
         &mut self,
-        link: LinkId,
-        batch: EntryBatch,
+        from: &Sender,
+        stretch: Vec<EntryBatch>,
         draft: &mut Draft,
         store: &impl Store,
     ) -> Result<(), StoreError> {
-        let direction = self.links.get(&link).map(|link| link.direction);
-        let goes_up = direction != Some(Direction::Up);
-        for (pos, entry) in batch.entries {
-            let src = Position { segment: batch.segment, pos };
-            self.append(entry, Some(src), goes_up, draft, store)?;
+        let Some((lane, segment, Some((pos, chain)))) = stretch.last().map(|b| (b.lane, b.segment, b.upto)) else {
+            return Ok(());
+        };
+        let goes_up = from.direction == Direction::Down;
+        let mut entries: Vec<_> = stretch.into_iter().flat_map(|batch| batch.entries).collect();
+        entries.sort_by_key(|(pos, _)| *pos);
+        for (pos, entry) in entries {
+            if goes_up && !self.may_bring(&from.place, &entry, draft, store)? {
+                let (code, text) = outside(&from.place, entry.home());
+                self.refuse(from.link, code, text);
+                // Nor what followed: its cursor would pass what has been refused.
+                let other = |intent: &Intent| !matches!(intent, Intent::Receive(s, _) if s.link == from.link);
+                self.intents.retain(other);
+                return Ok(());
+            }
+            self.append(entry, Some(Position { segment, pos }), goes_up, draft, store)?;
         }
-        let Some((pos, chain)) = batch.upto else { return Ok(()) };
-        let at = Position { segment: batch.segment, pos };
-        draft.ops.push(Op::Read(batch.lane, crate::feed::Cursor { at, chain: Some(chain) }));
-        draft.after.acks.insert((link, batch.lane), at);
+        let at = Position { segment, pos };
+        draft.ops.push(Op::Read(lane, Cursor { at, chain: Some(chain) }));
+        draft.after.acks.insert((from.link, lane), at);
+        draft.after.received.insert(segment);
         if goes_up && !self.is_root() {
-            let mark = Mark { lane: batch.lane, src: at, seq: draft.after.last[batch.lane as usize] };
+            let mark = Mark { lane, src: at, seq: draft.after.last[lane as usize] };
             draft.ops.push(Op::Mark(mark));
             draft.after.new_marks.push(mark);
         }
         Ok(())
+    }
+
+    /// Whether a child may bring this entry: its author may speak for the home that it names, and the record has
+    /// a home, an old or a new one, in the child's part of the tree. To be asked when all runs of the stretch are
+    /// announced and all entries before this one are drafted.
+    fn may_bring(
+        &self,
+        child: &OrgPath,
+        entry: &Entry,
+        draft: &Draft,
+        store: &impl Store,
+    ) -> Result<bool, StoreError> {
+        let author = store.announcement(entry.origin())?;
+        if !author.is_some_and(|(_, info)| self.places.is_within(entry.home(), &info.place)) {
+            return Ok(false);
+        }
+        if self.places.is_within(entry.home(), child) {
+            return Ok(true);
+        }
+        let homes = match draft.homes.get(entry.record()) {
+            Some(homes) => homes.clone(),
+            None => store.homes(entry.record())?,
+        };
+        Ok(homes.iter().any(|home| self.places.is_within(home, child)))
     }
 
     /// Appends an entry, unless the store or this commit has it.
@@ -119,7 +173,10 @@ impl<I: Identity> Engine<I> {
             return Ok(());
         }
         self.open_segment(draft);
-        self.settle_home(&entry, draft, store)?;
+        let gained = self.settle_home(&entry, draft, store)?;
+        if gained.is_some() {
+            draft.ops.push(Op::AddHome(entry.record().clone(), entry.home().clone()));
+        }
         draft.after.tip += 1;
         if goes_up {
             draft.after.last[entry.lane() as usize] = draft.after.tip;
@@ -127,7 +184,13 @@ impl<I: Identity> Engine<I> {
         draft.rows.entry(key.0.clone()).or_default().push(draft.after.tip);
         draft.added.insert(key);
         draft.bytes += entry.encoded_len();
+        let home = entry.home().clone();
         draft.ops.push(Op::Append { entry, src, at: draft.at });
+        // After the entry that makes the record theirs, so that they could give it back to us in this order.
+        for of in gained.into_iter().flatten() {
+            draft.after.tip += 1;
+            draft.ops.push(Op::Offer { of, home: home.clone() });
+        }
         Ok(())
     }
 
@@ -136,45 +199,49 @@ impl<I: Identity> Engine<I> {
         if draft.after.live.is_some() {
             return;
         }
-        let parent = self.position(draft.after.tip);
-        let segment = Segment { incarnation: self.run, base: draft.after.tip, parent };
-        let announcement = self.identity.announce(self.run, parent);
+        let run = draft.after.run;
+        let segments = draft.after.segments.get_or_insert_with(|| self.segments.clone());
+        let above = segments.last();
+        let parent = above.map(|above| Position { segment: above.incarnation, pos: draft.after.tip - above.base });
+        let segment = Segment { incarnation: run, base: draft.after.tip, parent };
+        segments.push(segment);
+        let announcement = self.identity.announce(run, parent);
         draft.ops.push(Op::OpenSegment(segment));
         draft.ops.push(Op::Announce(announcement.clone(), self.info().clone()));
-        draft.after.segments.get_or_insert_with(|| self.segments.clone()).push(segment);
         draft.after.announced.push(announcement);
-        draft.after.live = Some(self.run);
+        draft.after.live = Some(run);
     }
 
-    /// A record that turns out to have another home is offered there whole.
-    fn settle_home(&self, entry: &Entry, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
+    /// Whether the entry gives its record a home; then the rows before it, which are to be offered there.
+    fn settle_home(
+        &self,
+        entry: &Entry,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<Option<Vec<Seq>>, StoreError> {
         let record = entry.record();
-        let mut homes = match draft.homes.get(record) {
-            Some(homes) => homes.clone(),
-            None => store.homes(record)?,
+        let homes = match draft.homes.entry(record.clone()) {
+            Slot::Occupied(known) => known.into_mut(),
+            Slot::Vacant(slot) => slot.insert(store.homes(record)?),
         };
         if homes.contains(entry.home()) {
-            draft.homes.insert(record.clone(), homes);
-            return Ok(());
-        }
-        draft.ops.push(Op::AddHome(record.clone(), entry.home().clone()));
-        if !homes.is_empty() {
-            let mut rows = store.rows_of(record)?;
-            rows.extend(draft.rows.get(record).into_iter().flatten());
-            for of in rows {
-                draft.after.tip += 1;
-                draft.ops.push(Op::Offer { of, home: entry.home().clone() });
-            }
+            return Ok(None);
         }
         homes.push(entry.home().clone());
-        draft.homes.insert(record.clone(), homes);
-        Ok(())
+        let mut rows = store.rows_of(record)?;
+        rows.extend(draft.rows.get(record).into_iter().flatten());
+        Ok(Some(rows))
     }
 
     /// Gives the forked segment, and all after it, new names: their rows stay where they are.
     fn rename_from(&mut self, forked: Incarnation, draft: &mut Draft) {
-        let mut segments = draft.after.segments.take().unwrap_or_else(|| self.segments.clone());
-        let Some(first) = segments.iter().position(|s| s.incarnation == forked) else { return };
+        let mut segments = draft.after.segments.clone().unwrap_or_else(|| self.segments.clone());
+        let Some(first) = segments.iter().position(|s| s.incarnation == forked) else {
+            if forked == draft.after.run && draft.after.live.is_none() {
+                self.rename_run(draft);
+            }
+            return;
+        };
         let mut renames = Vec::new();
         for index in first..segments.len() {
             let old = segments[index];
@@ -188,12 +255,23 @@ impl<I: Identity> Engine<I> {
             renames.push((old.incarnation, segments[index]));
             if draft.after.live == Some(old.incarnation) {
                 draft.after.live = Some(name);
+                draft.after.run = name;
             }
         }
-        draft.after.renamed_from = Some(segments[first].base);
+        draft.after.renamed = true;
         draft.after.segments = Some(segments);
         draft.ops.push(Op::RenameSegments(renames));
         self.effects.push_back(Effect::Alert(Alert::Forked { segment: forked }));
+    }
+
+    /// A run that has not written anything takes another name. What has been made under the old one and is still to
+    /// be written keeps its author.
+    fn rename_run(&mut self, draft: &mut Draft) {
+        let parent = self.position(self.tip);
+        draft.ops.push(Op::Announce(self.identity.announce(draft.after.run, parent), self.info().clone()));
+        draft.after.run = self.identity.mint();
+        draft.after.renamed = true;
+        self.effects.push_back(Effect::Alert(Alert::Forked { segment: self.run }));
     }
 
     /// Frontiers are hints that a neighbour's HELLO corrects; they are kept along with whatever is kept anyway.
@@ -217,10 +295,9 @@ impl<I: Identity> Engine<I> {
         if let Some(segments) = after.segments {
             self.segments = segments;
         }
-        if after.live.is_some() {
-            self.live = after.live;
-            self.run = after.live.unwrap_or(self.run);
-        }
+        self.mine.extend(after.announced.iter().map(|announcement| announcement.incarnation));
+        self.live = after.live;
+        self.run = after.run;
         self.marks.extend(after.new_marks);
         for ((link, lane), at) in after.acks {
             if self.links.contains_key(&link) {
@@ -228,7 +305,11 @@ impl<I: Identity> Engine<I> {
             }
         }
         self.effects.extend(after.written.into_iter().map(Effect::Written));
-        self.tell_of_runs(&after.announced, after.renamed_from);
+        if after.renamed {
+            let links: Vec<_> = self.links.keys().copied().collect();
+            links.into_iter().for_each(|link| self.hang_up(link));
+        }
+        self.tell_of_runs(&after.announced);
         if after.revoked {
             self.apply_revocations(store)?;
         }
@@ -236,18 +317,11 @@ impl<I: Identity> Engine<I> {
         self.go_on(store, now)
     }
 
-    fn tell_of_runs(&mut self, announced: &[Announcement], renamed_from: Option<Seq>) {
+    fn tell_of_runs(&mut self, announced: &[Announcement]) {
         let links: Vec<_> = self.links.values().filter(|l| l.hello.is_some()).map(|l| l.id).collect();
         for link in links {
             for announcement in announced {
                 self.send(link, Frame::Announce(without_chain(announcement)));
-            }
-            let Some(from) = renamed_from else { continue };
-            let lanes = self.links.get_mut(&link).map(|l| &mut l.out);
-            for lane in lanes.into_iter().flatten() {
-                lane.next = lane.next.map(|next| next.min(from));
-                lane.told = None;
-                lane.in_flight.clear();
             }
         }
     }

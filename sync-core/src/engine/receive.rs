@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     feed::Cursor,
-    id::EntryHash,
     session::{HELD_MAX_BATCHES, Resolved, resolve},
+    wire::UNPACKED_MAX_BYTES,
 };
 
 /// Most bytes of received batches that may wait for the disk before a neighbour counts as ignoring its window.
@@ -19,9 +19,8 @@ impl<I: Identity> Engine<I> {
         now: Now,
     ) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if state.hello.is_none() && !matches!(frame, Frame::Hello(_) | Frame::Refuse { .. }) {
-            // Streams are independent: a lane may be faster than the control stream, but a neighbour sends on a
-            // lane only after it has read our HELLO, which follows its own.
+        // Streams are independent: a batch may overtake the HELLO that went before it. It is held back.
+        if state.hello.is_none() && !matches!(frame, Frame::Hello(_) | Frame::Batch(_) | Frame::Refuse { .. }) {
             self.refuse(link, refusal::PROTOCOL, "the neighbour did not begin with HELLO".to_owned());
             return Ok(());
         }
@@ -33,18 +32,24 @@ impl<I: Identity> Engine<I> {
             Frame::Hello(hello) => self.on_hello(link, hello, store)?,
             Frame::Announce(announcement) => self.on_announce(link, announcement, store)?,
             Frame::Need(run) => self.on_need(link, run, store)?,
-            Frame::Lost => state.owes_cursors = true,
+            Frame::Lost => {
+                state.owes_cursors = true;
+                let peer = state.peer.clone();
+                self.effects.push_back(Effect::Alert(Alert::Restored { peer }));
+            }
             Frame::Cursors(cursors) => self.on_cursors(link, &cursors, true, store)?,
-            Frame::Behind(at) => self.on_behind(link, at, store)?,
-            Frame::Witness(at, hash) => self.on_witness(link, at, hash, store)?,
             Frame::Batch(batch) => self.on_batch(link, batch, store)?,
             Frame::Ack(lane, at) => self.on_ack(link, lane, at, now),
             Frame::SafeAtRoot(lane, at) => self.on_safe_at_root(link, lane, at),
             Frame::Revocations(all) => self.on_revocations(link, all, store)?,
             Frame::Refuse { code, text } => {
-                let peer = state.peer.clone();
+                let (peer, doubled) = (state.peer.clone(), state.doubled);
                 self.links.remove(&link);
                 self.effects.push_back(Effect::Close(link));
+                if code == refusal::REPLACED && !doubled {
+                    // Not by us: another machine goes by the name of this run.
+                    self.fork(self.live.unwrap_or(self.run));
+                }
                 self.effects.push_back(Effect::Alert(Alert::RefusedByPeer { peer, code, text }));
             }
         }
@@ -58,12 +63,16 @@ impl<I: Identity> Engine<I> {
             return Ok(());
         }
         let (node, cursors, run) = (state.peer.node, hello.cursors.clone(), hello.run);
+        let decides = state.direction == Direction::Down;
         let other_revocations = hello.revocations != self.revocations;
         state.hello = Some(hello);
         for other in self.links_of(node).into_iter().filter(|other| *other != link) {
             let state = self.links.get_mut(&other).expect("it is in the list");
             if state.hello.as_ref().is_some_and(|hello| hello.run == run) {
-                self.refuse(other, refusal::REPLACED, "a newer connection of the same run".to_owned());
+                // One end decides, or each would end the connection that the other keeps.
+                if decides {
+                    self.refuse(other, refusal::REPLACED, "a newer connection of the same run".to_owned());
+                }
             } else {
                 state.rival = true;
             }
@@ -75,7 +84,8 @@ impl<I: Identity> Engine<I> {
         self.on_cursors(link, &cursors, false, store)
     }
 
-    /// The reader's word counts: sending goes on where the reader stands.
+    /// The reader's word counts: sending goes on where the reader stands. `again`: these are the cursors that the
+    /// reader was asked for, in the segments that have been announced to it.
     fn on_cursors(
         &mut self,
         link: LinkId,
@@ -83,6 +93,8 @@ impl<I: Identity> Engine<I> {
         again: bool,
         store: &impl Store,
     ) -> Result<(), StoreError> {
+        let Some(said) = self.links.get(&link).map(|link| link.said) else { return Ok(()) };
+        let mut places = Vec::new();
         let mut lost = false;
         let mut known = 0;
         for lane in Lane::ALL {
@@ -91,13 +103,16 @@ impl<I: Identity> Engine<I> {
                 let index = self.segments.iter().rposition(|s| s.incarnation == at.segment);
                 known = known.max(index.map_or(0, |index| index + 1));
             }
-            match resolve(cursor, &self.segments, self.tip, self.live, store)? {
-                Resolved::At(seq) => self.settle(link, lane, seq, cursor.map(|cursor| cursor.at)),
-                Resolved::Behind(at) => self.ask_witness(link, at),
+            match resolve(cursor, &self.segments, said, self.tip, self.live, store)? {
+                Resolved::At(seq) => places.push((lane, seq, cursor.map(|cursor| cursor.at))),
                 // A reader that finds nothing in common begins at the beginning; what it has, it passes over.
-                Resolved::Lost if again => self.settle(link, lane, 0, None),
+                Resolved::Lost if again => places.push((lane, 0, None)),
                 Resolved::Lost => lost = true,
-                Resolved::Forked(segment) => self.fork(segment),
+                Resolved::Forked(segment) => {
+                    self.hang_up(link);
+                    self.fork(segment);
+                    return Ok(());
+                }
             }
         }
         if !again {
@@ -108,11 +123,29 @@ impl<I: Identity> Engine<I> {
                     self.send(link, Frame::Announce(without_chain(&announcement)));
                 }
             }
-            if lost {
-                self.send(link, Frame::Lost);
-            }
+        }
+        if lost {
+            self.send(link, Frame::Lost);
+            return Ok(());
+        }
+        let agreed = places.iter().map(|(_, seq, _)| *seq).max().unwrap_or(0);
+        if let Some(segment) = self.unproved_after(agreed).filter(|_| again) {
+            self.hang_up(link);
+            self.fork(segment);
+            return Ok(());
+        }
+        for (lane, seq, told) in places {
+            self.settle(link, lane, seq, told);
         }
         Ok(())
+    }
+
+    /// The first segment of an earlier process with rows after this one. A reader that had read more of them than
+    /// this node remembers may have read other rows under their names: they get new ones.
+    fn unproved_after(&self, agreed: Seq) -> Option<Incarnation> {
+        let ends = self.segments.iter().skip(1).map(|next| next.base).chain([self.tip]);
+        let mut closed = self.segments.iter().zip(ends).filter(|(s, _)| !self.mine.contains(&s.incarnation));
+        closed.find(|(_, end)| *end > agreed).map(|(segment, _)| segment.incarnation)
     }
 
     /// The reader stands after row `seq` in this lane.
@@ -122,7 +155,11 @@ impl<I: Identity> Engine<I> {
         out.next = Some(seq);
         out.told = told;
         if state.direction == Direction::Up {
+            let to_root = state.peer.role == Role::Root;
             self.reach(Frontier::Hub, lane, seq);
+            if to_root {
+                self.reach(Frontier::Root, lane, seq);
+            }
         }
     }
 
@@ -138,69 +175,12 @@ impl<I: Identity> Engine<I> {
         }
     }
 
-    fn ask_witness(&mut self, link: LinkId, at: Position) {
-        let Some(state) = self.links.get_mut(&link) else { return };
-        if state.witnesses.insert(at.segment) {
-            self.send(link, Frame::Behind(at));
-        }
-    }
-
-    /// The neighbour remembers less of a segment than we have read: it is a restored copy, or not the only writer.
-    fn on_behind(&mut self, link: LinkId, at: Position, store: &impl Store) -> Result<(), StoreError> {
-        let Some(state) = self.links.get(&link) else { return Ok(()) };
-        self.effects.push_back(Effect::Alert(Alert::Restored { peer: state.peer.clone() }));
-        let witness = match store.received(at)? {
-            Some((pos, seq)) => store.entry(seq)?.map(|entry| (pos, entry.hash())),
-            None => None,
-        };
-        let (pos, hash) = witness.map_or((at.pos, None), |(pos, hash)| (pos, Some(hash)));
-        self.send(link, Frame::Witness(Position { pos, ..at }, hash));
-        Ok(())
-    }
-
-    fn on_witness(
-        &mut self,
-        link: LinkId,
-        at: Position,
-        hash: Option<EntryHash>,
-        store: &impl Store,
-    ) -> Result<(), StoreError> {
-        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if !state.witnesses.remove(&at.segment) {
-            return Ok(());
-        }
-        let own = match self.seq_of(at).filter(|_| at.pos > 0) {
-            Some(seq) => store.entry(seq)?.map(|entry| entry.hash()),
-            None => None,
-        };
-        if hash.is_some() && hash != own {
-            self.fork(at.segment);
-            return Ok(());
-        }
-        let Some(index) = self.segments.iter().rposition(|s| s.incarnation == at.segment) else {
-            return Ok(());
-        };
-        let end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
-        let cursors = self.links[&link].hello.as_ref().map(|hello| hello.cursors.clone()).unwrap_or_default();
-        for (lane, cursor) in cursors.iter().filter(|(_, cursor)| cursor.at.segment == at.segment) {
-            if self.links[&link].out[*lane as usize].next.is_none() {
-                self.settle(link, *lane, end, Some(cursor.at));
-            }
-        }
-        Ok(())
-    }
-
+    /// Somebody else has written under the name of this segment. What this node has of it gets another name; then
+    /// all neighbours are met anew.
     fn fork(&mut self, segment: Incarnation) {
         let known = self.intents.iter().any(|intent| matches!(intent, Intent::Fork(s) if *s == segment));
         if !known {
             self.intents.push_back(Intent::Fork(segment));
-        }
-        // The reader's cursors name a feed that both wrote. It reads ours from the renamed segment's beginning.
-        let base = self.segments.iter().find(|s| s.incarnation == segment).map_or(0, |s| s.base);
-        for link in self.links.values_mut() {
-            for lane in link.out.iter_mut().filter(|lane| lane.next.is_none()) {
-                lane.next = Some(base);
-            }
         }
     }
 
@@ -219,9 +199,9 @@ impl<I: Identity> Engine<I> {
                 return Ok(());
             }
         };
-        if !self.links[&link].may_bring(&info.place) {
-            self.refuse_place(link, &info.place);
-        } else if let Some(known) = self.places.clashes(&info.place) {
+        // Who brings it does not matter: it is signed. A neighbour that gives back to us what we lost may bring
+        // runs of any place, even our own.
+        if let Some(known) = self.places.clashes(&info.place) {
             let text = format!(
                 "{} and {known} use the same organization id; one of them has to be enrolled under another",
                 info.place
@@ -248,7 +228,7 @@ impl<I: Identity> Engine<I> {
             self.refuse(link, refusal::PROTOCOL, text);
             return Ok(());
         }
-        if state.held.iter().any(|held| held.lane == batch.lane) {
+        if !state.agrees() || state.held.iter().any(|held| held.lane == batch.lane) {
             state.held.push_back(batch);
             return Ok(());
         }
@@ -257,37 +237,47 @@ impl<I: Identity> Engine<I> {
 
     /// Takes a batch if everything about its origin is known, and holds it back otherwise.
     fn take_batch(&mut self, link: LinkId, batch: EntryBatch, store: &impl Store) -> Result<(), StoreError> {
-        let mut needed = vec![batch.segment];
-        if !batch.entries.is_empty() {
-            needed.push(batch.origin);
-        }
-        let mut known = Vec::new();
-        for run in needed {
-            match store.announcement(run)? {
-                Some((_, info)) => known.push(info),
-                None => {
-                    let state = self.links.get_mut(&link).expect("the caller has found it");
-                    state.held.push_back(batch);
-                    if state.asked.insert(run) {
-                        self.send(link, Frame::Need(run));
-                    }
-                    return Ok(());
+        let mut writer = None;
+        for run in [batch.origin, batch.segment] {
+            let Some((_, info)) = store.announcement(run)? else {
+                let state = self.links.get_mut(&link).expect("the caller has found it");
+                state.held.push_back(batch);
+                if state.asked.insert(run) {
+                    self.send(link, Frame::Need(run));
                 }
-            }
+                return Ok(());
+            };
+            writer = Some(info.node);
         }
-        if let Err((code, text)) = self.check_batch(link, &batch, &known, store)? {
+        if self.links[&link].barred.contains(&batch.segment) {
+            // Another link has brought rows of this segment since we have agreed on a place in it.
+            self.hang_up(link);
+            return Ok(());
+        }
+        if let Err((code, text)) = self.check_batch(link, &batch, writer) {
             self.refuse(link, code, text);
             return Ok(());
+        }
+        for other in writer.map(|node| self.links_of(node)).unwrap_or_default() {
+            if other != link {
+                self.links.get_mut(&other).expect("it is in the list").barred.insert(batch.segment);
+            }
         }
         let state = self.links.get_mut(&link).expect("the caller has found it");
         if let Some((pos, _)) = batch.upto {
             let at = Position { segment: batch.segment, pos };
             state.reading[batch.lane as usize] = Some(at);
             if let Some(lineage) = &mut state.lineage {
-                lineage.extend(at);
+                lineage[batch.lane as usize].extend(at);
             }
         }
-        self.intents.push_back(Intent::Batch(link, batch));
+        let (lane, complete) = (batch.lane as usize, batch.upto.is_some());
+        state.stretch[lane].push(batch);
+        if complete {
+            let batches = std::mem::take(&mut state.stretch[lane]);
+            let from = Sender { link, direction: state.direction, place: state.peer.place.clone() };
+            self.intents.push_back(Intent::Receive(from, batches));
+        }
         Ok(())
     }
 
@@ -295,20 +285,15 @@ impl<I: Identity> Engine<I> {
         &self,
         link: LinkId,
         batch: &EntryBatch,
-        known: &[NodeInfo],
-        store: &impl Store,
-    ) -> Result<Result<(), (u16, String)>, StoreError> {
+        writer: Option<NodeId>,
+    ) -> Result<(), (u16, String)> {
         let state = &self.links[&link];
-        let wrong = |text: &str| Ok(Err((refusal::PROTOCOL, text.to_owned())));
-        if known[0].node != state.peer.node {
+        let wrong = |text: &str| Err((refusal::PROTOCOL, text.to_owned()));
+        if writer != Some(state.peer.node) {
             return wrong("the neighbour sent from a feed that is not its own");
         }
         let reading = state.reading[batch.lane as usize].filter(|at| at.segment == batch.segment);
-        let read = match reading {
-            Some(at) => at.pos,
-            None => store.read(batch.lane, batch.segment)?.map_or(0, |cursor| cursor.at.pos),
-        };
-        if batch.after > read {
+        if batch.after > reading.map_or(0, |at| at.pos) {
             return wrong("the neighbour left out a part of its feed");
         }
         let upto = batch.upto.map_or(u64::MAX, |(pos, _)| pos);
@@ -318,26 +303,11 @@ impl<I: Identity> Engine<I> {
         if !in_order {
             return wrong("a batch mixes lanes, origins or stretches of the feed");
         }
-        if let Some(author) = known.get(1)
-            && !state.may_bring(&author.place)
-        {
-            return Ok(Err(self.outside(link, &author.place.to_string())));
+        let stretch = state.stretch[batch.lane as usize].iter().chain([batch]).flat_map(|b| &b.entries);
+        if stretch.map(|(_, entry)| entry.encoded_len()).sum::<usize>() > UNPACKED_MAX_BYTES as usize {
+            return wrong("a stretch of the feed is larger than it may be");
         }
-        let foreign = batch.entries.iter().find(|(_, entry)| {
-            state.direction == Direction::Down && !self.places.is_within(entry.home(), &state.peer.place)
-        });
-        Ok(match foreign {
-            Some((_, entry)) => Err(self.outside(link, entry.home().as_str())),
-            None => Ok(()),
-        })
-    }
-
-    fn outside(&self, link: LinkId, what: &str) -> (u16, String) {
-        let peer = &self.links[&link].peer.place;
-        let text = format!(
-            "{peer} offered entries of {what}, which is not below it; check where that organization is enrolled"
-        );
-        (refusal::OUTSIDE_SUBTREE, text)
+        Ok(())
     }
 
     fn on_ack(&mut self, link: LinkId, lane: Lane, at: Position, now: Now) {
@@ -359,8 +329,16 @@ impl<I: Identity> Engine<I> {
     }
 
     fn on_safe_at_root(&mut self, link: LinkId, lane: Lane, at: Position) {
-        let from_above = self.links.get(&link).is_some_and(|state| state.direction == Direction::Up);
-        let Some(seq) = self.seq_of(at).filter(|_| from_above) else { return };
+        let Some(state) = self.links.get_mut(&link).filter(|state| state.direction == Direction::Up) else {
+            return;
+        };
+        if !state.agrees() {
+            // One for each lane is of use; more are not kept.
+            state.early.retain(|(l, _)| *l != lane);
+            state.early.push((lane, at));
+            return;
+        }
+        let Some(seq) = self.seq_of(at) else { return };
         if seq > self.root[lane as usize] {
             self.reach(Frontier::Root, lane, seq);
             self.intents.push_back(Intent::Folded(Vec::new()));
@@ -391,6 +369,10 @@ impl<I: Identity> Engine<I> {
         let links: Vec<_> = self.links.keys().copied().collect();
         for link in links {
             self.settle_lineage(link, store)?;
+            let early = self.links.get_mut(&link).filter(|state| state.agrees());
+            for (lane, at) in early.map(|state| std::mem::take(&mut state.early)).unwrap_or_default() {
+                self.on_safe_at_root(link, lane, at);
+            }
             let held = self.links.get_mut(&link).map(|state| std::mem::take(&mut state.held)).unwrap_or_default();
             for batch in held {
                 if self.links.contains_key(&link) {
@@ -405,9 +387,10 @@ impl<I: Identity> Engine<I> {
 
     fn settle_lineage(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if state.find_lineage(store)? && std::mem::take(&mut state.owes_cursors) {
-            let cursors = state.cursors_in_lineage(store)?;
-            state.reading = [None; 3];
+        if state.find_lineage(store, || not_yet_durable(&self.intents, &self.committing))? {
+            // From now on we stand there, also in a lane in which nothing more comes.
+            let cursors = state.named.clone();
+            self.intents.push_back(Intent::Stand(cursors.clone()));
             self.send(link, Frame::Cursors(cursors));
         }
         Ok(())

@@ -49,7 +49,7 @@ impl<I: Identity> Engine<I> {
         let end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
         let mut stretch = Stretch { segment, last: next, rows: 0, chosen: Vec::new(), bytes: 0 };
         for head in heads.iter().take_while(|head| head.seq <= end) {
-            if scope::wants(&state.neighbour(), head, lineage, &self.places) {
+            if scope::wants(&state.neighbour(), head, &lineage[lane as usize], &self.places) {
                 let entry = store.entry(head.seq)?;
                 let entry = entry.ok_or_else(|| StoreError(format!("row {} has no entry", head.seq)))?;
                 let bytes = entry.encoded_len();
@@ -81,7 +81,9 @@ impl<I: Identity> Engine<I> {
         out.next = Some(last);
         if chosen.is_empty() {
             out.skipped += rows;
-            if out.skipped < SKIP_AFTER_ROWS {
+            // A neighbour that has not been told of a segment would be announced it again at every reconnect.
+            let told_of = out.told.is_some_and(|told| told.segment == segment.incarnation);
+            if told_of && out.skipped < SKIP_AFTER_ROWS {
                 return Ok(());
             }
         }
@@ -119,14 +121,20 @@ impl<I: Identity> Engine<I> {
         let Some(lineage) = &state.lineage else { return };
         for lane in Lane::ALL {
             let reached = self.root[lane as usize];
-            let own = |mark: &&Mark| mark.lane == lane && lineage.last(mark.src.segment).is_some();
-            let passed = self.marks.iter().filter(own).filter(|mark| mark.seq <= reached);
-            let Some(newest) = passed.max_by_key(|mark| (mark.seq, mark.src.pos)) else { continue };
-            let receipt = Some((newest.seq, newest.src));
+            let lineage = &lineage[lane as usize];
+            let passed = self.marks.iter().filter(|mark| mark.lane == lane && mark.seq <= reached);
+            // A child that is an older copy knows less than we have read; what both know is no less safe.
+            let named = state.named.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor.at);
+            let agreed = |src: Position| named.filter(|at| at.segment == src.segment && at.pos < src.pos);
+            let places = passed.filter_map(|mark| {
+                let covered = Some(mark.src).filter(|src| lineage.covers(*src));
+                covered.or_else(|| agreed(mark.src))
+            });
+            let Some(newest) = places.max_by_key(|at| lineage.order(*at)) else { continue };
             let known = &mut state.out[lane as usize].receipt;
-            if *known != receipt {
-                *known = receipt;
-                self.effects.push_back(Effect::Send(link, Frame::SafeAtRoot(lane, newest.src)));
+            if *known != Some(newest) {
+                *known = Some(newest);
+                self.effects.push_back(Effect::Send(link, Frame::SafeAtRoot(lane, newest)));
             }
         }
     }

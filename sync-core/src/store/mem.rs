@@ -19,7 +19,8 @@ struct Row {
 
 #[derive(Debug, Clone, Default)]
 struct RecordRow {
-    homes: Vec<OrgId>,
+    /// With the first row that could know of it.
+    homes: Vec<(OrgId, Seq)>,
     rows: Vec<Seq>,
     changes: BTreeMap<ChangeHash, Seq>,
     projected: Option<Projected>,
@@ -31,9 +32,9 @@ pub struct MemStore {
     rows: Vec<Row>,
     segments: Vec<Segment>,
     records: BTreeMap<RecordId, RecordRow>,
-    received: BTreeMap<Position, Seq>,
     read: BTreeMap<(Incarnation, Lane), (u64, Cursor)>,
     reads: u64,
+    had_read: BTreeMap<(Lane, Position), Cursor>,
     frontiers: BTreeMap<(Frontier, Lane), Seq>,
     marks: Vec<Mark>,
     announcements: BTreeMap<Incarnation, (Announcement, NodeInfo)>,
@@ -90,13 +91,15 @@ impl MemStore {
                 self.rows.push(Row { lane, record, entry: None, offers, src: None, chain, at });
             }
             Op::AddHome(record, home) => {
+                let since = self.rows.len() as Seq + 1;
                 let row = self.records.entry(record.clone()).or_default();
-                if !row.homes.contains(home) {
-                    row.homes.push(home.clone());
+                if !row.homes.iter().any(|(known, _)| known == home) {
+                    row.homes.push((home.clone(), since));
                 }
             }
             Op::Read(lane, cursor) => {
                 self.reads += 1;
+                self.had_read.insert((*lane, cursor.at), *cursor);
                 self.read.insert((cursor.at.segment, *lane), (self.reads, *cursor));
             }
             Op::Reach(which, lane, seq) => {
@@ -138,9 +141,6 @@ impl MemStore {
         assert!(before.is_none(), "an entry is appended once");
         record.rows.push(seq);
         self.digests.entry(entry.home().clone()).or_default().add(entry.hash());
-        if let Some(src) = src {
-            self.received.insert(src, seq);
-        }
         let chain = self.next_chain(entry.hash());
         self.rows.push(Row {
             lane: entry.lane(),
@@ -170,10 +170,11 @@ impl Store for MemStore {
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
         let heads = self.rows_after(after).filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
             let original = row.offers.as_ref().and_then(|(of, _)| self.row(*of));
+            let homes = self.records[&row.record].homes.iter().filter(|(_, since)| *since <= seq);
             Head {
                 seq,
                 src: original.unwrap_or(row).src,
-                homes: self.records[&row.record].homes.clone(),
+                homes: homes.map(|(home, _)| home.clone()).collect(),
                 offered_to: row.offers.as_ref().map(|(_, home)| home.clone()),
             }
         });
@@ -191,20 +192,20 @@ impl Store for MemStore {
     }
 
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
-        Ok(self.records.get(record).map(|row| row.homes.clone()).unwrap_or_default())
+        Ok(self.records.get(record).map(|row| row.homes.iter().map(|(home, _)| home.clone()).collect()).unwrap_or_default())
     }
 
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {
         Ok(self.records.get(record).map(|row| row.rows.clone()).unwrap_or_default())
     }
 
-    fn received(&self, at: Position) -> Result<Option<(u64, Seq)>, StoreError> {
-        let from = Position { pos: 0, ..at };
-        Ok(self.received.range(from..=at).next_back().map(|(at, seq)| (at.pos, *seq)))
-    }
-
     fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError> {
         Ok(self.read.get(&(segment, lane)).map(|(_, cursor)| *cursor))
+    }
+
+    fn read_before(&self, lane: Lane, at: Position) -> Result<Option<Cursor>, StoreError> {
+        let from = (lane, Position { pos: 0, ..at });
+        Ok(self.had_read.range(from..=(lane, at)).next_back().map(|(_, cursor)| *cursor))
     }
 
     fn read_of_node(&self, node: NodeId) -> Result<Vec<(Lane, Cursor)>, StoreError> {

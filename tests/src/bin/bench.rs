@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use tests::bench::{Bench, SCENARIOS, Scenario, bare, report};
+use tuyen_tests::bench::{Bench, SCENARIOS, Scenario, bare, report};
 
 const USAGE: &str = "bench [SCENARIO...] [--json] [--records N] [--list]";
 

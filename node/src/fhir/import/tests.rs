@@ -65,7 +65,7 @@ fn a_message_says_where_why_and_what_to_do_and_no_value() {
     let message = found[0].as_ref().unwrap_err().to_string();
     assert_eq!(
         message,
-        "test, entry 1: its id is not 1 to 64 of A-Z, a-z, 0-9, '-' and '.'; \
+        "test, entry 1: its id is not 1 to 128 of A-Z, a-z, 0-9, '-' and '.'; \
          give it an id that FHIR allows, and change the references to it alike"
     );
 }

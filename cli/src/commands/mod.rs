@@ -1,0 +1,115 @@
+//! The commands, a file for each noun, and what they share: the node's folder, its daemon, and who writes.
+
+pub mod children;
+pub mod conflicts;
+pub mod daemon;
+pub mod demo;
+pub mod export;
+pub mod history;
+pub mod import;
+pub mod links;
+pub mod membership;
+pub mod records;
+pub mod status;
+pub mod sync;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use node::admin::{Client, Request};
+use serde::de::DeserializeOwned;
+
+use crate::output::{Meter, Outcome, Output, Stop, usage};
+
+/// What every command is given.
+pub struct Context {
+    /// The node's folder, if one was named.
+    pub dir: Option<PathBuf>,
+    /// Where the words go.
+    pub output: Output,
+}
+
+impl Context {
+    /// The node's folder.
+    pub fn dir(&self) -> Result<&Path, Stop> {
+        self.dir.as_deref().ok_or_else(|| {
+            usage("no node is named, and there may be several on a machine; add --dir DIR, or set TUYEN_DIR")
+        })
+    }
+
+    /// A connection to the daemon of the node's folder.
+    pub fn client(&self) -> Result<Client, Stop> {
+        Ok(Client::connect(self.dir()?)?)
+    }
+
+    /// Asks the daemon one thing, showing progress if it takes long.
+    pub fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Stop> {
+        let mut meter = Meter::new();
+        Ok(self.client()?.call(request, |step| meter.show(&step))?)
+    }
+}
+
+/// Who writes, and why.
+#[derive(Args, Clone)]
+pub struct Writer {
+    /// Who writes; kept in the record's history. Your user name if not given
+    #[arg(long, env = "TUYEN_BY", hide_env_values = true, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
+impl Writer {
+    /// The name that goes into the history.
+    pub fn name(&self) -> Option<String> {
+        let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
+        self.by.clone().or_else(user).filter(|name| !name.is_empty())
+    }
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    Init(membership::Init),
+    Invite(children::Invite),
+    Enrol(membership::Enrol),
+    Revoke(children::Revoke),
+    /// Import, read, write and delete records
+    #[command(
+        subcommand,
+        before_help = "Example:\n  tuyen --dir dv records import patients.ndjson\n  \
+                       tuyen --dir dv records get Patient/8f21"
+    )]
+    Records(records::Command),
+    Status(status::Status),
+    Peers(links::Peers),
+    /// Sync at once, pause, resume
+    #[command(subcommand, before_help = "Example:\n  tuyen --dir dv sync now --wait")]
+    Sync(sync::Command),
+    /// See and settle where people disagreed
+    #[command(
+        subcommand,
+        before_help = "Example:\n  tuyen --dir hg conflicts list\n  \
+                       tuyen --dir hg conflicts resolve Patient/8f21 birthDate --take 2 --why \"asked the patient\""
+    )]
+    Conflicts(conflicts::Command),
+    Daemon(daemon::Daemon),
+    Demo(demo::Demo),
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        match self {
+            Command::Init(command) => command.run(context),
+            Command::Invite(command) => command.run(context),
+            Command::Enrol(command) => command.run(context),
+            Command::Revoke(command) => command.run(context),
+            Command::Records(command) => command.run(context),
+            Command::Status(command) => command.run(context),
+            Command::Peers(command) => command.run(context),
+            Command::Sync(command) => command.run(context),
+            Command::Conflicts(command) => command.run(context),
+            Command::Daemon(command) => command.run(context),
+            Command::Demo(command) => command.run(context),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! `tuyen status`: a node at a glance. The first line answers the only question that most people have: is
+//! everything safe? Not here: the links in detail; see `links`.
+
+use clap::Args;
+use node::admin::{AlertLine, LinkState, Request, Status as Answer, Unsafe};
+use serde::Serialize;
+use sync_core::{
+    id::{NodeId, OrgId, OrgPath},
+    identity::Role,
+    store::HomeDigest,
+};
+
+use super::{
+    Context,
+    links::{self, LinkBody},
+};
+use crate::{
+    output::{Exit, Outcome},
+    render::{self, age, ago, count, many},
+};
+
+/// Most alerts that are shown to people; JSON output has all.
+const ALERTS_SHOWN: usize = 5;
+
+/// Is everything safe? What this node holds, and how it is connected
+///
+/// Exits with 0 whatever it shows. With --check it exits with 5 when a person has to look: open conflicts,
+/// alerts, entries that cannot be read, a parent that refuses this node, or syncing that is paused.
+#[derive(Args)]
+#[command(
+    before_help = "Example:\n  tuyen --dir dv status\n  tuyen --dir dv status --check || notify-somebody"
+)]
+pub struct Status {
+    /// Exit with 5 when a person has to look
+    #[arg(long)]
+    check: bool,
+}
+
+/// Entries that are not yet safe somewhere, as JSON.
+#[derive(Serialize)]
+pub struct UnsafeBody<'a> {
+    #[serde(flatten)]
+    counts: &'a Unsafe,
+}
+
+impl<'a> UnsafeBody<'a> {
+    /// The JSON of these counts.
+    pub fn new(counts: &'a Unsafe) -> Self {
+        Self { counts }
+    }
+}
+
+#[derive(Serialize)]
+struct StatusBody<'a> {
+    summary: String,
+    safe: bool,
+    attention: Vec<&'static str>,
+    node: NodeId,
+    org: &'a OrgId,
+    place: &'a OrgPath,
+    role: Role,
+    software: &'a str,
+    listen: &'a Option<String>,
+    parent: &'a Option<String>,
+    records: u64,
+    deleted: u64,
+    entries: u64,
+    conflicts: u64,
+    waiting: u64,
+    unreadable: u64,
+    unfolded: u64,
+    digest: &'a str,
+    homes: &'a [HomeDigest],
+    not_at_hub: UnsafeBody<'a>,
+    not_at_root: UnsafeBody<'a>,
+    paused: bool,
+    up: Option<LinkBody<'a>>,
+    down: Vec<LinkBody<'a>>,
+    sent_bytes: u64,
+    received_bytes: u64,
+    alerts: Vec<AlertBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct AlertBody<'a> {
+    at: String,
+    code: &'a str,
+    text: &'a str,
+}
+
+impl Status {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        let status: Answer = context.call(&Request::Status)?;
+        if context.output.json {
+            context.output.object(&body(&status))?;
+        } else {
+            context.output.text(text(&status, render::now_millis()))?;
+        }
+        let attention = self.check && !attention(&status).is_empty();
+        Ok(if attention { Exit::Attention } else { Exit::Ok })
+    }
+}
+
+fn body(status: &Answer) -> StatusBody<'_> {
+    StatusBody {
+        summary: summary(status),
+        safe: is_safe(status),
+        attention: attention(status),
+        node: status.node,
+        org: &status.org,
+        place: &status.place,
+        role: status.role,
+        software: &status.software,
+        listen: &status.listen,
+        parent: &status.parent,
+        records: status.records,
+        deleted: status.deleted,
+        entries: status.entries,
+        conflicts: status.conflicts,
+        waiting: status.waiting,
+        unreadable: status.unreadable,
+        unfolded: status.unfolded,
+        digest: &status.digest,
+        homes: &status.homes,
+        not_at_hub: UnsafeBody::new(&status.not_at_hub),
+        not_at_root: UnsafeBody::new(&status.not_at_root),
+        paused: status.paused,
+        up: status.up.as_ref().map(LinkBody::new),
+        down: status.down.iter().map(LinkBody::new).collect(),
+        sent_bytes: status.sent_bytes,
+        received_bytes: status.received_bytes,
+        alerts: status.alerts.iter().map(alert_body).collect(),
+    }
+}
+
+fn alert_body(alert: &AlertLine) -> AlertBody<'_> {
+    AlertBody { at: render::rfc3339(alert.at), code: &alert.code, text: &alert.text }
+}
+
+fn is_safe(status: &Answer) -> bool {
+    status.not_at_hub.entries == 0 && status.not_at_root.entries == 0
+}
+
+/// What a person has to look at, as stable names.
+fn attention(status: &Answer) -> Vec<&'static str> {
+    let refused = |link: &LinkState| link.state == "refused";
+    let mut names = Vec::new();
+    let mut add = |holds: bool, name| names.extend(holds.then_some(name));
+    add(status.conflicts > 0, "conflicts");
+    add(status.unreadable > 0, "unreadable");
+    add(!status.alerts.is_empty(), "alerts");
+    add(status.up.as_ref().is_some_and(refused), "refused");
+    add(status.paused, "paused");
+    names
+}
+
+/// The first line: whether everything is safe, in words that need no explanation.
+fn summary(status: &Answer) -> String {
+    let records = status.records;
+    // A leaf right below the root has no hub between, and for a hub the parent is the centre.
+    let parent = if status.place.depth() > 2 { "hub" } else { "centre" };
+    let waits = |not: &Unsafe| {
+        not.oldest_seconds.map_or(String::new(), |s| format!("; the oldest has waited {}", age(s)))
+    };
+    if status.role == Role::Root {
+        return match records {
+            0 => "This is the centre. It holds no records yet.".into(),
+            _ => format!("This is the centre. It holds {}.", many(records, "record", "records")),
+        };
+    }
+    if status.not_at_hub.entries > 0 {
+        let entries = many(status.not_at_hub.entries, "entry is", "entries are");
+        return format!("{entries} not yet at the {parent}{}.", waits(&status.not_at_hub));
+    }
+    if status.not_at_root.entries > 0 {
+        let entries = many(status.not_at_root.entries, "entry is", "entries are");
+        return format!(
+            "Everything is at the hub; {entries} not yet at the centre{}.",
+            waits(&status.not_at_root)
+        );
+    }
+    match records {
+        0 => "There are no records here yet.".into(),
+        1 => "The 1 record is safe at the centre.".into(),
+        _ => format!("All {} are safe at the centre.", many(records, "record", "records")),
+    }
+}
+
+fn text(status: &Answer, now: i64) -> String {
+    let mut out = format!("{}\n", summary(status));
+    if status.paused {
+        out.push_str("Syncing is paused; `tuyen sync resume` starts it again.\n");
+    }
+    if let Some(up) = status.up.as_ref().filter(|up| up.state != "connected") {
+        let why = up.problem.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        out.push_str(&format!("The link to {} is {}{why}.\n", up.place, links::state_in_words(&up.state)));
+    }
+    out.push('\n');
+    out.push_str(&render::table(&rows(status, now)));
+    for alert in status.alerts.iter().take(ALERTS_SHOWN) {
+        out.push_str(&format!("\n! {} ({}): {}\n", alert.code, ago(alert.at, now), alert.text));
+    }
+    if status.alerts.len() > ALERTS_SHOWN {
+        let more = (status.alerts.len() - ALERTS_SHOWN) as u64;
+        out.push_str(&format!("\n! and {} more; `tuyen status --json` has all\n", count(more)));
+    }
+    out
+}
+
+fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("node", format!("{} ({}), {}", status.place, status.role, status.node.short())),
+        row("software", status.software.clone()),
+    ];
+    if let Some(listen) = &status.listen {
+        rows.push(row("listens", listen.clone()));
+    }
+    let deleted = match status.deleted {
+        0 => String::new(),
+        n => format!(", and {} deleted", count(n)),
+    };
+    rows.push(row("records", format!("{}{deleted}", count(status.records))));
+    rows.push(row(
+        "entries",
+        format!("{}, digest {}", count(status.entries), render::shorten(&status.digest, 13)),
+    ));
+    if status.conflicts > 0 {
+        rows.push(row("conflicts", format!("{} open; see `tuyen conflicts list`", count(status.conflicts))));
+    }
+    for (number, name, meaning) in [
+        (status.unfolded, "behind", "arrived and not yet shown; this takes a moment"),
+        (status.waiting, "waiting", "wait for others that have not arrived"),
+        (status.unreadable, "unreadable", "could not be applied; the others are not affected"),
+    ] {
+        if number > 0 {
+            rows.push(row(name, format!("{} {meaning}", many(number, "entry", "entries"))));
+        }
+    }
+    let traffic = format!(
+        "{} sent, {} received",
+        render::bytes(status.sent_bytes),
+        render::bytes(status.received_bytes)
+    );
+    rows.push(row("traffic", format!("{traffic} since the start")));
+    rows.extend(status.up.iter().map(|up| row("up", links::in_words(up, now))));
+    rows.extend(status.down.iter().map(|down| row("down", links::in_words(down, now))));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf() -> Answer {
+        Answer {
+            node: NodeId([0xab; 16]),
+            org: OrgId::new("dong-van").unwrap(),
+            place: "trung-uong/ha-giang/dong-van".parse().unwrap(),
+            role: Role::Leaf,
+            software: "tuyend 0.1.0".into(),
+            listen: None,
+            parent: Some("127.0.0.1:7402".into()),
+            records: 1_204,
+            deleted: 0,
+            entries: 1_310,
+            conflicts: 0,
+            waiting: 0,
+            unreadable: 0,
+            unfolded: 0,
+            digest: "1310:0123456789abcdef".into(),
+            homes: Vec::new(),
+            not_at_hub: Unsafe::default(),
+            not_at_root: Unsafe::default(),
+            paused: false,
+            up: Some(LinkState {
+                place: "trung-uong/ha-giang".into(),
+                role: Role::Hub,
+                node: None,
+                state: "connected".into(),
+                problem: None,
+                last_contact: Some(0),
+                address: None,
+                software: None,
+                rtt_millis: Some(41),
+                behind: None,
+            }),
+            down: Vec::new(),
+            sent_bytes: 2_400_000,
+            received_bytes: 812,
+            alerts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_first_line_says_whether_everything_is_safe() {
+        let mut status = leaf();
+        assert_eq!(summary(&status), "All 1,204 records are safe at the centre.");
+        status.not_at_root = Unsafe { entries: 12, oldest_seconds: Some(1_200) };
+        let at_hub =
+            "Everything is at the hub; 12 entries are not yet at the centre; the oldest has waited 20 min.";
+        assert_eq!(summary(&status), at_hub);
+        status.not_at_hub = Unsafe { entries: 37, oldest_seconds: Some(10_800) };
+        assert_eq!(summary(&status), "37 entries are not yet at the hub; the oldest has waited 3 h.");
+        status.place = "trung-uong/ha-giang".parse().unwrap();
+        status.not_at_hub.entries = 1;
+        assert_eq!(summary(&status), "1 entry is not yet at the centre; the oldest has waited 3 h.");
+        status.role = Role::Root;
+        assert_eq!(summary(&status), "This is the centre. It holds 1,204 records.");
+    }
+
+    #[test]
+    fn the_text_is_short_when_all_is_well() {
+        let expected = "\
+All 1,204 records are safe at the centre.
+
+node      trung-uong/ha-giang/dong-van (leaf), abababab
+software  tuyend 0.1.0
+records   1,204
+entries   1,310, digest 1310:0123456…
+traffic   2.4 MB sent, 812 B received since the start
+up        trung-uong/ha-giang (hub): connected, heard 3 s ago, 41 ms away
+";
+        assert_eq!(text(&leaf(), 3_000), expected);
+        assert!(attention(&leaf()).is_empty());
+    }
+
+    #[test]
+    fn trouble_is_named_and_counted() {
+        let mut status = leaf();
+        status.conflicts = 2;
+        status.paused = true;
+        status.alerts = (0..7)
+            .map(|at| AlertLine { at, code: "restored".into(), text: "what, why, what to do".into() })
+            .collect();
+        if let Some(up) = &mut status.up {
+            up.state = "refused".into();
+            up.problem = Some("its certificate is revoked".into());
+        }
+        assert_eq!(attention(&status), ["conflicts", "alerts", "refused", "paused"]);
+        let text = text(&status, 3_000);
+        assert!(text.contains("The link to trung-uong/ha-giang is refused (its certificate is revoked)."));
+        assert!(text.contains("conflicts  2 open; see `tuyen conflicts list`"));
+        assert_eq!(text.matches("! restored").count(), ALERTS_SHOWN);
+        assert!(text.ends_with("! and 2 more; `tuyen status --json` has all\n"));
+    }
+
+    #[test]
+    fn the_object_has_what_the_manual_promises() {
+        let json = serde_json::to_value(body(&leaf())).unwrap();
+        assert_eq!(json["up"]["last_contact"], "1970-01-01T00:00:00Z");
+        assert_eq!(json["not_at_hub"], serde_json::json!({"entries": 0, "oldest_seconds": null}));
+        assert_eq!((json["safe"].as_bool(), json["role"].as_str()), (Some(true), Some("leaf")));
+    }
+}

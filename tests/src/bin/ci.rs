@@ -1,0 +1,55 @@
+//! `cargo ci`: everything that has to hold before a change lands, in one command.
+//!
+//! Format, lints with warnings as errors, all programs, all tests (among them the purity and direction checks
+//! and the simulated seeds), the demo on made-up records and, where `../shared/data` exists, on real ones. Every
+//! step prints what it is and how long it took; the first that fails ends the run.
+
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+/// Records of the demo on made-up data.
+const DEMO_RECORDS: &str = "2000";
+
+fn main() -> ExitCode {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace");
+    let data = root.join("../shared/data");
+    let mut steps: Vec<(&str, Vec<&str>)> = vec![
+        ("format", vec!["fmt", "--all", "--check"]),
+        ("programs", vec!["build", "--release", "--workspace", "--bins"]),
+        ("lints", vec!["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        ("tests", vec!["test", "--release", "--workspace"]),
+        ("demo", vec!["run", "--release", "--quiet", "--", "demo", "--records", DEMO_RECORDS]),
+    ];
+    let (hl7, synthea) = (data.join("hl7-r4-examples.ndjson"), data.join("synthea"));
+    let (hl7, synthea) = (hl7.to_string_lossy().into_owned(), synthea.to_string_lossy().into_owned());
+    if data.exists() {
+        let on = |data| vec!["run", "--release", "--quiet", "--", "demo", "--data", data];
+        steps.push(("demo on HL7's examples", on(&hl7)));
+        steps.push(("demo on Synthea's patients", on(&synthea)));
+    } else {
+        eprintln!("ci: NO REAL DATA at {}: the demo runs on made-up records only", data.display());
+    }
+    let began = Instant::now();
+    for (name, arguments) in steps {
+        eprintln!("ci: {name}: cargo {}", arguments.join(" "));
+        let step = Instant::now();
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo).args(&arguments).current_dir(root).status();
+        match status {
+            Ok(status) if status.success() => eprintln!("ci: {name}: ok, {} s", step.elapsed().as_secs()),
+            Ok(status) => {
+                eprintln!("ci: {name} FAILED ({status}); repeat it with: cargo {}", arguments.join(" "));
+                return ExitCode::FAILURE;
+            }
+            Err(error) => {
+                eprintln!("ci: cannot run cargo ({error}); install Rust with rustup");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!("ci: all steps passed in {} s", began.elapsed().as_secs());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,98 @@
+//! Identity without cryptography: a signature is a hash that names its signer, a certificate is the node's name
+//! padded to the size of a real one.
+//!
+//! A node's identity is shared by all machines that run under it; each machine has its own source of fresh
+//! names, unless a world wants two to mint the same.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use sha2::{Digest, Sha256};
+use sync_core::{
+    engine::Identity,
+    feed::Position,
+    id::{Incarnation, NodeId},
+    identity::{Announcement, Authority, NodeInfo, Refusal, Revocation},
+};
+
+use super::rng::Rng;
+
+/// A certificate of ours is 400 to 900 bytes.
+const CERTIFICATE_BYTES: usize = 420;
+/// Ed25519's.
+const SIGNATURE_BYTES: usize = 64;
+
+/// Every node of the world: what stands in its certificate.
+pub type Registry = Rc<BTreeMap<NodeId, NodeInfo>>;
+
+/// The identity of one running machine.
+#[derive(Clone)]
+pub struct SimIdentity {
+    registry: Registry,
+    info: NodeInfo,
+    names: RefCell<Rng>,
+}
+
+impl SimIdentity {
+    /// The identity of this node, on a machine with this source of fresh names.
+    pub fn new(registry: &Registry, info: &NodeInfo, names: Rng) -> Self {
+        Self { registry: registry.clone(), info: info.clone(), names: RefCell::new(names) }
+    }
+
+    /// After a snapshot of a running machine, both copies have the same source of names; this gives one of them
+    /// another.
+    pub fn reseed(&self, names: Rng) {
+        *self.names.borrow_mut() = names;
+    }
+
+    /// The node's certificate and its issuer's.
+    pub fn chain(node: NodeId) -> Vec<Vec<u8>> {
+        let certificate = |tag: u8| {
+            let mut bytes = node.0.to_vec();
+            bytes.resize(CERTIFICATE_BYTES, tag);
+            bytes
+        };
+        vec![certificate(1), certificate(2)]
+    }
+
+    fn sign(node: NodeId, statement: &[u8]) -> Vec<u8> {
+        let mut hasher = Sha256::new();
+        hasher.update(node.0);
+        hasher.update(statement);
+        let mut signature = hasher.finalize().to_vec();
+        signature.resize(SIGNATURE_BYTES, 0);
+        signature
+    }
+}
+
+impl Authority for SimIdentity {
+    fn verify(&self, announcement: &Announcement) -> Result<NodeInfo, Refusal> {
+        let chain_fits = announcement.chain == Self::chain(announcement.node);
+        let genuine = announcement.signature == Self::sign(announcement.node, &announcement.signed_bytes());
+        match self.registry.get(&announcement.node) {
+            Some(info) if chain_fits && genuine => Ok(info.clone()),
+            _ => Err(Refusal::BadSignature { what: "an announcement" }),
+        }
+    }
+
+    fn verify_revocation(&self, _: &Revocation) -> Result<(), Refusal> {
+        Err(Refusal::BadSignature { what: "a revocation" })
+    }
+}
+
+impl Identity for SimIdentity {
+    fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    fn mint(&self) -> Incarnation {
+        let bytes = self.names.borrow_mut().bytes(Incarnation::LEN);
+        Incarnation(bytes.try_into().expect("as many as were asked for"))
+    }
+
+    fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {
+        let parent = parent.map(|at| (at.segment, at.pos));
+        let node = self.info.node;
+        let signature = Self::sign(node, &Announcement::to_be_signed(incarnation, parent, node));
+        Announcement { incarnation, parent, node, signature, chain: Self::chain(node) }
+    }
+}

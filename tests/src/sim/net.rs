@@ -1,0 +1,108 @@
+//! Connections: what QUIC leaves to the layer above it.
+//!
+//! A connection carries a control stream and one for each lane, in both directions. Each stream is in order and
+//! loses nothing while the connection lasts, but streams overtake one another. A connection may end at any
+//! time, in the middle of a frame, and its two ends may learn of that at different times; then what was under
+//! way is gone. Lost, doubled and reordered packets are QUIC's own affair and do not occur here.
+
+use sync_core::{engine::LinkId, time::Millis, wire::Deframer};
+
+use super::{plan::Line, rng::Rng};
+
+/// The control stream and one for each lane.
+pub const STREAMS: usize = 4;
+
+/// One end of a connection.
+pub struct End {
+    /// The machine.
+    pub machine: usize,
+    /// Which of its starts.
+    pub boot: u64,
+    /// What the machine calls the connection.
+    pub link: LinkId,
+    /// Whether the machine still has it.
+    pub open: bool,
+    /// What arrives here, by stream.
+    pub inbox: [Deframer; STREAMS],
+    /// Frames and bytes that were sent from here.
+    pub sent: (u64, u64),
+}
+
+/// A direction: from end 0 (who dialled) to end 1, or back.
+struct Way {
+    line_free_at: Millis,
+    last_arrival: [Millis; STREAMS],
+    silent: bool,
+}
+
+/// A connection between two machines.
+pub struct Conn {
+    /// Who dialled, and who was dialled.
+    pub ends: [End; 2],
+    /// The line under it.
+    pub line: Line,
+    ways: [Way; 2],
+    /// Pieces that would arrive later are lost.
+    cut_at: Option<Millis>,
+}
+
+impl Conn {
+    /// A fresh connection. `ends`: machine, boot and link of both.
+    pub fn new(ends: [(usize, u64, LinkId); 2], line: Line) -> Self {
+        let end = |(machine, boot, link)| End {
+            machine,
+            boot,
+            link,
+            open: true,
+            inbox: Default::default(),
+            sent: (0, 0),
+        };
+        let way = || Way { line_free_at: 0, last_arrival: [0; STREAMS], silent: false };
+        Self { ends: ends.map(end), line, ways: [way(), way()], cut_at: None }
+    }
+
+    /// Puts bytes on the line; when they arrive at the other end. None when they never will.
+    pub fn transmit(
+        &mut self,
+        from: usize,
+        stream: usize,
+        bytes: usize,
+        now: Millis,
+        rng: &mut Rng,
+    ) -> Option<Millis> {
+        let way = &mut self.ways[from];
+        if way.silent || self.cut_at.is_some() {
+            return None;
+        }
+        way.line_free_at = way.line_free_at.max(now) + bytes as u64 * 1000 / self.line.rate;
+        let jitter = if self.line.jitter == 0 { 0 } else { rng.below(self.line.jitter) };
+        let arrival = (way.line_free_at + self.line.latency + jitter).max(way.last_arrival[stream]);
+        way.last_arrival[stream] = arrival;
+        Some(arrival)
+    }
+
+    /// Whether a piece that was to arrive now does.
+    pub fn delivers(&self, from: usize, now: Millis) -> bool {
+        !self.ways[from].silent && self.cut_at.is_none_or(|cut_at| now <= cut_at)
+    }
+
+    /// When the last piece that is under way from this end arrives.
+    pub fn last_arrival(&self, from: usize) -> Millis {
+        self.ways[from].last_arrival.into_iter().max().unwrap_or(0)
+    }
+
+    /// One direction carries nothing any more.
+    pub fn silence(&mut self, from: usize) {
+        self.ways[from].silent = true;
+    }
+
+    /// What would arrive after this time is lost.
+    pub fn cut(&mut self, at: Millis) {
+        self.cut_at = Some(self.cut_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// The end that a machine knows by this name.
+    pub fn end_of(&self, machine: usize, link: LinkId) -> Option<usize> {
+        self.ends.iter().position(|end| end.machine == machine && end.link == link)
+    }
+}

@@ -1,0 +1,225 @@
+//! What was promised, and whether it is true.
+//!
+//! A *claim* is what an engine tells: that a local write is durable, that rows of its feed are durable at the
+//! parent or at the root. Every claim is held against the disks at the moment when it is made. What only a
+//! destroyed disk held may be lost; what any other disk holds must come back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use sync_core::{
+    change::Entry,
+    feed::Seq,
+    id::{ChangeHash, Lane, OrgId, OrgPath, RecordId},
+    store::{MemStore, Store},
+};
+
+/// Names an entry.
+pub type Key = (RecordId, ChangeHash);
+
+/// The name of an entry.
+pub fn key(entry: &Entry) -> Key {
+    (entry.record().clone(), entry.change_hash())
+}
+
+/// A promise that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Which promise.
+    pub oracle: &'static str,
+    /// What was seen.
+    pub text: String,
+}
+
+impl Failure {
+    /// A broken promise.
+    pub fn new(oracle: &'static str, text: impl fmt::Display) -> Self {
+        Self { oracle, text: text.to_string() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.oracle, self.text)
+    }
+}
+
+/// What the world remembers of what was promised.
+#[derive(Default)]
+pub struct Ledger {
+    /// Everything that was answered with "written".
+    written: BTreeSet<Key>,
+    /// Written, but only a destroyed disk held it.
+    may_be_lost: BTreeSet<Key>,
+    /// What each node's disks held when they were put back to older copies.
+    destroyed: BTreeMap<usize, BTreeSet<Key>>,
+}
+
+impl Ledger {
+    /// A local writer has been told that its entries are durable.
+    pub fn write(&mut self, who: &str, entries: &[Key], store: &MemStore) -> Result<(), Failure> {
+        for key in entries {
+            if !holds(store, key) {
+                return Err(Failure::new("written is durable", format_args!("{who} has not kept {key:?}")));
+            }
+            self.written.insert(key.clone());
+        }
+        Ok(())
+    }
+
+    /// A disk of a node is put back to an older copy while these other disks go on.
+    pub fn destroy(&mut self, node: usize, before: &MemStore, after: &MemStore, others: &[&MemStore]) {
+        let kept: BTreeSet<_> = keys_after(after, 0).map(|(_, key)| key).collect();
+        for (_, key) in keys_after(before, 0).filter(|(_, key)| !kept.contains(key)) {
+            if !others.iter().any(|other| holds(other, &key)) {
+                self.may_be_lost.insert(key.clone());
+            }
+            self.destroyed.entry(node).or_default().insert(key);
+        }
+    }
+
+    /// Rows `from` to `to` of a lane are claimed to be durable at a node, which has these disks.
+    pub fn claim(
+        &self,
+        claim: &Claim<'_>,
+        store: &MemStore,
+        node: usize,
+        disks: &[&MemStore],
+    ) -> Result<(), Failure> {
+        let heads = store.heads(claim.lane, claim.from, usize::MAX).expect("memory does not fail");
+        for head in heads.iter().take_while(|head| head.seq <= claim.to) {
+            let from_above = head.src.is_some_and(|src| {
+                let writer = store.announcement(src.segment).expect("memory does not fail");
+                writer.is_some_and(|(_, info)| claim.place.is_within(&info.place) && info.place != *claim.place)
+            });
+            if head.offered_to.is_some() || from_above {
+                continue;
+            }
+            let entry = store.entry(head.seq).expect("memory does not fail").expect("a row has an entry");
+            let key = key(&entry);
+            let excused = self.destroyed.get(&node).is_some_and(|lost| lost.contains(&key));
+            if !excused && !disks.iter().any(|disk| holds(disk, &key)) {
+                let text = format!("{} says that {key:?} is safe {}, and it is not", claim.who, claim.at);
+                return Err(Failure::new("claims are true", text));
+            }
+        }
+        Ok(())
+    }
+
+    /// How much was written.
+    pub fn written(&self) -> usize {
+        self.written.len()
+    }
+}
+
+/// That rows after `from` up to `to` are durable somewhere.
+pub struct Claim<'a> {
+    /// Who says so.
+    pub who: &'a str,
+    /// Its place.
+    pub place: &'a OrgPath,
+    /// Where.
+    pub at: &'static str,
+    /// The lane.
+    pub lane: Lane,
+    /// The last row before.
+    pub from: Seq,
+    /// The last row.
+    pub to: Seq,
+}
+
+/// Whether a disk holds an entry.
+pub fn holds(store: &MemStore, key: &Key) -> bool {
+    store.has(&key.0, &key.1).expect("memory does not fail")
+}
+
+/// The entries of the rows after a row.
+pub fn keys_after(store: &MemStore, after: Seq) -> impl Iterator<Item = (Seq, Key)> {
+    let rows = store.unfolded(after, usize::MAX).expect("memory does not fail");
+    rows.into_iter().map(|(seq, _)| {
+        let entry = store.entry(seq).expect("memory does not fail").expect("a row holds an entry");
+        (seq, key(&entry))
+    })
+}
+
+/// What one machine has come to, when all is quiet.
+pub struct Final<'a> {
+    /// The machine.
+    pub who: &'a str,
+    /// Its place.
+    pub place: &'a OrgPath,
+    /// Its disk.
+    pub store: &'a MemStore,
+    /// What its engine says: all is durable at the parent, and at the root.
+    pub says_all_safe: (bool, bool),
+}
+
+/// Everything that has to be true when all is quiet. The root comes first.
+pub fn check_final(
+    ledger: &Ledger,
+    all: &[Final<'_>],
+    places: &BTreeMap<OrgId, OrgPath>,
+) -> Result<(), Failure> {
+    let root = all[0].store;
+    let at_root: BTreeSet<Key> = keys_after(root, 0).map(|(_, key)| key).collect();
+    for key in ledger.written.difference(&ledger.may_be_lost) {
+        if !at_root.contains(key) {
+            let who = all.iter().filter(|one| holds(one.store, key)).map(|one| one.who);
+            let text = format!("{key:?} is not at the root; held by {:?}", who.collect::<Vec<_>>());
+            return Err(Failure::new("nothing written is lost", text));
+        }
+    }
+    for one in all {
+        check_scope(one, root, &at_root, places)?;
+        check_digests(one, root, places)?;
+        if one.says_all_safe != (true, true) {
+            let text = format!("{} says (parent, root) {:?}", one.who, one.says_all_safe);
+            return Err(Failure::new("all is said to be safe", text));
+        }
+    }
+    Ok(())
+}
+
+/// A machine holds exactly the entries of the records that have a home in its part of the tree.
+fn check_scope(
+    one: &Final<'_>,
+    root: &MemStore,
+    at_root: &BTreeSet<Key>,
+    places: &BTreeMap<OrgId, OrgPath>,
+) -> Result<(), Failure> {
+    let in_scope = |record: &RecordId| {
+        let homes = root.homes(record).expect("memory does not fail");
+        homes.iter().any(|home| places.get(home).is_some_and(|place| place.is_within(one.place)))
+    };
+    let wanted: BTreeSet<&Key> = at_root.iter().filter(|(record, _)| in_scope(record)).collect();
+    let held: Vec<Key> = keys_after(one.store, 0).map(|(_, key)| key).collect();
+    let distinct: BTreeSet<&Key> = held.iter().collect();
+    if distinct.len() != held.len() {
+        return Err(Failure::new("nothing is doubled", format_args!("{} holds an entry twice", one.who)));
+    }
+    if let Some(missing) = wanted.difference(&distinct).next() {
+        return Err(Failure::new("all converge", format_args!("{} lacks {missing:?}", one.who)));
+    }
+    if let Some(foreign) = distinct.difference(&wanted).next() {
+        return Err(Failure::new("scope", format_args!("{} must not hold {foreign:?}", one.who)));
+    }
+    Ok(())
+}
+
+fn check_digests(
+    one: &Final<'_>,
+    root: &MemStore,
+    places: &BTreeMap<OrgId, OrgPath>,
+) -> Result<(), Failure> {
+    let of = |store: &MemStore| {
+        let mut digests = store.digests().expect("memory does not fail");
+        digests.retain(|(home, _)| places.get(home).is_some_and(|place| place.is_within(one.place)));
+        digests
+    };
+    if of(one.store) != of(root) {
+        return Err(Failure::new("digests agree", format_args!("{} and the root differ", one.who)));
+    }
+    Ok(())
+}

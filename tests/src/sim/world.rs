@@ -1,0 +1,518 @@
+//! The world itself: one queue of events in virtual time, and what each of them does to machines and lines.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sync_core::{
+    engine::{Alert, Effect, Engine, Event, LinkId, Ticket, refusal},
+    feed::Seq,
+    id::{Lane, OrgId, OrgPath},
+    session::{BATCH_START_BYTES, Direction, WINDOW_BATCHES},
+    store::{Batch, Frontier, MemStore, Op, Store, StoreMut},
+    time::{Millis, Now},
+    wire::{EntryBatch, Frame},
+};
+
+use super::{
+    identity::{Registry, SimIdentity},
+    net::{Conn, STREAMS},
+    oracle::{Claim, Failure, Final, Key, Ledger, check_final, key},
+    plan::{Fault, Line, Plan},
+    rng::Rng,
+    trace::Trace,
+    workload::{Taste, Writer, compose},
+};
+
+mod faults;
+mod links;
+
+/// A connection that has been silent for this long ends.
+const IDLE_TIMEOUT: Millis = 30_000;
+/// Longest time between two dials.
+const REDIAL_MAX: Millis = 30_000;
+/// Longest time that a machine is off.
+const OFF_MAX: Millis = 60_000;
+/// A line when nothing goes wrong.
+const GOOD_LINE: Line = Line { latency: 20, jitter: 10, rate: 1_000_000 };
+/// A disk when nothing goes wrong.
+const GOOD_DISK: Millis = 5;
+/// A reconnect after which nothing has changed may cost this many bytes, in both directions together.
+const RECONNECT_MAX_BYTES: u64 = 400;
+/// In a world whose nodes keep their identity, entries are sent 1.3 times at most, and beyond that what may be under
+/// way when a session ends: a window of the smallest batches in one lane.
+const SURPLUS_PER_SESSION_BYTES: u64 = (WINDOW_BATCHES * BATCH_START_BYTES) as u64;
+/// A world that needs more events than this is going round in circles.
+const EVENTS_MAX: u64 = 2_000_000;
+
+#[derive(Debug)]
+enum Ev {
+    Start(usize),
+    Dial(usize, u64),
+    Open(u64),
+    Bytes { conn: u64, from: usize, stream: usize, bytes: Vec<u8> },
+    Closed { conn: u64, end: usize },
+    Disk(usize, u64),
+    Timer(usize, u64),
+    Write,
+    Fault(Fault),
+    Heal(usize),
+    Crash(usize),
+    Calm,
+}
+
+/// One computer: a disk, and while it runs an engine.
+struct Machine {
+    name: String,
+    node: usize,
+    store: MemStore,
+    engine: Option<Engine<SimIdentity>>,
+    /// Which start this is. Events of an earlier one are void.
+    boot: u64,
+    /// What the disk is busy with.
+    pending: Option<Batch>,
+    backups: Vec<MemStore>,
+    /// How wrong its clock is, in milliseconds.
+    clock: i64,
+    timer: Option<Millis>,
+    /// The frontiers that were last held against other disks.
+    claimed: BTreeMap<(Frontier, Lane), Seq>,
+    tickets: BTreeMap<Ticket, Vec<Key>>,
+    dialing: bool,
+    refused: bool,
+    slow_disk: bool,
+    retired: bool,
+}
+
+/// What a world came to.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Events.
+    pub events: u64,
+    /// Local writes that were answered.
+    pub written: usize,
+    /// Sessions.
+    pub sessions: u64,
+    /// Virtual time from the beginning of calm until nothing moved, in milliseconds.
+    pub settled_after: Millis,
+    /// Bytes of entries that were sent, unpacked.
+    pub entry_bytes_sent: u64,
+    /// Bytes of entries that a node had not had.
+    pub entry_bytes_needed: u64,
+    /// Whether there were no restores, clones or twins.
+    pub keeps_identity: bool,
+    /// The dearest reconnect after which nothing had changed, in bytes.
+    pub reconnect_bytes: u64,
+}
+
+/// A world that is being run.
+pub struct World<'t> {
+    rng: Rng,
+    plan: Plan,
+    registry: Registry,
+    places: BTreeMap<OrgId, OrgPath>,
+    now: Millis,
+    queue: BTreeMap<(Millis, u64), Ev>,
+    scheduled: u64,
+    machines: Vec<Machine>,
+    conns: BTreeMap<u64, Conn>,
+    names: u64,
+    ledger: Ledger,
+    report: Report,
+    calm: bool,
+    trace: &'t mut Trace,
+}
+
+impl<'t> World<'t> {
+    /// The world of a seed, before its first event.
+    pub fn new(seed: u64, trace: &'t mut Trace) -> Self {
+        let plan = Plan::new(seed);
+        let registry = plan.nodes.iter().map(|node| (node.info.node, node.info.clone())).collect();
+        let places = plan.nodes.iter().map(|n| (n.info.place.org().clone(), n.info.place.clone())).collect();
+        let mut world = Self {
+            rng: Rng::new(seed, "world"),
+            registry: Registry::new(registry),
+            places,
+            now: 0,
+            queue: BTreeMap::new(),
+            scheduled: 0,
+            machines: Vec::new(),
+            conns: BTreeMap::new(),
+            names: 0,
+            ledger: Ledger::default(),
+            report: Report { keeps_identity: plan.keeps_identity(), ..Report::default() },
+            calm: false,
+            trace,
+            plan,
+        };
+        for node in 0..world.plan.nodes.len() {
+            let machine = world.add_machine(node, MemStore::default());
+            world.after(0, Ev::Start(machine));
+        }
+        let writes: Vec<_> = world.plan.writes.iter().map(|at| (*at, Ev::Write)).collect();
+        let faults: Vec<_> = world.plan.faults.iter().map(|(at, fault)| (*at, Ev::Fault(*fault))).collect();
+        writes.into_iter().chain(faults).for_each(|(at, event)| world.after(at, event));
+        world.after(world.plan.calm_at, Ev::Calm);
+        world
+    }
+
+    /// Runs to the end, or to the first broken promise.
+    pub fn run(mut self) -> Result<Report, Failure> {
+        self.run_until_quiet()?;
+        self.report.settled_after = self.now.saturating_sub(self.plan.calm_at);
+        self.report.written = self.ledger.written();
+        let finals: Vec<_> = self.finals();
+        check_final(&self.ledger, &finals, &self.places)?;
+        self.reconnect_costs_little()?;
+        self.little_was_sent_twice()?;
+        Ok(self.report)
+    }
+
+    fn little_was_sent_twice(&self) -> Result<(), Failure> {
+        let Report { entry_bytes_sent: sent, entry_bytes_needed: needed, sessions, .. } = self.report;
+        if self.plan.keeps_identity() && sent > needed * 13 / 10 + sessions * SURPLUS_PER_SESSION_BYTES {
+            let text = format!("{sent} bytes of entries were sent in {sessions} sessions, {needed} were needed");
+            return Err(Failure::new("little is sent twice", text));
+        }
+        Ok(())
+    }
+
+    fn finals(&self) -> Vec<Final<'_>> {
+        let running = self.machines.iter().filter(|machine| !machine.retired);
+        let mut all: Vec<_> = running
+            .map(|machine| {
+                let engine = machine.engine.as_ref().expect("all machines run when it is calm");
+                Final {
+                    who: &machine.name,
+                    place: &self.plan.nodes[machine.node].info.place,
+                    store: &machine.store,
+                    says_all_safe: (engine.all_at_parent(), engine.all_at_root()),
+                }
+            })
+            .collect();
+        all.sort_by_key(|one| one.place.depth());
+        all
+    }
+
+    fn run_until_quiet(&mut self) -> Result<(), Failure> {
+        let mut bound = Millis::MAX;
+        while let Some(((at, _), event)) = self.queue.pop_first() {
+            self.now = at;
+            self.report.events += 1;
+            if self.now > bound || self.report.events > EVENTS_MAX {
+                return Err(Failure::new("all settles in time", format_args!("not yet at {at} ms")));
+            }
+            self.happen(event)?;
+            if self.calm && bound == Millis::MAX {
+                bound = self.now + self.time_to_settle();
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the calm world may take: whatever had not been noticed is, everybody dials again and settles, and
+    /// every machine is sent everything twice.
+    fn time_to_settle(&self) -> Millis {
+        let largest = self.machines.iter().map(|machine| stored_bytes(&machine.store)).max().unwrap_or(0);
+        let transfer = 2 * largest * self.machines.len() as u64 * 1000 / GOOD_LINE.rate;
+        OFF_MAX + IDLE_TIMEOUT + 2 * REDIAL_MAX + sync_core::session::SETTLE_TIMEOUT_MILLIS + transfer + 30_000
+    }
+
+    fn after(&mut self, delay: Millis, event: Ev) {
+        self.scheduled += 1;
+        self.queue.insert((self.now + delay, self.scheduled), event);
+    }
+
+    fn note(&mut self, machine: usize, what: std::fmt::Arguments<'_>) {
+        self.trace.line(self.now, &self.machines[machine].name, what);
+    }
+
+    fn happen(&mut self, event: Ev) -> Result<(), Failure> {
+        match event {
+            Ev::Start(machine) => self.start(machine)?,
+            Ev::Dial(machine, boot) => self.dial(machine, boot),
+            Ev::Open(conn) => self.open(conn)?,
+            Ev::Bytes { conn, from, stream, bytes } => self.arrive(conn, from, stream, &bytes)?,
+            Ev::Closed { conn, end } => self.close_end(conn, end)?,
+            Ev::Disk(machine, boot) => self.disk_done(machine, boot)?,
+            Ev::Timer(machine, boot) => {
+                if self.is_up(machine, boot) {
+                    self.machines[machine].timer = None;
+                    self.drive(machine, Event::Timeout)?;
+                }
+            }
+            Ev::Write => self.write()?,
+            Ev::Fault(fault) => self.go_wrong(fault)?,
+            Ev::Heal(machine) => {
+                self.machines[machine].refused = false;
+                self.machines[machine].slow_disk = false;
+            }
+            Ev::Crash(machine) => self.crash(machine),
+            Ev::Calm => self.become_calm()?,
+        }
+        Ok(())
+    }
+
+    fn is_up(&self, machine: usize, boot: u64) -> bool {
+        self.machines[machine].boot == boot && self.machines[machine].engine.is_some()
+    }
+
+    fn add_machine(&mut self, node: usize, store: MemStore) -> usize {
+        let siblings = self.machines.iter().filter(|machine| machine.node == node).count();
+        let name = format!("{}{}", self.plan.nodes[node].info.place.org(), "'".repeat(siblings));
+        // A quarter of all clocks is wrong, by up to fifty years.
+        let fifty_years = 50 * 365 * 86_400_000;
+        let wrong = self.rng.range(0, 2 * fifty_years) as i64 - fifty_years as i64;
+        self.machines.push(Machine {
+            name,
+            node,
+            store,
+            engine: None,
+            boot: 0,
+            pending: None,
+            backups: Vec::new(),
+            clock: if self.rng.one_in(4) { wrong } else { 0 },
+            timer: None,
+            claimed: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            dialing: false,
+            refused: false,
+            slow_disk: false,
+            retired: false,
+        });
+        self.machines.len() - 1
+    }
+
+    fn start(&mut self, machine: usize) -> Result<(), Failure> {
+        let one = &self.machines[machine];
+        if one.engine.is_some() || one.retired {
+            return Ok(());
+        }
+        let names = Rng::new(self.rng.next(), "names");
+        let identity = SimIdentity::new(&self.registry, &self.plan.nodes[one.node].info, names);
+        let engine = Engine::new(identity, "sim 0", &one.store).map_err(store_failed)?;
+        self.adopt(machine, engine);
+        let tip = self.machines[machine].store.tip().map_err(store_failed)?;
+        let run = self.machines[machine].engine.as_ref().map(|engine| engine.incarnation());
+        self.note(machine, format_args!("starts as {run:?} with {tip} rows"));
+        self.dial_later(machine);
+        Ok(())
+    }
+
+    /// The machine runs with this engine from now on.
+    fn adopt(&mut self, machine: usize, engine: Engine<SimIdentity>) {
+        let one = &mut self.machines[machine];
+        one.claimed = frontiers(&engine);
+        one.engine = Some(engine);
+        one.boot += 1;
+        one.timer = None;
+        one.dialing = false;
+        one.tickets.clear();
+    }
+
+    /// Tells a machine's engine something, and does what it asks for.
+    fn drive(&mut self, machine: usize, event: Event) -> Result<(), Failure> {
+        let now = self.clock(machine);
+        let one = &mut self.machines[machine];
+        let Some(engine) = &mut one.engine else { return Ok(()) };
+        engine.handle(event, &one.store, now).map_err(store_failed)?;
+        while let Some(effect) = self.machines[machine].engine.as_mut().and_then(Engine::poll_effect) {
+            if self.loses_power() {
+                self.note(machine, format_args!("loses power before it can {}", name_of(&effect)));
+                self.crash(machine);
+                return Ok(());
+            }
+            self.perform(machine, effect)?;
+        }
+        self.check_claims(machine)?;
+        self.set_timer(machine);
+        Ok(())
+    }
+
+    fn clock(&self, machine: usize) -> Now {
+        let wall = 1_790_000_000_000 + self.now as i64 + self.machines[machine].clock;
+        Now { mono: self.now, wall }
+    }
+
+    fn loses_power(&mut self) -> bool {
+        !self.calm && self.plan.crash_one_in > 0 && self.rng.one_in(self.plan.crash_one_in)
+    }
+
+    fn set_timer(&mut self, machine: usize) {
+        let one = &mut self.machines[machine];
+        let due = one.engine.as_ref().and_then(|engine| engine.poll_timeout()).map(|(at, _)| at);
+        let boot = one.boot;
+        if let Some(at) = due
+            && one.timer.is_none_or(|set| at < set)
+        {
+            one.timer = Some(at);
+            self.after(at.saturating_sub(self.now), Ev::Timer(machine, boot));
+        }
+    }
+
+    fn perform(&mut self, machine: usize, effect: Effect) -> Result<(), Failure> {
+        match effect {
+            Effect::Commit(batch) => {
+                let most = if self.calm { GOOD_DISK } else { self.plan.disk };
+                let slow = if self.machines[machine].slow_disk { 20_000 } else { 0 };
+                let delay = self.rng.range(1, most + slow);
+                let one = &mut self.machines[machine];
+                let boot = one.boot;
+                if one.pending.replace(batch).is_some() {
+                    return Err(Failure::new("one commit at a time", &one.name));
+                }
+                self.after(delay, Ev::Disk(machine, boot));
+            }
+            Effect::Send(link, frame) => self.send(machine, link, &frame),
+            Effect::Close(link) => self.hang_up(machine, link),
+            Effect::Written(ticket) => {
+                let one = &mut self.machines[machine];
+                let keys = one.tickets.remove(&ticket).unwrap_or_default();
+                self.ledger.write(&one.name, &keys, &one.store)?;
+                self.note(machine, format_args!("has written {keys:?}"));
+            }
+            Effect::Alert(alert) => self.alert(machine, &alert)?,
+        }
+        Ok(())
+    }
+
+    fn alert(&mut self, machine: usize, alert: &Alert) -> Result<(), Failure> {
+        self.note(machine, format_args!("alert {alert:?}"));
+        let told = format!("{}: {alert:?}", self.machines[machine].name);
+        match alert {
+            Alert::Refused { code, .. } | Alert::RefusedByPeer { code, .. } => {
+                let excused =
+                    *code == refusal::REPLACED || (*code == refusal::TIMEOUT && !self.plan.faults.is_empty());
+                if excused { Ok(()) } else { Err(Failure::new("no link is refused", told)) }
+            }
+            Alert::Restored { .. } | Alert::Forked { .. } if self.plan.keeps_identity() => {
+                Err(Failure::new("no false alarm", told))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn disk_done(&mut self, machine: usize, boot: u64) -> Result<(), Failure> {
+        if !self.is_up(machine, boot) {
+            return Ok(());
+        }
+        let one = &mut self.machines[machine];
+        let Some(batch) = one.pending.take() else { return Ok(()) };
+        one.store.commit(&batch).map_err(store_failed)?;
+        let received = |op: &Op| match op {
+            Op::Append { entry, src: Some(_), .. } => entry.encoded_len() as u64,
+            _ => 0,
+        };
+        self.report.entry_bytes_needed += batch.iter().map(received).sum::<u64>();
+        let tip = self.machines[machine].store.tip().map_err(store_failed)?;
+        self.note(machine, format_args!("has committed {} facts, tip {tip}", batch.len()));
+        if self.loses_power() {
+            self.note(machine, format_args!("loses power before it hears of it"));
+            self.crash(machine);
+            return Ok(());
+        }
+        self.drive(machine, Event::Committed)
+    }
+
+    fn check_claims(&mut self, machine: usize) -> Result<(), Failure> {
+        let one = &self.machines[machine];
+        let Some(engine) = &one.engine else { return Ok(()) };
+        let now = frontiers(engine);
+        let (Some(parent), false) = (self.plan.nodes[one.node].parent, now == one.claimed) else {
+            return Ok(());
+        };
+        for (&(which, lane), &to) in now.iter().filter(|((which, _), _)| *which != Frontier::Last) {
+            let from = one.claimed[&(which, lane)];
+            let (node, at) = if which == Frontier::Root { (0, "at the root") } else { (parent, "at its parent") };
+            let disks = self.disks(node);
+            let place = &self.plan.nodes[one.node].info.place;
+            let claim = Claim { who: &one.name, place, at, lane, from, to };
+            self.ledger.claim(&claim, &one.store, node, &disks)?;
+        }
+        self.machines[machine].claimed = now;
+        Ok(())
+    }
+
+    /// The disks of a node.
+    fn disks(&self, node: usize) -> Vec<&MemStore> {
+        let of_node = self.machines.iter().filter(|machine| machine.node == node && !machine.retired);
+        of_node.map(|machine| &machine.store).collect()
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        let running: Vec<_> =
+            (0..self.machines.len()).filter(|m| self.machines[*m].engine.is_some()).collect();
+        let Some(&machine) = self.rng.pick(&running) else { return Ok(()) };
+        let wall = self.clock(machine).wall;
+        let taste = Taste { shared_names: self.plan.shared_names, large_one_in: self.plan.large_one_in };
+        let mut entries = Vec::new();
+        for _ in 0..self.rng.range(1, 3) {
+            self.names += 1;
+            let one = &self.machines[machine];
+            let engine = one.engine.as_ref().expect("it was found running");
+            let place = &self.plan.nodes[one.node].info.place;
+            let (run, serial) = (engine.incarnation(), self.names);
+            let writer = Writer { run, org: place.org(), place, places: engine.places(), wall, serial };
+            entries.push(compose(&writer, &taste, &one.store, &mut self.rng).map_err(store_failed)?);
+        }
+        self.names += 1;
+        let ticket = Ticket(self.names);
+        let keys: Vec<_> = entries.iter().map(key).collect();
+        self.note(machine, format_args!("is to write {keys:?}"));
+        self.machines[machine].tickets.insert(ticket, keys);
+        self.drive(machine, Event::Write { ticket, entries, projection: Vec::new() })
+    }
+
+    /// Everybody reconnects although nothing has changed.
+    fn reconnect_costs_little(&mut self) -> Result<(), Failure> {
+        let nodes: BTreeSet<_> = self.machines.iter().filter(|m| !m.retired).map(|m| m.node).collect();
+        let alone = nodes.len() == self.machines.iter().filter(|m| !m.retired).count();
+        let open: Vec<_> = self.conns.keys().copied().collect();
+        let first = self.names;
+        for conn in open {
+            for end in 0..2 {
+                self.close_end(conn, end)?;
+            }
+        }
+        self.run_until_quiet()?;
+        for (_, conn) in self.conns.range(first..) {
+            let sent = [conn.ends[0].sent, conn.ends[1].sent];
+            let bytes = sent[0].1 + sent[1].1;
+            let who = conn.ends.each_ref().map(|end| &self.machines[end.machine].name);
+            if alone {
+                self.report.reconnect_bytes = self.report.reconnect_bytes.max(bytes);
+            }
+            // HELLO from both, and from the parent the news of what is safe at the root, for each lane.
+            let frames_fit = sent[0].0 == 1 && (1..=4).contains(&sent[1].0);
+            if alone && (!frames_fit || bytes >= RECONNECT_MAX_BYTES) {
+                let text = format!("{who:?} sent (frames, bytes) {sent:?}");
+                return Err(Failure::new("a reconnect costs little", text));
+            }
+        }
+        let finals = self.finals();
+        check_final(&self.ledger, &finals, &self.places)
+    }
+}
+
+fn frontiers(engine: &Engine<SimIdentity>) -> BTreeMap<(Frontier, Lane), Seq> {
+    let both = Frontier::ALL.into_iter().flat_map(|which| Lane::ALL.map(|lane| (which, lane)));
+    both.map(|(which, lane)| ((which, lane), engine.frontier(which, lane))).collect()
+}
+
+fn stored_bytes(store: &MemStore) -> u64 {
+    let rows = store.unfolded(0, usize::MAX).expect("memory does not fail");
+    let entries = rows.into_iter().filter_map(|(seq, _)| store.entry(seq).expect("memory does not fail"));
+    entries.map(|entry| entry.encoded_len() as u64).sum()
+}
+
+fn store_failed(error: sync_core::store::StoreError) -> Failure {
+    Failure::new("the store does not fail", error)
+}
+
+fn name_of(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Commit(_) => "commit",
+        Effect::Send(..) => "send",
+        Effect::Close(_) => "close",
+        Effect::Written(_) => "answer",
+        Effect::Alert(_) => "tell",
+    }
+}

@@ -1,0 +1,210 @@
+//! Dialling, sending, arriving, ending.
+
+use std::fmt;
+
+use super::*;
+
+impl World<'_> {
+    /// A machine that has a parent and no connection to it dials before long.
+    pub(super) fn dial_later(&mut self, machine: usize) {
+        let one = &self.machines[machine];
+        let idle = !one.dialing && !self.has_uplink(machine);
+        if self.plan.nodes[one.node].parent.is_some() && one.engine.is_some() && idle {
+            self.machines[machine].dialing = true;
+            let boot = self.machines[machine].boot;
+            let delay = self.rng.range(100, if self.calm { 3_000 } else { REDIAL_MAX });
+            self.after(delay, Ev::Dial(machine, boot));
+        }
+    }
+
+    pub(super) fn has_uplink(&self, machine: usize) -> bool {
+        self.conns.values().any(|conn| conn.ends[0].machine == machine && conn.ends[0].open)
+    }
+
+    /// Dials one of the parent's machines.
+    pub(super) fn dial(&mut self, machine: usize, boot: u64) {
+        if !self.is_up(machine, boot) {
+            return;
+        }
+        self.machines[machine].dialing = false;
+        let node = self.machines[machine].node;
+        let Some(parent) = self.plan.nodes[node].parent else { return };
+        let up = |m: &usize| self.machines[*m].node == parent && self.machines[*m].engine.is_some();
+        let parents: Vec<_> = (0..self.machines.len()).filter(up).collect();
+        // A node has one uplink; when it dials again all the same, it is the same address.
+        let same = self.conns.values().find(|conn| conn.ends[0].machine == machine && conn.ends[0].open);
+        let same = same.map(|conn| conn.ends[1].machine).filter(up);
+        let target = same.or_else(|| self.rng.pick(&parents).copied());
+        let Some(target) = target.filter(|_| !self.machines[machine].refused) else {
+            return self.dial_later(machine);
+        };
+        let line = if self.calm { GOOD_LINE } else { self.plan.nodes[node].line };
+        let ends = [machine, target].map(|m| (m, self.machines[m].boot, LinkId(self.fresh_name())));
+        let conn = self.fresh_name();
+        let mut made = Conn::new(ends, line);
+        made.ends.iter_mut().for_each(|end| end.open = false);
+        self.conns.insert(conn, made);
+        self.machines[machine].dialing = true;
+        self.after(2 * line.latency, Ev::Open(conn));
+    }
+
+    fn fresh_name(&mut self) -> u64 {
+        self.names += 1;
+        self.names
+    }
+
+    /// The handshake is done.
+    pub(super) fn open(&mut self, conn: u64) -> Result<(), Failure> {
+        let ends = self.conns[&conn].ends.each_ref().map(|end| (end.machine, end.boot, end.link));
+        let [(child, child_boot, _), (parent, parent_boot, _)] = ends;
+        if self.is_up(child, child_boot) {
+            self.machines[child].dialing = false;
+        }
+        if !self.is_up(child, child_boot) || !self.is_up(parent, parent_boot) {
+            self.conns.remove(&conn);
+            if self.is_up(child, child_boot) {
+                self.dial_later(child);
+            }
+            return Ok(());
+        }
+        self.report.sessions += 1;
+        let infos = [child, parent].map(|m| self.plan.nodes[self.machines[m].node].info.clone());
+        self.conns.get_mut(&conn).expect("it was found").ends.iter_mut().for_each(|end| end.open = true);
+        for (i, (machine, boot, link)) in ends.into_iter().enumerate() {
+            let peer = infos[1 - i].clone();
+            let chain = SimIdentity::chain(peer.node);
+            let direction = if i == 0 { Direction::Up } else { Direction::Down };
+            let other = self.machines[ends[1 - i].0].name.clone();
+            self.note(machine, format_args!("is connected to {other} by {link:?}"));
+            if self.is_up(machine, boot) {
+                self.drive(machine, Event::Connected { link, peer, chain, direction })?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn send(&mut self, machine: usize, link: LinkId, frame: &Frame) {
+        self.note(machine, format_args!("{link:?} > {}", Brief(frame)));
+        if let Frame::Batch(batch) = frame {
+            let bytes = |(_, entry): &(u64, sync_core::change::Entry)| entry.encoded_len() as u64;
+            self.report.entry_bytes_sent += batch.entries.iter().map(bytes).sum::<u64>();
+        }
+        let Some((id, from)) = self.find(machine, link) else { return };
+        let bytes = frame.encode();
+        let stream = match frame {
+            Frame::Batch(EntryBatch { lane, .. }) => 1 + *lane as usize,
+            _ => 0,
+        };
+        let cut = self.plan.cut_one_in > 0 && self.rng.one_in(self.plan.cut_one_in) && bytes.len() > 1;
+        let middle = if cut { 1 + self.rng.below(bytes.len() as u64 - 1) as usize } else { bytes.len() };
+        let conn = self.conns.get_mut(&id).expect("it was found");
+        let sent = &mut conn.ends[from].sent;
+        *sent = (sent.0 + 1, sent.1 + bytes.len() as u64);
+        for piece in [&bytes[..middle], &bytes[middle..]] {
+            let conn = self.conns.get_mut(&id).expect("it was found");
+            if !piece.is_empty()
+                && let Some(at) = conn.transmit(from, stream, piece.len(), self.now, &mut self.rng)
+            {
+                let event = Ev::Bytes { conn: id, from, stream, bytes: piece.to_vec() };
+                self.after(at - self.now, event);
+            }
+        }
+    }
+
+    fn find(&self, machine: usize, link: LinkId) -> Option<(u64, usize)> {
+        let found = self.conns.iter().find_map(|(id, conn)| Some((*id, conn.end_of(machine, link)?)));
+        found.filter(|(id, end)| self.conns[id].ends[*end].open)
+    }
+
+    pub(super) fn arrive(
+        &mut self,
+        conn: u64,
+        from: usize,
+        stream: usize,
+        bytes: &[u8],
+    ) -> Result<(), Failure> {
+        let now = self.now;
+        let Some(one) = self.conns.get_mut(&conn).filter(|one| one.delivers(from, now)) else { return Ok(()) };
+        one.ends[1 - from].inbox[stream].push(bytes);
+        loop {
+            let Some(one) = self.conns.get_mut(&conn) else { return Ok(()) };
+            let end = &mut one.ends[1 - from];
+            let (machine, boot, link) = (end.machine, end.boot, end.link);
+            if !end.open || !self.is_up(machine, boot) {
+                return Ok(());
+            }
+            match self.conns.get_mut(&conn).expect("it was found").ends[1 - from].inbox[stream].next_frame() {
+                Ok(Some(frame)) => {
+                    assert!(stream < STREAMS, "a stream is one of four");
+                    self.note(machine, format_args!("{link:?} < {}", Brief(&frame)));
+                    self.drive(machine, Event::Received(link, frame))?;
+                }
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(Failure::new("frames decode", error)),
+            }
+        }
+    }
+
+    /// An engine ends a link: what it has sent is delivered, then the other end hears of it.
+    pub(super) fn hang_up(&mut self, machine: usize, link: LinkId) {
+        self.note(machine, format_args!("{link:?} closes"));
+        let Some((id, end)) = self.find(machine, link) else { return };
+        let now = self.now;
+        let conn = self.conns.get_mut(&id).expect("it was found");
+        conn.ends[end].open = false;
+        let at = conn.last_arrival(end).max(now + conn.line.latency);
+        self.after(at - now, Ev::Closed { conn: id, end: 1 - end });
+        if end == 0 {
+            self.dial_later(machine);
+        }
+    }
+
+    /// One end of a connection learns that it is over.
+    pub(super) fn close_end(&mut self, conn: u64, end: usize) -> Result<(), Failure> {
+        let Some(one) = self.conns.get_mut(&conn) else { return Ok(()) };
+        let was_open = std::mem::replace(&mut one.ends[end].open, false);
+        let (machine, boot, link) = (one.ends[end].machine, one.ends[end].boot, one.ends[end].link);
+        if one.ends.iter().all(|end| !end.open) {
+            self.conns.remove(&conn);
+        }
+        if was_open && self.is_up(machine, boot) {
+            self.note(machine, format_args!("{link:?} is closed"));
+            self.drive(machine, Event::Closed(link))?;
+            if end == 0 {
+                self.dial_later(machine);
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection ends now for one end and sooner or later for the other.
+    pub(super) fn drop_conn(&mut self, conn: u64, first: usize, within: Millis) {
+        let now = self.now;
+        let Some(one) = self.conns.get_mut(&conn) else { return };
+        let late = self.rng.below(one.line.latency + one.line.jitter + 1);
+        one.cut(now + late);
+        let delay = self.rng.below(within + 1);
+        self.after(0, Ev::Closed { conn, end: first });
+        self.after(delay, Ev::Closed { conn, end: 1 - first });
+    }
+}
+
+/// A frame in a few words.
+struct Brief<'a>(&'a Frame);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Frame::Hello(hello) => {
+                write!(f, "HELLO run {:?} tip {:?} cursors {:?}", hello.run, hello.tip, hello.cursors)
+            }
+            Frame::Announce(a) => write!(f, "ANNOUNCE {:?} parent {:?}", a.incarnation, a.parent),
+            Frame::Batch(b) => {
+                let rows: Vec<_> = b.entries.iter().map(|(pos, e)| format!("{pos}:{}", e.change_hash().short())).collect();
+                let upto = b.upto.map(|(upto, _)| upto);
+                write!(f, "BATCH {:?} {:?} {} {rows:?} {upto:?} by {:?}", b.lane, b.segment, b.after, b.origin)
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
