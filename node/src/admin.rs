@@ -521,8 +521,10 @@ impl Client {
             return Err(Failure::new(FailureKind::Refused, text));
         }
         let stream = UnixStream::connect(dir.join(SOCKET)).map_err(|error| {
-            let text =
-                format!("no daemon answers in {0} ({error}); start it with `tuyend --dir {0}`", dir.display());
+            let text = format!(
+                "no daemon answers in {0} ({error}); start it with `tuyend --dir {0}`",
+                dir.display()
+            );
             Failure::new(FailureKind::Unreachable, text)
         })?;
         Ok(Self { lines: BufReader::new(stream) })
@@ -548,7 +550,9 @@ impl Client {
             }
             match serde_json::from_str(&line).map_err(|error| lost(&error))? {
                 Answer::Progress(step) => progress(step),
-                Answer::Done(value) => return serde_json::from_str(value.get()).map_err(|error| lost(&error)),
+                Answer::Done(value) => {
+                    return serde_json::from_str(value.get()).map_err(|error| lost(&error));
+                }
                 Answer::Failed(failure) => return Err(failure),
             }
         }

@@ -36,10 +36,12 @@ pub fn init(dir: &Path, role: Role, org: OrgId, listen: SocketAddr) -> Result<No
 
 /// Enrols this machine below the parent that made the token.
 pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<NodeInfo, Failure> {
-    let token: Token = token.parse().map_err(|e: ca::TokenError| Failure::new(FailureKind::Usage, e.to_string()))?;
+    let token: Token =
+        token.parse().map_err(|e: ca::TokenError| Failure::new(FailureKind::Usage, e.to_string()))?;
     must_be_free(dir)?;
     if token.role == Role::Hub && listen.is_none() {
-        let text = "this token enrols a hub, which must be reachable for its children; add --listen ADDRESS:PORT";
+        let text =
+            "this token enrols a hub, which must be reachable for its children; add --listen ADDRESS:PORT";
         return Err(Failure::new(FailureKind::Usage, text));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -77,7 +79,8 @@ fn finish(
     };
     let (key_path, database) = (config.key_path(dir), dir.join(DATABASE));
     if !database.exists() {
-        let key = if key_path.exists() { Key::read(&key_path) } else { new_key(&key_path) }.map_err(failed)?;
+        let key =
+            if key_path.exists() { Key::read(&key_path) } else { new_key(&key_path) }.map_err(failed)?;
         SqliteStore::create(&database, &key).map_err(failed)?;
     }
     config.save(dir).map_err(failed)?;

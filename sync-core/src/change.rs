@@ -235,7 +235,13 @@ fn encode_header(w: &mut Writer, record: &RecordId, home: &OrgId, lane: Lane, ex
 
 /// A change chunk with a well-formed header and a body that automerge need not understand: for worlds that
 /// test how entries move and not what they mean, at a ninth of the cost.
-pub fn opaque_chunk(origin: Incarnation, seq: u64, deps: &[ChangeHash], stamp: Stamp, body: &[u8]) -> Arc<[u8]> {
+pub fn opaque_chunk(
+    origin: Incarnation,
+    seq: u64,
+    deps: &[ChangeHash],
+    stamp: Stamp,
+    body: &[u8],
+) -> Arc<[u8]> {
     let mut content = Writer::default();
     content.varint(deps.len() as u64);
     deps.iter().for_each(|dep| {

@@ -24,6 +24,9 @@ mod commit;
 mod receive;
 mod send;
 
+/// A frame of revocations is closed before it is larger than this; one revocation is of some two kilobytes.
+const REVOCATIONS_FRAME_BYTES: usize = 256 << 10;
+
 /// Names a link within one run of the host. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
@@ -406,6 +409,21 @@ impl<I: Identity> Engine<I> {
 
     fn send(&mut self, link: LinkId, frame: Frame) {
         self.effects.push_back(Effect::Send(link, frame));
+    }
+
+    /// Sends what is known of revocations, in frames that fit.
+    fn send_revocations(&mut self, link: LinkId, all: &[Revocation]) {
+        let mut rest = all;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|one| {
+                bytes += one.encode().len();
+                bytes <= REVOCATIONS_FRAME_BYTES
+            });
+            let (part, more) = rest.split_at(fits.count().max(1));
+            self.send(link, Frame::Revocations(part.to_vec()));
+            rest = more;
+        }
     }
 
     /// Ends a link; it will be dialled again.

@@ -42,7 +42,8 @@ impl Opened {
             .flat_map(|before| before.waiting.iter().chain(before.unreadable.iter().map(|(seq, _)| seq)))
             .copied()
             .collect();
-        let mut opened = Self { record, waiting: Vec::new(), unreadable: Vec::new(), since_snapshot: 0, last: from };
+        let mut opened =
+            Self { record, waiting: Vec::new(), unreadable: Vec::new(), since_snapshot: 0, last: from };
         let mut pending = Vec::new();
         for seq in store.rows_of(id)?.into_iter().filter(|seq| *seq > from || left.contains(seq)) {
             let entry = store.entry(seq)?;
@@ -79,7 +80,8 @@ impl Opened {
     pub fn project(&self, unwritten: usize) -> Projected {
         let folded = self.record.fold();
         let due = unwritten == 0 && self.since_snapshot >= SNAPSHOT_AFTER_CHANGES;
-        let mut projected = project(self.record.id(), self.record.version(), folded.resource, &folded.conflicts);
+        let mut projected =
+            project(self.record.id(), self.record.version(), folded.resource, &folded.conflicts);
         projected.waiting = self.waiting.clone();
         projected.unreadable = self.unreadable.clone();
         projected.snapshot = due.then(|| (self.last, self.record.save()));

@@ -26,7 +26,9 @@ pub enum NameError {
     #[error("an organization id is 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit")]
     Org,
     /// Not a record identifier.
-    #[error("a record is named Type/id, with a FHIR resource type and 1 to 128 of A-Z, a-z, 0-9, '-' and '.'")]
+    #[error(
+        "a record is named Type/id, with a FHIR resource type and 1 to 128 of A-Z, a-z, 0-9, '-' and '.'"
+    )]
     Record,
 }
 
@@ -254,7 +256,11 @@ impl RecordId {
             && resource_type.as_bytes()[0].is_ascii_uppercase();
         let id_ok = (1..=FHIR_ID_MAX_CHARS).contains(&id.len())
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-        if type_ok && id_ok { Ok(Self(format!("{resource_type}/{id}").into())) } else { Err(NameError::Record) }
+        if type_ok && id_ok {
+            Ok(Self(format!("{resource_type}/{id}").into()))
+        } else {
+            Err(NameError::Record)
+        }
     }
 
     /// The whole name, `Type/id`.
@@ -333,8 +339,17 @@ impl Lane {
     pub fn of_resource_type(resource_type: &str) -> Self {
         match resource_type {
             "AllergyIntolerance" | "Flag" | "DetectedIssue" | "CommunicationRequest" => Lane::Urgent,
-            "AuditEvent" | "Provenance" | "Binary" | "Media" | "CodeSystem" | "ValueSet" | "ConceptMap"
-            | "StructureDefinition" | "ImplementationGuide" | "NamingSystem" | "SearchParameter" => Lane::Bulk,
+            "AuditEvent"
+            | "Provenance"
+            | "Binary"
+            | "Media"
+            | "CodeSystem"
+            | "ValueSet"
+            | "ConceptMap"
+            | "StructureDefinition"
+            | "ImplementationGuide"
+            | "NamingSystem"
+            | "SearchParameter" => Lane::Bulk,
             _ => Lane::Normal,
         }
     }

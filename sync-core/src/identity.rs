@@ -145,7 +145,11 @@ pub struct Announcement {
 
 impl Announcement {
     /// The bytes that the node signs.
-    pub fn to_be_signed(incarnation: Incarnation, parent: Option<(Incarnation, u64)>, node: NodeId) -> Vec<u8> {
+    pub fn to_be_signed(
+        incarnation: Incarnation,
+        parent: Option<(Incarnation, u64)>,
+        node: NodeId,
+    ) -> Vec<u8> {
         let mut out = ANNOUNCEMENT_DOMAIN.to_vec();
         put_names(&mut out, incarnation, parent, node);
         out
@@ -477,10 +481,14 @@ pub enum Refusal {
         what: &'static str,
     },
     /// No certificate at all.
-    #[error("the other side showed no certificate; enrol it first: `tuyen enrol` with a token from this node")]
+    #[error(
+        "the other side showed no certificate; enrol it first: `tuyen enrol` with a token from this node"
+    )]
     NoCertificate,
     /// Something that is not a chain of our kind.
-    #[error("{what}; the other side may run another version or is damaged: compare `tuyen --version` on both")]
+    #[error(
+        "{what}; the other side may run another version or is damaged: compare `tuyen --version` on both"
+    )]
     Malformed {
         /// What is wrong with it.
         what: String,

@@ -19,7 +19,9 @@ pub struct Now {
 ///
 /// A hybrid logical clock: later than the stamp of every change that it depends on, whatever the machine's
 /// clock says, so that an edit never looks older than what it replaced.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct Stamp(pub i64);
 

@@ -13,6 +13,8 @@ use crate::{
 };
 
 mod compress;
+#[cfg(test)]
+mod golden;
 
 /// The protocol that this crate speaks, as negotiated by ALPN.
 pub const ALPN: &[u8] = b"tuyen/1";
@@ -152,7 +154,7 @@ impl Frame {
     fn encode_body(&self, w: &mut Writer) {
         match self {
             Frame::Hello(hello) => {
-                w.u8(frame_type::HELLO).raw(&hello.run.0).bytes(hello.software.as_bytes());
+                w.u8(frame_type::HELLO).raw(&hello.run.0).bytes(clip(&hello.software, SOFTWARE_MAX_BYTES));
                 option(w, hello.tip, put_position);
                 put_cursors(w, &hello.cursors);
                 w.raw(&hello.revocations.to_be_bytes());
@@ -186,7 +188,7 @@ impl Frame {
                 });
             }
             Frame::Refuse { code, text } => {
-                w.u8(frame_type::REFUSE).raw(&code.to_be_bytes()).bytes(clip(text).as_bytes());
+                w.u8(frame_type::REFUSE).raw(&code.to_be_bytes()).bytes(clip(text, TEXT_MAX_BYTES));
             }
         }
     }
@@ -231,9 +233,9 @@ impl Frame {
     }
 }
 
-/// The longest front part of a text that fits [`TEXT_MAX_BYTES`].
-fn clip(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_MAX_BYTES as usize)]
+/// The longest front part of a text that fits.
+fn clip(text: &str, max_bytes: u64) -> &[u8] {
+    text[..text.floor_char_boundary(max_bytes as usize)].as_bytes()
 }
 
 fn option<T>(w: &mut Writer, value: Option<T>, put: impl FnOnce(&mut Writer, T)) {
@@ -261,14 +263,17 @@ fn put_position(w: &mut Writer, at: Position) {
 }
 
 fn position(r: &mut Reader<'_>) -> Result<Position, DecodeError> {
-    Ok(Position { segment: Incarnation(r.array("the segment")?), pos: r.bounded(POSITION_MAX, "the position")? as u64 })
+    Ok(Position {
+        segment: Incarnation(r.array("the segment")?),
+        pos: r.bounded(POSITION_MAX, "the position")? as u64,
+    })
 }
 
 fn lane(r: &mut Reader<'_>) -> Result<Lane, DecodeError> {
     Lane::from_u8(r.u8("the lane")?).ok_or(DecodeError::Value("the lane"))
 }
 
-/// Cursors are grouped: lanes that stand at the same place share one, as they do whenever nothing is under way.
+/// Cursors are grouped: lanes that stand at the same place share one. Groups are in the order of their first lanes.
 fn put_cursors(w: &mut Writer, cursors: &[(Lane, Cursor)]) {
     let mut groups: Vec<(u8, Cursor)> = Vec::new();
     for (lane, cursor) in cursors {
@@ -288,18 +293,22 @@ fn put_cursors(w: &mut Writer, cursors: &[(Lane, Cursor)]) {
 
 fn cursors(r: &mut Reader<'_>) -> Result<Vec<(Lane, Cursor)>, DecodeError> {
     let groups = r.bounded(CURSORS_MAX, "the cursors")?;
-    let mut cursors = Vec::new();
-    let mut seen = 0u8;
+    let mut cursors: Vec<(Lane, Cursor)> = Vec::new();
+    let (mut seen, mut first) = (0u8, 0u32);
     for _ in 0..groups {
         let mask = r.u8("the lanes of a cursor")?;
-        if mask == 0 || mask > 0b111 || mask & seen != 0 {
+        if mask == 0 || mask > 0b111 || mask & seen != 0 || mask.trailing_zeros() < first {
             return Err(DecodeError::Value("the lanes of a cursor"));
         }
-        seen |= mask;
+        (seen, first) = (seen | mask, mask.trailing_zeros());
         let at = position(r)?;
         let chain = get_option(r, |r| Ok(Chain(r.array("the running hash")?)))?;
+        let cursor = Cursor { at, chain };
+        if cursors.iter().any(|(_, known)| *known == cursor) {
+            return Err(DecodeError::Value("a cursor that is given twice"));
+        }
         let lanes = Lane::ALL.into_iter().filter(|lane| mask & (1 << *lane as u8) != 0);
-        cursors.extend(lanes.map(|lane| (lane, Cursor { at, chain })));
+        cursors.extend(lanes.map(|lane| (lane, cursor)));
     }
     cursors.sort_by_key(|(lane, _)| *lane);
     Ok(cursors)
@@ -340,7 +349,9 @@ fn batch(r: &mut Reader<'_>) -> Result<EntryBatch, WireError> {
     let lane = lane(r)?;
     let segment = Incarnation(r.array("the segment")?);
     let after = r.bounded(POSITION_MAX, "the position before")? as u64;
-    let upto = get_option(r, |r| Ok((r.bounded(POSITION_MAX, "the last position")? as u64, Chain(r.array("the running hash")?))))?;
+    let upto = get_option(r, |r| {
+        Ok((r.bounded(POSITION_MAX, "the last position")? as u64, Chain(r.array("the running hash")?)))
+    })?;
     let count = r.bounded(BATCH_MAX_ENTRIES as u64, "the number of entries")?;
     if count == 0 {
         return Ok(EntryBatch { lane, segment, after, upto, origin: segment, entries: Vec::new() });
@@ -355,7 +366,10 @@ fn batch(r: &mut Reader<'_>) -> Result<EntryBatch, WireError> {
     let mut pos = 0u64;
     for index in 0..count {
         let step = raw.varint("a position")?;
-        pos = pos.checked_add(step).filter(|pos| step > 0 && *pos <= POSITION_MAX).ok_or(DecodeError::Value("a position"))?;
+        pos = pos
+            .checked_add(step)
+            .filter(|pos| step > 0 && *pos <= POSITION_MAX)
+            .ok_or(DecodeError::Value("a position"))?;
         let entry = Entry::decode(&mut raw).map_err(|error| WireError::Entry { index, error })?;
         entries.push((pos, entry));
     }

@@ -12,10 +12,7 @@ use std::{
 
 use node::admin::{Client, Failure, Invited, Request, Status, Synced, Written};
 use serde::de::DeserializeOwned;
-use sync_core::{
-    id::OrgId,
-    identity::Role,
-};
+use sync_core::{id::OrgId, identity::Role};
 
 /// How long a daemon may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,7 +23,9 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a path");
     let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --release --workspace --bins` first"))
+    found.unwrap_or_else(|| {
+        panic!("{name} is not built; run `cargo build --release --workspace --bins` first")
+    })
 }
 
 /// A UDP address of this machine that is free now.
@@ -87,7 +86,12 @@ impl Node {
         self.child = Some(child.expect("tuyend starts"));
         let began = Instant::now();
         while Client::connect(&self.dir).is_err() {
-            assert!(began.elapsed() < START_TIMEOUT, "no answer from {}:\n{}", self.dir.display(), self.log());
+            assert!(
+                began.elapsed() < START_TIMEOUT,
+                "no answer from {}:\n{}",
+                self.dir.display(),
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -175,7 +179,9 @@ impl Node {
 
     /// Waits until everything is durable at the root.
     pub fn wait_safe(&self) -> Status {
-        self.wait("safe at the root", |s| s.not_at_root.entries == 0 && s.not_at_hub.entries == 0 && s.unfolded == 0)
+        self.wait("safe at the root", |s| {
+            s.not_at_root.entries == 0 && s.not_at_hub.entries == 0 && s.unfolded == 0
+        })
     }
 }
 

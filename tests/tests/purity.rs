@@ -6,8 +6,18 @@ use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, Packag
 
 /// Crates that do I/O, read clocks or spawn threads: none may be reached from sync-core.
 const IMPURE: [&str; 12] = [
-    "tokio", "quinn", "quinn-proto", "rusqlite", "libsqlite3-sys", "rustls", "ring", "mio", "socket2", "hyper",
-    "tracing-subscriber", "rcgen",
+    "tokio",
+    "quinn",
+    "quinn-proto",
+    "rusqlite",
+    "libsqlite3-sys",
+    "rustls",
+    "ring",
+    "mio",
+    "socket2",
+    "hyper",
+    "tracing-subscriber",
+    "rcgen",
 ];
 
 fn metadata() -> Metadata {
@@ -65,8 +75,19 @@ fn arrows_point_one_way() {
 /// Licences that the project may ship. `blessing` and `WTFPL` are how SQLite and libtomcrypt, parts of SQLCipher's
 /// sources, put themselves into the public domain.
 const LICENCES: [&str; 13] = [
-    "MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "MPL-2.0", "Unicode-3.0", "CC0-1.0",
-    "0BSD", "Unlicense", "blessing", "WTFPL",
+    "MIT",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "MPL-2.0",
+    "Unicode-3.0",
+    "CC0-1.0",
+    "0BSD",
+    "Unlicense",
+    "blessing",
+    "WTFPL",
 ];
 
 #[test]

@@ -21,7 +21,10 @@ fn a_thousand_worlds_keep_every_promise() {
         workers.into_iter().flat_map(|worker| worker.join().expect("a world catches its panics")).collect()
     });
     println!("{SEEDS} worlds on {threads} cores in {:.1} s", begin.elapsed().as_secs_f64());
-    assert!(broken.is_empty(), "{broken:#?}\nsee one with: cargo run --release -p tuyen-tests --bin sim -- --seed N");
+    assert!(
+        broken.is_empty(),
+        "{broken:#?}\nsee one with: cargo run --release -p tuyen-tests --bin sim -- --seed N"
+    );
 }
 
 #[test]

@@ -21,7 +21,8 @@ impl Book {
     /// Reads the book.
     pub fn load(store: &SqliteStore) -> Result<Self, StoreError> {
         let Some(bytes) = store.setting(SETTING)? else { return Ok(Self::default()) };
-        serde_json::from_slice(&bytes).map_err(|error| StoreError(format!("the CA's book is damaged: {error}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError(format!("the CA's book is damaged: {error}")))
     }
 
     fn save(&self, store: &mut SqliteStore) -> Result<(), StoreError> {
@@ -30,7 +31,12 @@ impl Book {
     }
 
     /// Remembers an invitation.
-    pub fn invite(&mut self, secret: SecretHash, invite: Invite, store: &mut SqliteStore) -> Result<(), StoreError> {
+    pub fn invite(
+        &mut self,
+        secret: SecretHash,
+        invite: Invite,
+        store: &mut SqliteStore,
+    ) -> Result<(), StoreError> {
         self.invites.push((secret, invite));
         self.save(store)
     }
@@ -41,7 +47,12 @@ impl Book {
     }
 
     /// An invitation is used, and this was issued.
-    pub fn redeem(&mut self, secret: &SecretHash, issued: Issued, store: &mut SqliteStore) -> Result<(), StoreError> {
+    pub fn redeem(
+        &mut self,
+        secret: &SecretHash,
+        issued: Issued,
+        store: &mut SqliteStore,
+    ) -> Result<(), StoreError> {
         if let Some((_, invite)) = self.invites.iter_mut().find(|(hash, _)| hash == secret) {
             invite.used_by = Some(issued.node);
         }

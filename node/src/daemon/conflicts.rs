@@ -39,7 +39,10 @@ impl Core {
         for one in page {
             let text = one.conflicts.unwrap_or_default();
             let Ok(all) = serde_json::from_str::<Vec<Conflict>>(&text) else {
-                let text = format!("the list of conflicts of {} is damaged; restart tuyend, which makes it anew", one.record);
+                let text = format!(
+                    "the list of conflicts of {} is damaged; restart tuyend, which makes it anew",
+                    one.record
+                );
                 return refuse(FailureKind::Integrity, text);
             };
             for conflict in sync_core::conflict::open(&all) {
@@ -81,7 +84,10 @@ impl Core {
         why: &str,
     ) -> Outcome<Written> {
         if why.trim().is_empty() {
-            return refuse(FailureKind::Usage, "a resolution needs a reason, which stays in the history; give --why");
+            return refuse(
+                FailureKind::Usage,
+                "a resolution needs a reason, which stays in the history; give --why",
+            );
         }
         let choice = match choice {
             Choice::Take(number) => record::Choice::Take(number),

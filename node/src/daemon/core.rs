@@ -394,7 +394,8 @@ impl Core {
 
     fn answer_waiters(&mut self) -> Result<(), StoreError> {
         for waiter in std::mem::take(&mut self.waiters) {
-            let reached = |lane: Lane| self.engine.frontier(Frontier::Hub, lane) >= waiter.upto[lane as usize];
+            let reached =
+                |lane: Lane| self.engine.frontier(Frontier::Hub, lane) >= waiter.upto[lane as usize];
             let settled = self.engine.is_root()
                 || self.engine.links().any(|link| link.direction == Direction::Up && link.settled);
             if settled && (self.engine.is_root() || Lane::ALL.into_iter().all(reached)) {
@@ -430,8 +431,12 @@ impl Core {
             Request::Peers => self.peers().map(|it| json(&it)),
             Request::SyncPause => self.pause(true),
             Request::SyncResume => self.pause(false),
-            Request::Put { resources, base, by, why } => self.put(resources, base, by, why).map(|it| json(&it)),
-            Request::Delete { record, base, by, why } => self.delete(record, base, by, why).map(|it| json(&it)),
+            Request::Put { resources, base, by, why } => {
+                self.put(resources, base, by, why).map(|it| json(&it))
+            }
+            Request::Delete { record, base, by, why } => {
+                self.delete(record, base, by, why).map(|it| json(&it))
+            }
             Request::Get { record } => self.get(&record).map(|it| json(&it)),
             Request::List { resource_type, after, limit } => {
                 self.list(resource_type.as_deref(), after.as_ref(), limit).map(|it| json(&it))

@@ -79,6 +79,19 @@ pub fn outbox() -> (Outbox, Queues) {
     (Outbox { control, lanes: [a, b, c] }, Queues { control: control_queue, lanes: [qa, qb, qc] })
 }
 
+/// Begins a stream that carries nothing. A stream is this or begins with the number of its lane.
+const PROBE: u8 = 0xff;
+
+/// Says something, so that a neighbour that has lost the connection says so. Without it that shows at the next
+/// sign of life only.
+pub async fn probe(connection: &Connection) {
+    if let Ok(mut stream) = connection.open_uni().await {
+        // A connection that has ended meanwhile ends its driver too.
+        let _ = stream.write_all(&[PROBE]).await;
+        let _ = stream.finish();
+    }
+}
+
 /// Carries a link until it ends, and tells the core. `connected` has been told before.
 pub async fn drive(
     connection: Connection,

@@ -48,8 +48,7 @@ pub async fn serve(
 async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>, numbers: &Arc<Numbers>) {
     let (connection, peer) = (link.connection().clone(), link.peer().clone());
     if peer.place.parent().as_ref() != Some(own) {
-        let refusal =
-            Refusal::OutsideSubtree { place: peer.place.to_string(), issuer: own.to_string() };
+        let refusal = Refusal::OutsideSubtree { place: peer.place.to_string(), issuer: own.to_string() };
         transport::refuse(&connection, &refusal);
         let _ = core.send(Message::Stranger(refusal.to_string())).await;
         return;
@@ -62,8 +61,7 @@ async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>
     let id = numbers.next_link();
     let (outbox, queues) = links::outbox();
     let direction = Direction::Down;
-    let message =
-        Message::Connected { id, peer, chain, direction, outbox, connection: connection.clone() };
+    let message = Message::Connected { id, peer, chain, direction, outbox, connection: connection.clone() };
     if core.send(message).await.is_ok() {
         links::drive(connection, direction, id, queues, core, numbers.traffic.clone()).await;
     }

@@ -138,11 +138,12 @@ fn open(dir: &Path) -> Result<Opened, Failure> {
         store.limit_cache(LEAF_CACHE_KIB).map_err(|error| failed(FailureKind::Integrity, error))?;
     }
     let reader = Reader::open(&database, &key).map_err(|error| failed(FailureKind::Integrity, error))?;
-    for revocation in sync_core::store::Store::revocations(&store).map_err(|e| failed(FailureKind::Integrity, e))? {
+    for revocation in
+        sync_core::store::Store::revocations(&store).map_err(|e| failed(FailureKind::Integrity, e))?
+    {
         trust.revoke(&revocation).map_err(|error| failed(FailureKind::Integrity, error))?;
     }
-    let identity =
-        Own::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
+    let identity = Own::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
     Ok(Opened { dir: dir.to_owned(), config, folder, identity, clock, store, reader, _lock: lock })
 }
 

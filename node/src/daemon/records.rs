@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     admin::{
-        Failure, FailureKind, History, HistoryLine, ListedRecord, Listing, Page, RejectedRecord, Resource, Written,
-        WrittenRecord,
+        Failure, FailureKind, History, HistoryLine, ListedRecord, Listing, Page, RejectedRecord, Resource,
+        Written, WrittenRecord,
     },
     clock,
     fhir::json,
@@ -48,13 +48,20 @@ impl Core {
         why: Option<String>,
     ) -> Outcome<Written> {
         if base.is_some() && resources.len() != 1 {
-            return refuse(FailureKind::Usage, "a base version belongs to one resource; write them one by one");
+            return refuse(
+                FailureKind::Usage,
+                "a base version belongs to one resource; write them one by one",
+            );
         }
         let mut answer = Written::default();
         let mut pending = Pending::default();
         for (index, resource) in (0..).zip(resources) {
             let mut rejected = |record: Option<&RecordId>, problem: String| {
-                answer.rejected.push(RejectedRecord { index, record: record.map(ToString::to_string), problem });
+                answer.rejected.push(RejectedRecord {
+                    index,
+                    record: record.map(ToString::to_string),
+                    problem,
+                });
             };
             let parsed = match json::parse(resource.get().as_bytes()) {
                 Ok(parsed) => parsed,
@@ -198,16 +205,28 @@ impl Core {
             let text = if opened.record.is_deleted() {
                 format!("{id} was deleted; `tuyen records history {id}` says when and by whom")
             } else {
-                format!("nothing of {id} can be read yet: its first entries have not arrived; sync, and try again")
+                format!(
+                    "nothing of {id} can be read yet: its first entries have not arrived; sync, and try again"
+                )
             };
             return refuse(FailureKind::Failed, text);
         };
         let resource = RawValue::from_string(resource).expect("a folded resource is JSON");
-        Ok(Resource { record: id.clone(), version: projected.version, resource, conflicts: projected.open_conflicts })
+        Ok(Resource {
+            record: id.clone(),
+            version: projected.version,
+            resource,
+            conflicts: projected.open_conflicts,
+        })
     }
 
     /// A page of records, by name.
-    pub fn list(&self, resource_type: Option<&str>, after: Option<&RecordId>, limit: u32) -> Outcome<Listing> {
+    pub fn list(
+        &self,
+        resource_type: Option<&str>,
+        after: Option<&RecordId>,
+        limit: u32,
+    ) -> Outcome<Listing> {
         let limit = limit.min(PAGE_MAX) as usize;
         let mut listed = self.reader.list(resource_type, after, limit + 1)?;
         let more = listed.len() > limit;

@@ -36,7 +36,8 @@ impl Core {
             sum: format!("{:032x}", digest.sum),
         };
         let links = self.link_states()?;
-        let (up, down) = links.into_iter().partition::<Vec<_>, _>(|(direction, _)| *direction == Direction::Up);
+        let (up, down) =
+            links.into_iter().partition::<Vec<_>, _>(|(direction, _)| *direction == Direction::Up);
         let info = self.engine.info();
         Ok(Status {
             node: info.node,
@@ -181,11 +182,16 @@ impl Core {
         }
         let listen = self.config.listen.map(|listen| listen.to_string());
         let Some(address) = address.or(listen) else {
-            return refuse(FailureKind::Usage, "this node listens nowhere; give the address to dial with --address");
+            return refuse(
+                FailureKind::Usage,
+                "this node listens nowhere; give the address to dial with --address",
+            );
         };
         let secret = match Secret::generate() {
             Ok(secret) => secret,
-            Err(error) => return refuse(FailureKind::Failed, format!("no randomness from the system: {error}")),
+            Err(error) => {
+                return refuse(FailureKind::Failed, format!("no randomness from the system: {error}"));
+            }
         };
         let token = Token::new(Token {
             parent: info.node,
@@ -193,7 +199,9 @@ impl Core {
             root: self.engine.identity().trust().fingerprint(),
             org,
             role,
-            expires: wall().saturating_add(i64::try_from(expires_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000)),
+            expires: wall().saturating_add(
+                i64::try_from(expires_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000),
+            ),
             secret,
         });
         let token = match token {

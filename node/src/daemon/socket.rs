@@ -64,7 +64,9 @@ async fn converse(stream: UnixStream, core: mpsc::Sender<Message>) {
                 }
             }
             Err(error) => {
-                let text = format!("not a request of this version ({error}); compare `tuyen --version` with tuyend's");
+                let text = format!(
+                    "not a request of this version ({error}); compare `tuyen --version` with tuyend's"
+                );
                 let _ = answer.send(Answer::Failed(Failure::new(FailureKind::Usage, text)));
             }
         }

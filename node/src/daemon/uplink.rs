@@ -90,11 +90,14 @@ async fn run(
     let drive =
         links::drive(connection.clone(), Direction::Up, id, queues, core.clone(), numbers.traffic.clone());
     tokio::pin!(drive);
-    tokio::select! {
-        () = &mut drive => {}
-        () = paused(&mut control.paused) => {
-            connection.close(quinn::VarInt::from_u32(crate::transport::DONE), b"paused");
-            drive.await;
+    loop {
+        tokio::select! {
+            () = &mut drive => return,
+            () = paused(&mut control.paused) => {
+                connection.close(quinn::VarInt::from_u32(crate::transport::DONE), b"paused");
+                return drive.await;
+            }
+            () = control.now.notified() => links::probe(&connection).await,
         }
     }
 }
@@ -117,7 +120,8 @@ async fn dial(
     settings: &LinkSettings,
 ) -> Result<Dialled, LinkError> {
     let unknown = |why: String| LinkError::Dial { address: address.to_owned(), why };
-    let mut candidates = tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
+    let mut candidates =
+        tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
     let candidate = candidates.next().ok_or_else(|| unknown("the name has no address".to_owned()))?;
     let link = transport.connect(candidate, None, settings).await?;
     let (connection, peer) = (link.connection().clone(), link.peer().clone());

@@ -322,7 +322,8 @@ async fn within(
 /// nobody else can make them.
 fn lasting(identity: &Identity) -> quinn::EndpointConfig {
     let secret = identity.key.sign(b"tuyen stateless reset key v1");
-    let mut config = quinn::EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret)));
+    let mut config =
+        quinn::EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret)));
     let ids = identity.key.sign(b"tuyen connection id key v1");
     let ids = u64::from_be_bytes(ids[..8].try_into().expect("a signature has 64 bytes"));
     config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(ids)));

@@ -106,7 +106,8 @@ impl<I: Identity> Engine<I> {
         draft: &mut Draft,
         store: &impl Store,
     ) -> Result<(), StoreError> {
-        let Some((lane, segment, Some((pos, chain)))) = stretch.last().map(|b| (b.lane, b.segment, b.upto)) else {
+        let Some((lane, segment, Some((pos, chain)))) = stretch.last().map(|b| (b.lane, b.segment, b.upto))
+        else {
             return Ok(());
         };
         let goes_up = from.direction == Direction::Down;
@@ -202,7 +203,8 @@ impl<I: Identity> Engine<I> {
         let run = draft.after.run;
         let segments = draft.after.segments.get_or_insert_with(|| self.segments.clone());
         let above = segments.last();
-        let parent = above.map(|above| Position { segment: above.incarnation, pos: draft.after.tip - above.base });
+        let parent =
+            above.map(|above| Position { segment: above.incarnation, pos: draft.after.tip - above.base });
         let segment = Segment { incarnation: run, base: draft.after.tip, parent };
         segments.push(segment);
         let announcement = self.identity.announce(run, parent);
@@ -247,7 +249,8 @@ impl<I: Identity> Engine<I> {
             let old = segments[index];
             let name = self.identity.mint();
             let above = index.checked_sub(1).map(|above| segments[above]);
-            let parent = above.map(|above| Position { segment: above.incarnation, pos: old.base - above.base });
+            let parent =
+                above.map(|above| Position { segment: above.incarnation, pos: old.base - above.base });
             segments[index] = Segment { incarnation: name, base: old.base, parent };
             let announcement = self.identity.announce(name, parent);
             draft.ops.push(Op::Announce(announcement.clone(), self.info().clone()));
@@ -332,7 +335,7 @@ impl<I: Identity> Engine<I> {
         let links: Vec<_> = self.links.values().map(|link| (link.id, link.peer.clone())).collect();
         for (link, peer) in links {
             match self.identity.admit(&peer) {
-                Ok(()) => self.send(link, Frame::Revocations(all.clone())),
+                Ok(()) => self.send_revocations(link, &all),
                 Err(refusal) => self.refuse(link, refusal.code(), refusal.to_string()),
             }
         }

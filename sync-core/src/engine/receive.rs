@@ -20,7 +20,8 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         // Streams are independent: a batch may overtake the HELLO that went before it. It is held back.
-        if state.hello.is_none() && !matches!(frame, Frame::Hello(_) | Frame::Batch(_) | Frame::Refuse { .. }) {
+        if state.hello.is_none() && !matches!(frame, Frame::Hello(_) | Frame::Batch(_) | Frame::Refuse { .. })
+        {
             self.refuse(link, refusal::PROTOCOL, "the neighbour did not begin with HELLO".to_owned());
             return Ok(());
         }
@@ -79,7 +80,7 @@ impl<I: Identity> Engine<I> {
         }
         if other_revocations {
             let all = store.revocations()?;
-            self.send(link, Frame::Revocations(all));
+            self.send_revocations(link, &all);
         }
         self.on_cursors(link, &cursors, false, store)
     }
@@ -184,7 +185,12 @@ impl<I: Identity> Engine<I> {
         }
     }
 
-    fn on_announce(&mut self, link: LinkId, mut a: Announcement, store: &impl Store) -> Result<(), StoreError> {
+    fn on_announce(
+        &mut self,
+        link: LinkId,
+        mut a: Announcement,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         if store.announcement(a.incarnation)?.is_some() {
             return Ok(());
@@ -373,7 +379,8 @@ impl<I: Identity> Engine<I> {
             for (lane, at) in early.map(|state| std::mem::take(&mut state.early)).unwrap_or_default() {
                 self.on_safe_at_root(link, lane, at);
             }
-            let held = self.links.get_mut(&link).map(|state| std::mem::take(&mut state.held)).unwrap_or_default();
+            let held =
+                self.links.get_mut(&link).map(|state| std::mem::take(&mut state.held)).unwrap_or_default();
             for batch in held {
                 if self.links.contains_key(&link) {
                     self.on_batch(link, batch, store)?;

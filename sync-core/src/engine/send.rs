@@ -53,7 +53,8 @@ impl<I: Identity> Engine<I> {
                 let entry = store.entry(head.seq)?;
                 let entry = entry.ok_or_else(|| StoreError(format!("row {} has no entry", head.seq)))?;
                 let bytes = entry.encoded_len();
-                let full = stretch.bytes + bytes > out.batch_bytes || stretch.chosen.len() == BATCH_MAX_ENTRIES;
+                let full =
+                    stretch.bytes + bytes > out.batch_bytes || stretch.chosen.len() == BATCH_MAX_ENTRIES;
                 if full && !stretch.chosen.is_empty() {
                     break;
                 }
@@ -92,7 +93,8 @@ impl<I: Identity> Engine<I> {
         let after = out.after(segment.incarnation);
         out.told = Some(at);
         out.in_flight.push_back(InFlight { upto: last, bytes, sent_at: now.mono });
-        let chain = store.chain(last)?.ok_or_else(|| StoreError(format!("row {last} has no running hash")))?;
+        let chain =
+            store.chain(last)?.ok_or_else(|| StoreError(format!("row {last} has no running hash")))?;
         let mut groups: Vec<(Incarnation, Vec<(u64, Entry)>)> = Vec::new();
         for (pos, entry) in chosen {
             match groups.iter_mut().find(|(origin, _)| *origin == entry.origin()) {

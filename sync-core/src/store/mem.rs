@@ -51,10 +51,19 @@ impl MemStore {
     }
 
     /// When the first row that has to go up after `after` became durable here, and how many there are.
-    pub fn pending(&self, lane: Lane, after: Seq, from_above: impl Fn(Position) -> bool) -> (u64, Option<i64>) {
-        let mut rows = self.rows.iter().enumerate().skip(after as usize).map(|(_, row)| row).filter(|row| {
-            row.lane == lane && row.offers.is_none() && !row.src.is_some_and(&from_above)
-        });
+    pub fn pending(
+        &self,
+        lane: Lane,
+        after: Seq,
+        from_above: impl Fn(Position) -> bool,
+    ) -> (u64, Option<i64>) {
+        let mut rows = self
+            .rows
+            .iter()
+            .enumerate()
+            .skip(after as usize)
+            .map(|(_, row)| row)
+            .filter(|row| row.lane == lane && row.offers.is_none() && !row.src.is_some_and(&from_above));
         let first = rows.next();
         (first.is_some() as u64 + rows.count() as u64, first.map(|row| row.at))
     }
@@ -85,7 +94,8 @@ impl MemStore {
             }
             Op::Append { entry, src, at } => self.append(entry, *src, *at),
             Op::Offer { of, home } => {
-                let Row { lane, record, entry, at, .. } = self.row(*of).expect("an offered row exists").clone();
+                let Row { lane, record, entry, at, .. } =
+                    self.row(*of).expect("an offered row exists").clone();
                 let hash = entry.expect("an offered row holds an entry").hash();
                 let (chain, offers) = (self.next_chain(hash), Some((*of, home.clone())));
                 self.rows.push(Row { lane, record, entry: None, offers, src: None, chain, at });
@@ -168,16 +178,17 @@ impl Store for MemStore {
     }
 
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
-        let heads = self.rows_after(after).filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
-            let original = row.offers.as_ref().and_then(|(of, _)| self.row(*of));
-            let homes = self.records[&row.record].homes.iter().filter(|(_, since)| *since <= seq);
-            Head {
-                seq,
-                src: original.unwrap_or(row).src,
-                homes: homes.map(|(home, _)| home.clone()).collect(),
-                offered_to: row.offers.as_ref().map(|(_, home)| home.clone()),
-            }
-        });
+        let heads =
+            self.rows_after(after).filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
+                let original = row.offers.as_ref().and_then(|(of, _)| self.row(*of));
+                let homes = self.records[&row.record].homes.iter().filter(|(_, since)| *since <= seq);
+                Head {
+                    seq,
+                    src: original.unwrap_or(row).src,
+                    homes: homes.map(|(home, _)| home.clone()).collect(),
+                    offered_to: row.offers.as_ref().map(|(_, home)| home.clone()),
+                }
+            });
         Ok(heads.collect())
     }
 
@@ -192,7 +203,11 @@ impl Store for MemStore {
     }
 
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
-        Ok(self.records.get(record).map(|row| row.homes.iter().map(|(home, _)| home.clone()).collect()).unwrap_or_default())
+        Ok(self
+            .records
+            .get(record)
+            .map(|row| row.homes.iter().map(|(home, _)| home.clone()).collect())
+            .unwrap_or_default())
     }
 
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {

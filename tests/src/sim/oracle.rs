@@ -92,7 +92,8 @@ impl Ledger {
         for head in heads.iter().take_while(|head| head.seq <= claim.to) {
             let from_above = head.src.is_some_and(|src| {
                 let writer = store.announcement(src.segment).expect("memory does not fail");
-                writer.is_some_and(|(_, info)| claim.place.is_within(&info.place) && info.place != *claim.place)
+                writer
+                    .is_some_and(|(_, info)| claim.place.is_within(&info.place) && info.place != *claim.place)
             });
             if head.offered_to.is_some() || from_above {
                 continue;
@@ -208,11 +209,7 @@ fn check_scope(
     Ok(())
 }
 
-fn check_digests(
-    one: &Final<'_>,
-    root: &MemStore,
-    places: &BTreeMap<OrgId, OrgPath>,
-) -> Result<(), Failure> {
+fn check_digests(one: &Final<'_>, root: &MemStore, places: &BTreeMap<OrgId, OrgPath>) -> Result<(), Failure> {
     let of = |store: &MemStore| {
         let mut digests = store.digests().expect("memory does not fail");
         digests.retain(|(home, _)| places.get(home).is_some_and(|place| place.is_within(one.place)));

@@ -9,7 +9,8 @@ impl Rng {
     /// how one is used leaves the others as they were.
     pub fn new(seed: u64, purpose: &str) -> Self {
         let start = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
-        let mut rng = Self(purpose.bytes().fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)));
+        let mut rng =
+            Self(purpose.bytes().fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)));
         rng.next();
         rng
     }

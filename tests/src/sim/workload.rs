@@ -93,10 +93,7 @@ fn choose(
 }
 
 /// The changes of a record that no other of its changes depends on, and the latest stamp.
-fn heads(
-    record: &RecordId,
-    store: &impl Store,
-) -> Result<(Vec<ChangeHash>, Option<Stamp>), StoreError> {
+fn heads(record: &RecordId, store: &impl Store) -> Result<(Vec<ChangeHash>, Option<Stamp>), StoreError> {
     let mut heads = BTreeSet::new();
     let mut passed = BTreeSet::new();
     let mut latest = None;

@@ -169,7 +169,8 @@ impl<'t> World<'t> {
     fn little_was_sent_twice(&self) -> Result<(), Failure> {
         let Report { entry_bytes_sent: sent, entry_bytes_needed: needed, sessions, .. } = self.report;
         if self.plan.keeps_identity() && sent > needed * 13 / 10 + sessions * SURPLUS_PER_SESSION_BYTES {
-            let text = format!("{sent} bytes of entries were sent in {sessions} sessions, {needed} were needed");
+            let text =
+                format!("{sent} bytes of entries were sent in {sessions} sessions, {needed} were needed");
             return Err(Failure::new("little is sent twice", text));
         }
         Ok(())
@@ -213,7 +214,12 @@ impl<'t> World<'t> {
     fn time_to_settle(&self) -> Millis {
         let largest = self.machines.iter().map(|machine| stored_bytes(&machine.store)).max().unwrap_or(0);
         let transfer = 2 * largest * self.machines.len() as u64 * 1000 / GOOD_LINE.rate;
-        OFF_MAX + IDLE_TIMEOUT + 2 * REDIAL_MAX + sync_core::session::SETTLE_TIMEOUT_MILLIS + transfer + 30_000
+        OFF_MAX
+            + IDLE_TIMEOUT
+            + 2 * REDIAL_MAX
+            + sync_core::session::SETTLE_TIMEOUT_MILLIS
+            + transfer
+            + 30_000
     }
 
     fn after(&mut self, delay: Millis, event: Ev) {
@@ -421,7 +427,8 @@ impl<'t> World<'t> {
         };
         for (&(which, lane), &to) in now.iter().filter(|((which, _), _)| *which != Frontier::Last) {
             let from = one.claimed[&(which, lane)];
-            let (node, at) = if which == Frontier::Root { (0, "at the root") } else { (parent, "at its parent") };
+            let (node, at) =
+                if which == Frontier::Root { (0, "at the root") } else { (parent, "at its parent") };
             let disks = self.disks(node);
             let place = &self.plan.nodes[one.node].info.place;
             let claim = Claim { who: &one.name, place, at, lane, from, to };

@@ -88,7 +88,8 @@ impl World<'_> {
 
     fn restore(&mut self, machine: usize, copy: MemStore) {
         self.crash(machine);
-        let tips = [&self.machines[machine].store, &copy].map(|store| store.tip().expect("memory does not fail"));
+        let tips =
+            [&self.machines[machine].store, &copy].map(|store| store.tip().expect("memory does not fail"));
         self.note(machine, format_args!("is restored from {} rows to {}", tips[0], tips[1]));
         self.replace_disk(machine, copy);
     }
@@ -103,7 +104,8 @@ impl World<'_> {
     /// A second machine starts from a copy of this one's disk, or of a backup of it; this one starts anew too.
     fn clone_disk(&mut self, machine: usize) {
         let backup = self.rng.pick(&self.machines[machine].backups).cloned();
-        let disk = backup.filter(|_| self.rng.one_in(2)).unwrap_or_else(|| self.machines[machine].store.clone());
+        let disk =
+            backup.filter(|_| self.rng.one_in(2)).unwrap_or_else(|| self.machines[machine].store.clone());
         let node = self.machines[machine].node;
         let second = self.add_machine(node, disk);
         self.note(second, format_args!("is a copy"));

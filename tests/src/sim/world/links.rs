@@ -124,7 +124,9 @@ impl World<'_> {
         bytes: &[u8],
     ) -> Result<(), Failure> {
         let now = self.now;
-        let Some(one) = self.conns.get_mut(&conn).filter(|one| one.delivers(from, now)) else { return Ok(()) };
+        let Some(one) = self.conns.get_mut(&conn).filter(|one| one.delivers(from, now)) else {
+            return Ok(());
+        };
         one.ends[1 - from].inbox[stream].push(bytes);
         loop {
             let Some(one) = self.conns.get_mut(&conn) else { return Ok(()) };
@@ -200,9 +202,14 @@ impl fmt::Display for Brief<'_> {
             }
             Frame::Announce(a) => write!(f, "ANNOUNCE {:?} parent {:?}", a.incarnation, a.parent),
             Frame::Batch(b) => {
-                let rows: Vec<_> = b.entries.iter().map(|(pos, e)| format!("{pos}:{}", e.change_hash().short())).collect();
+                let rows: Vec<_> =
+                    b.entries.iter().map(|(pos, e)| format!("{pos}:{}", e.change_hash().short())).collect();
                 let upto = b.upto.map(|(upto, _)| upto);
-                write!(f, "BATCH {:?} {:?} {} {rows:?} {upto:?} by {:?}", b.lane, b.segment, b.after, b.origin)
+                write!(
+                    f,
+                    "BATCH {:?} {:?} {} {rows:?} {upto:?} by {:?}",
+                    b.lane, b.segment, b.after, b.origin
+                )
             }
             other => write!(f, "{other:?}"),
         }
