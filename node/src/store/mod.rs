@@ -18,7 +18,10 @@ mod read;
 mod schema;
 mod write;
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+};
 
 use rusqlite::Connection;
 use sync_core::{
@@ -56,6 +59,8 @@ struct Known {
     segments: Vec<Segment>,
     /// The homes after the first of the few records that have more than one, by the record's small id.
     further_homes: HashMap<i64, Vec<OrgId>>,
+    /// The few records of which entries wait or cannot be applied, by their small ids.
+    troubled: HashSet<i64>,
     /// The last number given to an advance of a cursor.
     reads: i64,
     /// The last number given to an announcement.
@@ -102,6 +107,7 @@ impl SqliteStore {
             chain: small::last_chain(&conn)?.unwrap_or(CHAIN_START),
             segments: small::segments(&conn)?,
             further_homes: small::further_homes(&conn)?,
+            troubled: small::troubled(&conn)?,
             reads: small::number(&conn, "SELECT max(n) FROM read_cursor")?,
             announced: small::number(&conn, "SELECT max(n) FROM node")?,
         };
