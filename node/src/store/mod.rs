@@ -18,7 +18,10 @@ mod read;
 mod schema;
 mod write;
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+};
 
 use rusqlite::{Connection, ErrorCode};
 use sync_core::{
@@ -63,6 +66,8 @@ struct Known {
     /// The homes after the first of the few records that have more than one, by the record's small id, each with
     /// the first row that it is a home of.
     further_homes: HashMap<i64, Vec<(OrgId, Seq)>>,
+    /// The few records of which entries wait or cannot be applied, by their small ids.
+    troubled: HashSet<i64>,
     /// The last number given to an advance of a cursor.
     reads: i64,
     /// The last number given to an announcement.
@@ -142,6 +147,7 @@ impl SqliteStore {
             chain: small::last_chain(&conn)?.unwrap_or(CHAIN_START),
             segments: small::segments(&conn)?,
             further_homes: small::further_homes(&conn)?,
+            troubled: small::troubled(&conn)?,
             reads: small::number(&conn, "SELECT max(n) FROM read_cursor")?,
             announced: small::number(&conn, "SELECT max(n) FROM node")?,
         };

@@ -132,7 +132,9 @@ pub(super) struct RecordKey {
 pub(super) struct Names {
     incarnations: Known<Incarnation>,
     orgs: Known<OrgId>,
-    records: HashMap<RecordId, RecordKey>,
+    /// None for a record that was looked for and is not there: a new record is asked for several times before it is
+    /// added, and only this connection adds.
+    records: HashMap<RecordId, Option<RecordKey>>,
     /// The records that are not in the index of names yet.
     fresh: BTreeMap<RecordId, RecordKey>,
 }
@@ -170,7 +172,10 @@ impl Names {
     }
 
     pub fn record(&mut self, conn: &Connection, name: &RecordId) -> Fallible<Option<RecordKey>> {
-        if let Some(key) = self.records.get(name).or_else(|| self.fresh.get(name)) {
+        if let Some(known) = self.records.get(name) {
+            return Ok(*known);
+        }
+        if let Some(key) = self.fresh.get(name) {
             return Ok(Some(*key));
         }
         let mut statement = conn.prepare_cached(
@@ -179,9 +184,7 @@ impl Names {
         let found = statement
             .query_row([name.as_str()], |row| Ok(RecordKey { id: row.get(0)?, home: row.get(1)? }))
             .optional()?;
-        if let Some(key) = found {
-            self.remember(name, key);
-        }
+        self.remember(name, found);
         Ok(found)
     }
 
@@ -197,6 +200,7 @@ impl Names {
         }
         let mut add = conn.prepare_cached("INSERT INTO record (name, home) VALUES (?1, ?2)")?;
         let key = RecordKey { id: add.insert(params![name.as_str(), home])?, home };
+        self.records.remove(name);
         self.fresh.insert(name.clone(), key);
         if self.fresh.len() >= FRESH_MAX {
             self.index(conn)?;
@@ -216,7 +220,7 @@ impl Names {
         let key = RecordKey { home: Some(home), ..key };
         match self.fresh.get_mut(name) {
             Some(fresh) => *fresh = key,
-            None => self.remember(name, key),
+            None => self.remember(name, Some(key)),
         }
         Ok(())
     }
@@ -232,12 +236,12 @@ impl Names {
         for (name, key) in std::mem::take(&mut self.fresh) {
             add.execute(params![name.as_str(), key.id])?;
             last = last.max(key.id);
-            self.remember(&name, key);
+            self.remember(&name, Some(key));
         }
         set_reached(conn, NAMED, last)
     }
 
-    fn remember(&mut self, name: &RecordId, key: RecordKey) {
+    fn remember(&mut self, name: &RecordId, key: Option<RecordKey>) {
         if self.records.len() >= REMEMBERED {
             self.records.clear();
         }

@@ -56,7 +56,7 @@ pub(super) fn decode(seq: i64, body: &[u8]) -> Fallible<Entry> {
 
 /// Reads that only need the connection: what the writer knows from the start.
 pub(super) mod small {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     use super::*;
     use crate::store::Checkpoint;
@@ -129,6 +129,13 @@ pub(super) mod small {
             homes.entry(row.get(0)?).or_default().push((org, unpack(row.get(2)?)));
         }
         Ok(homes)
+    }
+
+    /// The records that have entries which wait or cannot be applied.
+    pub fn troubled(conn: &Connection) -> Fallible<HashSet<i64>> {
+        let mut statement = conn.prepare("SELECT record FROM waiting UNION SELECT record FROM unreadable")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     pub fn checkpoint(conn: &Connection, mode: &str) -> Fallible<Checkpoint> {
@@ -261,6 +268,9 @@ impl SqliteStore {
             })
         });
         let Some(mut projected) = found.optional()? else { return Ok(None) };
+        if !self.known.borrow().troubled.contains(&key.id) {
+            return Ok(Some(projected));
+        }
         let mut waiting =
             self.conn.prepare_cached("SELECT seq FROM waiting WHERE record = ?1 ORDER BY seq")?;
         projected.waiting =

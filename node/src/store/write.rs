@@ -332,11 +332,16 @@ impl Commit<'_> {
                 params![record, pack(*seq), document],
             )?;
         }
-        self.run_one("DELETE FROM waiting WHERE record = ?1", [record])?;
+        if self.known.troubled.remove(&record) {
+            self.run_one("DELETE FROM waiting WHERE record = ?1", [record])?;
+            self.run_one("DELETE FROM unreadable WHERE record = ?1", [record])?;
+        }
+        if !projected.waiting.is_empty() || !projected.unreadable.is_empty() {
+            self.known.troubled.insert(record);
+        }
         for seq in &projected.waiting {
             self.run_one("INSERT INTO waiting (record, seq) VALUES (?1, ?2)", [record, pack(*seq)])?;
         }
-        self.run_one("DELETE FROM unreadable WHERE record = ?1", [record])?;
         for (seq, reason) in &projected.unreadable {
             let params = params![record, pack(*seq), reason];
             self.run_one("INSERT INTO unreadable (record, seq, reason) VALUES (?1, ?2, ?3)", params)?;

@@ -261,12 +261,20 @@ pub fn unchanged(bench: &mut Bench, records: usize) -> Outcome {
     world.stop();
     world.dial(address)?;
     // The bare loop connects, asks once and is answered once: the handshake's round trips and one more.
-    let handshake = median(bare_trips.iter().copied()).round() - 1.0;
+    // A busy machine only adds, so the shortest is the truest.
+    let shortest = |of: &[f64]| of.iter().copied().fold(f64::INFINITY, f64::min);
+    let handshake = shortest(&bare_trips).floor() - 1.0;
     Ok(vec![
         Figure::new("unchanged", records, "bytes of frames, both ways", "B", median(bytes)).at_most(400.0),
-        Figure::new("unchanged", records, "round trips behind the handshake", "", median(trips) - handshake)
-            .beside(median(bare_trips) - handshake)
-            .at_most(1.5),
+        Figure::new(
+            "unchanged",
+            records,
+            "round trips behind the handshake",
+            "",
+            shortest(&trips) - handshake,
+        )
+        .beside(shortest(&bare_trips) - handshake)
+        .at_most(1.5),
         Figure::new("unchanged", records, "bytes of datagrams with the handshake", "B", datagrams.0 as f64)
             .beside(datagrams.1 as f64),
     ])
