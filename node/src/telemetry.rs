@@ -29,7 +29,9 @@ pub fn start() {
     // Somebody who has already started one keeps it.
     let _ = tracing_subscriber::registry().with(format.with_filter(levels)).try_init();
     if let Some(error) = wrong {
-        tracing::warn!("{LOG_VARIABLE} is not understood ({error}) and counts as info; write info,tuyen_node=debug");
+        tracing::warn!(
+            "{LOG_VARIABLE} is not understood ({error}) and counts as info; write info,tuyen_node=debug"
+        );
     }
 }
 

@@ -61,6 +61,9 @@ pub struct ChangeHeader {
     pub deps: Vec<ChangeHash>,
     /// The run of the node that wrote it.
     pub origin: Incarnation,
+    /// Which change of its run it is, among those of its record: the actor's bytes behind the incarnation, as a
+    /// number, and the actor's own count. Two different changes share it only when a running machine was copied.
+    pub place: (Option<u32>, u64),
     /// The writer's stamp.
     pub stamp: Stamp,
 }
@@ -96,14 +99,15 @@ impl ChangeHeader {
             deps.push(ChangeHash(r.array("a dependency")?));
         }
         let actor = r.bytes(ACTOR_MAX_BYTES, "the actor")?;
-        let origin = match actor.len() {
-            16 | 20 => Incarnation(actor[..16].try_into().expect("sixteen bytes")),
+        let (origin, branch) = match actor.split_first_chunk() {
+            Some((origin, [])) => (Incarnation(*origin), None),
+            Some((origin, &[a, b, c, d])) => (Incarnation(*origin), Some(u32::from_be_bytes([a, b, c, d]))),
             _ => return Err(ChangeError::Actor),
         };
-        r.varint("the sequence number")?;
+        let place = (branch, r.varint("the sequence number")?);
         r.varint("the first operation")?;
         let stamp = Stamp(signed_leb128(&mut r)?);
-        Ok(Self { hash, deps, origin, stamp })
+        Ok(Self { hash, deps, origin, place, stamp })
     }
 }
 
@@ -195,6 +199,11 @@ impl Entry {
     /// The run that wrote the change.
     pub fn origin(&self) -> Incarnation {
         self.header.origin
+    }
+
+    /// Which change of its run it is, among those of its record: see [`ChangeHeader::place`].
+    pub fn place(&self) -> (Option<u32>, u64) {
+        self.header.place
     }
 
     /// The writer's stamp.
@@ -297,6 +306,7 @@ mod tests {
             assert_eq!(header.hash.0, change.hash().0);
             assert_eq!(header.deps.iter().map(|d| d.0).collect::<Vec<_>>(), [change.deps()[0].0]);
             assert_eq!(header.origin.0, [7; 16]);
+            assert_eq!(header.place, (None, 2));
             assert_eq!(header.stamp, Stamp(time));
         }
     }

@@ -3,15 +3,16 @@
 //! A node appends the entries that arrive without opening them, and folds them into the projection behind. What
 //! is folded is a function of the entries alone, so the projection can be thrown away and made again. An entry
 //! whose dependencies are not here yet waits; an entry that cannot be applied is kept and named; neither holds
-//! up any other record.
+//! up any other record. When one running machine was copied, two changes of one name can come together: see
+//! [`Opened`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     change::Entry,
     conflict::{self, Conflict, Policies},
     feed::Seq,
-    id::RecordId,
+    id::{ChangeHash, RecordId},
     record::{Applied, Record, RecordError},
     store::{Op, Projected, Store, StoreError},
 };
@@ -23,7 +24,22 @@ pub const SNAPSHOT_AFTER_CHANGES: usize = 16;
 /// memory at once.
 pub const STEP_MAX_BYTES: usize = 4 << 20;
 
+/// Said of an entry that one of two running copies of a machine wrote, when the other's stands.
+const SET_ASIDE: &str = "a running copy of the machine that wrote this wrote something else under the same name, and only one \
+                         of the two can be read; compare the history, and enter again what is missing";
+
+/// Whether a record was written by one machine under each name, as it must be.
+#[derive(PartialEq, Eq)]
+enum Branches {
+    One,
+    Two,
+}
+
 /// A record with all entries that the store has of it.
+///
+/// automerge numbers the changes of an actor, and refuses a second one with the same number. Two running copies of
+/// one machine write such changes before the fork is seen. Of them the one with the smaller hash stands; the other is
+/// kept with all that was built on it, and named as unreadable.
 pub struct Opened {
     /// The record.
     pub record: Record,
@@ -47,17 +63,23 @@ impl Opened {
             .collect();
         let mut opened =
             Self { record, waiting: Vec::new(), unreadable: Vec::new(), since_snapshot: 0, last: from };
-        let mut pending = Vec::new();
-        for seq in store.rows_of(id)?.into_iter().filter(|seq| *seq > from || left.contains(seq)) {
-            let entry = store.entry(seq)?;
-            pending.push((seq, entry.ok_or_else(|| StoreError(format!("row {seq} has no entry")))?));
+        let rows = store.rows_of(id)?;
+        let wanted = rows.iter().filter(|seq| **seq > from || left.contains(seq));
+        if opened.take(entries(store, wanted)?) == Branches::One {
+            return Ok(opened);
         }
-        opened.take(pending);
+        let (kept, set_aside) = one_branch(entries(store, &rows)?);
+        let mut opened = Self { record: Record::new(id.clone()), last: 0, ..opened };
+        opened.take(kept);
+        set_aside.iter().for_each(|(_, entry)| opened.record.set_aside(entry.origin()));
+        opened.unreadable.extend(set_aside.into_iter().map(|(seq, _)| (seq, SET_ASIDE.to_owned())));
+        opened.unreadable.sort();
         Ok(opened)
     }
 
     /// Applies entries until no more can be: a dependency may stand behind what needs it.
-    fn take(&mut self, mut pending: Vec<(Seq, Entry)>) {
+    fn take(&mut self, mut pending: Vec<(Seq, Entry)>) -> Branches {
+        self.unreadable.clear();
         loop {
             let mut left = Vec::new();
             let before = pending.len();
@@ -68,12 +90,13 @@ impl Opened {
                         self.since_snapshot += 1;
                         self.last = self.last.max(seq);
                     }
+                    Err(RecordError::ForkedActor { .. }) => return Branches::Two,
                     Err(error) => self.unreadable.push((seq, error.to_string())),
                 }
             }
             if left.is_empty() || left.len() == before {
                 self.waiting = left.into_iter().map(|(seq, _)| seq).collect();
-                return;
+                return Branches::One;
             }
             pending = left;
         }
@@ -89,6 +112,48 @@ impl Opened {
         projected.unreadable = self.unreadable.clone();
         projected.snapshot = due.then(|| (self.last, self.record.save()));
         projected
+    }
+}
+
+fn entries<'s>(
+    store: &impl Store,
+    rows: impl IntoIterator<Item = &'s Seq>,
+) -> Result<Vec<(Seq, Entry)>, StoreError> {
+    let entry = |seq: &Seq| {
+        let entry = store.entry(*seq)?;
+        Ok((*seq, entry.ok_or_else(|| StoreError(format!("row {seq} has no entry")))?))
+    };
+    rows.into_iter().map(entry).collect()
+}
+
+/// Takes from the entries of a record, of which some are of two running copies of one machine, what can stand
+/// together, and what cannot. Every node that has the same entries comes to the same: of two changes with one name
+/// the one with the smaller hash stays, the other goes with all that was built on it, and the smallest name is
+/// decided first.
+fn one_branch(mut entries: Vec<(Seq, Entry)>) -> (Vec<(Seq, Entry)>, Vec<(Seq, Entry)>) {
+    let mut set_aside = Vec::new();
+    loop {
+        let mut named: BTreeMap<_, BTreeSet<ChangeHash>> = BTreeMap::new();
+        for (_, entry) in &entries {
+            let (branch, number) = entry.place();
+            named.entry((number, entry.origin(), branch)).or_default().insert(entry.change_hash());
+        }
+        let Some(rivals) = named.into_values().find(|rivals| rivals.len() > 1) else {
+            return (entries, set_aside);
+        };
+        let mut gone: BTreeSet<ChangeHash> = rivals.into_iter().skip(1).collect();
+        loop {
+            let falls = |entry: &Entry| {
+                gone.contains(&entry.change_hash()) || entry.deps().iter().any(|dep| gone.contains(dep))
+            };
+            let (fallen, kept): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, entry)| falls(entry));
+            entries = kept;
+            if fallen.is_empty() {
+                break;
+            }
+            gone.extend(fallen.iter().map(|(_, entry)| entry.change_hash()));
+            set_aside.extend(fallen);
+        }
     }
 }
 
@@ -150,4 +215,95 @@ fn fold_new(store: &impl Store, id: &RecordId) -> Result<Option<Projected>, Stor
         let version = entry.change_hash().to_string()[..16].to_owned();
         project(id, version, folded.resource, &folded.conflicts)
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        feed::Segment,
+        id::{Incarnation, Lane, OrgId},
+        record::{Author, Json},
+        store::{MemStore, StoreMut},
+    };
+
+    const RUN: Incarnation = Incarnation([7; 16]);
+
+    fn id() -> RecordId {
+        "Patient/p".parse().unwrap()
+    }
+
+    fn patient(status: &str, phone: &str) -> Json {
+        json!({"resourceType": "Patient", "id": "p", "status": status, "telecom": [{"system": "phone", "value": phone}]})
+    }
+
+    /// A write on what a record holds, as an entry that is not in any store yet.
+    fn written(record: &mut Record, resource: &Json, wall: i64) -> Entry {
+        let author = Author { incarnation: RUN, wall, by: None, software: "test", why: None };
+        let change = record.put(resource, None, &author).unwrap().expect("it changes something");
+        let home = OrgId::new("dong-van").unwrap();
+        Entry::new(id(), home, Lane::Normal, change.bytes.into()).unwrap()
+    }
+
+    fn append(store: &mut MemStore, entry: &Entry) {
+        store.commit(&[Op::Append { entry: entry.clone(), src: None, at: 0 }]).unwrap();
+        while let Some(ops) = next(store, 1).unwrap() {
+            store.commit(&ops).unwrap();
+        }
+    }
+
+    /// What is shown of the record, and which of the entries cannot be read.
+    fn shown(store: &MemStore) -> (Option<String>, String, BTreeSet<ChangeHash>) {
+        let Projected { resource, version, unreadable, waiting, .. } =
+            store.projected(&id()).unwrap().unwrap();
+        assert!(waiting.is_empty());
+        let hash = |(row, _): &(Seq, String)| store.entry(*row).unwrap().unwrap().change_hash();
+        (resource, version, unreadable.iter().map(hash).collect())
+    }
+
+    #[test]
+    fn what_two_running_copies_wrote_is_read_alike_in_every_order() {
+        let mut one = Record::new(id());
+        let start = written(&mut one, &patient("draft", "1"), 1);
+        let mut two = one.clone();
+        let of_one =
+            [written(&mut one, &patient("active", "1"), 2), written(&mut one, &patient("active", "2"), 3)];
+        let of_two =
+            [written(&mut two, &patient("final", "1"), 2), written(&mut two, &patient("final", "3"), 3)];
+        let orders = [
+            [&start, &of_one[0], &of_one[1], &of_two[0], &of_two[1]],
+            [&start, &of_two[0], &of_two[1], &of_one[0], &of_one[1]],
+            [&of_two[1], &of_one[1], &of_one[0], &of_two[0], &start],
+        ];
+        let mut stores = orders.map(|order| {
+            let mut store = MemStore::default();
+            store.commit(&[Op::OpenSegment(Segment { incarnation: RUN, base: 0, parent: None })]).unwrap();
+            order.into_iter().for_each(|entry| append(&mut store, entry));
+            store
+        });
+        let seen = stores.each_ref().map(shown);
+        assert_eq!(seen[0], seen[1]);
+        assert_eq!(seen[0], seen[2]);
+        let lost: BTreeSet<_> =
+            if of_one[0].change_hash() < of_two[0].change_hash() { &of_two } else { &of_one }
+                .iter()
+                .map(Entry::change_hash)
+                .collect();
+        assert_eq!(seen[0].2, lost);
+
+        // Whoever goes on under that name is read.
+        for store in &mut stores {
+            let mut record = Opened::load(store, &id()).unwrap().record;
+            for phone in ["4", "5"] {
+                let entry = written(&mut record, &patient("active", phone), 9);
+                append(store, &entry);
+                let (resource, _, unreadable) = shown(store);
+                assert!(resource.unwrap().contains(&format!("\"value\":\"{phone}\"")));
+                assert_eq!(unreadable, lost);
+                record = Opened::load(store, &id()).unwrap().record;
+            }
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub const SKIP_AFTER_ROWS: u64 = 1024;
 /// A neighbour that has not said HELLO, or not settled where to go on, after this long is refused. At 8 kbit/s
 /// the largest HELLO and its announcements take some seconds.
 pub const SETTLE_TIMEOUT_MILLIS: Millis = 120_000;
-/// Most batches that a link holds back while it waits for an announcement.
+/// Most batches that a link holds back while it waits for an announcement, or for the last of a stretch.
 pub const HELD_MAX_BATCHES: usize = 4096;
 /// Most bytes of them. A sender has less under way: in each lane a full window, and one batch of one large entry.
 pub const HELD_MAX_BYTES: usize = 3 * (WINDOW_BATCHES + 2) * crate::wire::BATCH_MAX_RAW_BYTES;

@@ -229,7 +229,7 @@ impl<I: Identity> Engine<I> {
 
     fn on_batch(&mut self, link: LinkId, batch: EntryBatch, store: &impl Store) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        let held = state.held.iter().flat_map(|batch| &batch.entries);
+        let held = state.held.iter().chain(state.stretch.iter().flatten()).flat_map(|batch| &batch.entries);
         let held_bytes: usize = held.map(|(_, entry)| entry.encoded_len()).sum();
         let full = state.held.len() >= HELD_MAX_BATCHES || held_bytes >= HELD_MAX_BYTES;
         if full || self.intents.len() >= INTENTS_MAX {

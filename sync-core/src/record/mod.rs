@@ -11,7 +11,7 @@
 //! whatever JSON object goes in comes out again. Not here: entries, storage, the wire, the validity of FHIR.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -125,6 +125,8 @@ impl std::fmt::Debug for Folded {
 pub struct Record {
     id: RecordId,
     doc: Automerge,
+    /// How many changes of a run are kept out of the document.
+    set_aside: BTreeMap<Incarnation, u64>,
 }
 
 impl std::fmt::Debug for Record {
@@ -159,13 +161,13 @@ fn isolated<T>(id: &RecordId, work: impl FnOnce() -> Result<T, RecordError>) -> 
 impl Record {
     /// A record without a change.
     pub fn new(id: RecordId) -> Self {
-        Self { id, doc: empty() }
+        Self { id, doc: empty(), set_aside: BTreeMap::new() }
     }
 
     /// A record from what `save` gave.
     pub fn load(id: RecordId, snapshot: &[u8]) -> Result<Self, RecordError> {
         let doc = isolated(&id, || Automerge::load(snapshot).map_err(|_| RecordError::Snapshot(id.clone())))?;
-        Ok(Self { id, doc })
+        Ok(Self { id, doc, set_aside: BTreeMap::new() })
     }
 
     /// A snapshot. Equal records may have different snapshots: compare heads, not bytes.
@@ -176,6 +178,11 @@ impl Record {
     /// The record's name.
     pub fn id(&self) -> &RecordId {
         &self.id
+    }
+
+    /// Says that one more change of this run exists and is kept out of the record. Its name is not used again.
+    pub fn set_aside(&mut self, origin: Incarnation) {
+        *self.set_aside.entry(origin).or_default() += 1;
     }
 
     /// Whether the change is in the record.

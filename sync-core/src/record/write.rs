@@ -2,7 +2,8 @@
 //!
 //! A write is compared with the version that its writer had read. When the record has moved on, the change is
 //! made at that older version and so is concurrent with what came since: nothing is overwritten unseen. Such a
-//! change needs an actor of its own, because one actor's changes follow one another: the incarnation and a number.
+//! change needs an actor of its own, because one actor's changes follow one another: the incarnation and a number. So does
+//! one of a run of which changes are set aside, whose names must not be used again.
 
 use std::num::NonZeroU64;
 
@@ -97,7 +98,9 @@ impl Record {
     }
 
     fn own_changes(&self, who: Incarnation) -> u64 {
-        self.doc.get_changes_meta(&[]).iter().filter(|meta| incarnation(&meta.actor) == who).count() as u64
+        let in_record =
+            self.doc.get_changes_meta(&[]).into_iter().filter(|meta| incarnation(&meta.actor) == who);
+        in_record.count() as u64 + self.set_aside.get(&who).copied().unwrap_or_default()
     }
 
     fn mint(&self, author: &Author<'_>) -> Mint {
@@ -187,7 +190,7 @@ impl Record {
         let options = CommitOptions::default()
             .with_time(Stamp::after(author.wall, self.latest()).0)
             .with_message(message.write());
-        if self.doc.is_empty() {
+        if self.doc.is_empty() && self.set_aside.is_empty() {
             return self.genesis(writes, options, author.incarnation);
         }
         let mut doc = self.doc.clone();
@@ -238,7 +241,7 @@ impl Record {
 
     fn actor(&self, base: &Base, who: Incarnation) -> ActorId {
         let mut bytes = who.0.to_vec();
-        if base.stale {
+        if base.stale || self.set_aside.contains_key(&who) {
             let number = u32::try_from(self.own_changes(who)).unwrap_or(u32::MAX);
             bytes.extend(number.to_be_bytes());
         }

@@ -99,6 +99,9 @@ struct Totals {
     reconnect_bytes_max: u64,
     /// What was sent beyond 1.3 times what was needed, per session, in the dearest world.
     surplus_per_session_max: u64,
+    records_read: usize,
+    in_conflict: usize,
+    forked: usize,
     slowest: (Duration, u64),
 }
 
@@ -109,6 +112,9 @@ impl Totals {
         self.sessions += report.sessions;
         self.settled_after_max = self.settled_after_max.max(report.settled_after);
         self.reconnect_bytes_max = self.reconnect_bytes_max.max(report.reconnect_bytes);
+        self.records_read += report.records_read;
+        self.in_conflict += report.in_conflict;
+        self.forked += report.forked;
         if report.keeps_identity {
             self.entry_bytes_sent += report.entry_bytes_sent;
             self.entry_bytes_needed += report.entry_bytes_needed;

@@ -6,12 +6,14 @@
 //! as bytes. For a while things go wrong; then the world is calm, and everything that was promised has to be
 //! true within a bounded time. [`oracle`] says what was promised.
 //!
-//! Not here: hostile neighbours, damaged disks (the crash disk has them), and what records mean.
+//! In one world of eight records are FHIR resources that people edit, delete and settle, and every disk must come to
+//! show the same. Not here: hostile neighbours, revocation and damaged disks.
 
 pub mod identity;
 pub mod net;
 pub mod oracle;
 pub mod plan;
+mod records;
 pub mod rng;
 pub mod trace;
 pub mod workload;

@@ -88,6 +88,9 @@ pub struct Plan {
     pub shared_names: u64,
     /// One in so many entries is large; 0 for none.
     pub large_one_in: u64,
+    /// Whether records are FHIR resources and people read and settle them; otherwise changes are opaque, which is
+    /// several times cheaper.
+    pub real: bool,
 }
 
 impl Plan {
@@ -110,6 +113,7 @@ impl Plan {
             cut_one_in: if quiet { 0 } else { rng.below(8) },
             shared_names: if rng.one_in(2) { 0 } else { rng.range(1, 4) },
             large_one_in: if rng.one_in(2) { 0 } else { rng.range(5, 30) },
+            real: rng.one_in(8),
         }
     }
 

@@ -1,7 +1,5 @@
-//! What is written: opaque changes, which the engine moves without looking inside.
-//!
-//! The seam for real records: whatever makes an [`Entry`] out of a store, a place and a chance can take the
-//! place of [`compose`].
+//! What is written, and to which record. In most worlds changes are opaque: the engine moves them without looking
+//! inside, and so does the world. In the others [`records`] makes them.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +7,11 @@ use sync_core::{
     change::{Entry, opaque_chunk},
     id::{ChangeHash, Lane, OrgId, RecordId},
     scope::Places,
-    store::{Store, StoreError},
+    store::{Op, Store, StoreError},
     time::Stamp,
 };
 
-use super::rng::Rng;
+use super::{records, rng::Rng};
 
 /// Who writes, and with what.
 pub struct Writer<'a> {
@@ -37,16 +35,35 @@ pub struct Taste {
     pub shared_names: u64,
     /// One in so many entries is large; 0 for none.
     pub large_one_in: u64,
+    /// Whether records mean something.
+    pub real: bool,
 }
 
-/// One new entry of a new or an existing record.
+/// Something that was written.
+pub struct Written {
+    /// The entry.
+    pub entry: Entry,
+    /// What people see of the record from now on.
+    pub projection: Option<Op>,
+}
+
+/// One new entry of a new or an existing record, or of the one that is wanted; none when somebody writes what is
+/// there already.
 pub fn compose(
     writer: &Writer<'_>,
     taste: &Taste,
+    wanted: Option<RecordId>,
     store: &impl Store,
     rng: &mut Rng,
-) -> Result<Entry, StoreError> {
-    let (record, home) = choose(writer, taste, store, rng)?;
+) -> Result<Option<Written>, StoreError> {
+    let wanted = match wanted {
+        Some(record) => home_of(&record, writer, store)?.map(|home| (record, home)),
+        None => None,
+    };
+    let (record, home) = wanted.map_or_else(|| choose(writer, taste, store, rng), Ok)?;
+    if taste.real {
+        return records::edit(writer, (record, home), store, rng);
+    }
     let lane = Lane::of_resource_type(record.resource_type());
     let (deps, latest) = heads(&record, store)?;
     let large = taste.large_one_in > 0 && rng.one_in(taste.large_one_in);
@@ -60,7 +77,8 @@ pub fn compose(
     };
     let stamp = Stamp::after(writer.wall, latest);
     let chunk = opaque_chunk(writer.run, writer.serial, &deps, stamp, &body);
-    Ok(Entry::new(record, home, lane, chunk).expect("an opaque chunk is well-formed"))
+    let entry = Entry::new(record, home, lane, chunk).expect("an opaque chunk is well-formed");
+    Ok(Some(Written { entry, projection: None }))
 }
 
 /// The record to write, and the home that the entry names: one in the writer's own part of the tree.
@@ -74,11 +92,10 @@ fn choose(
     let tip = store.tip()?;
     if tip > 0 && !rng.one_in(3) {
         let rows = store.unfolded(rng.below(tip), 1)?;
-        if let Some((_, record)) = rows.into_iter().next() {
-            let homes = store.homes(&record)?;
-            if let Some(home) = homes.into_iter().find(|home| writer.places.is_within(home, writer.place)) {
-                return Ok((record, home));
-            }
+        if let Some((_, record)) = rows.into_iter().next()
+            && let Some(home) = home_of(&record, writer, store)?
+        {
+            return Ok((record, home));
         }
     }
     let own = writer.org.clone();
@@ -90,6 +107,11 @@ fn choose(
     let kind = types[rng.below(4) as usize];
     let record = RecordId::new(kind, &format!("{}-{}", writer.run.short(), writer.serial));
     Ok((record.expect("a plain name"), own))
+}
+
+/// A home of the record in the writer's own part of the tree.
+fn home_of(record: &RecordId, writer: &Writer<'_>, store: &impl Store) -> Result<Option<OrgId>, StoreError> {
+    Ok(store.homes(record)?.into_iter().find(|home| writer.places.is_within(home, writer.place)))
 }
 
 /// The changes of a record that no other of its changes depends on, and the latest stamp.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sync_core::{
     engine::{Alert, Effect, Engine, Event, LinkId, Ticket, refusal},
     feed::Seq,
-    id::{Lane, OrgId, OrgPath},
+    id::{Lane, OrgId, OrgPath, RecordId},
     session::{BATCH_START_BYTES, Direction, WINDOW_BATCHES},
     store::{Batch, Frontier, MemStore, Op, Store, StoreMut},
     time::{Millis, Now},
@@ -15,8 +15,9 @@ use sync_core::{
 use super::{
     identity::{Registry, SimIdentity},
     net::{Conn, STREAMS},
-    oracle::{Claim, Failure, Final, Key, Ledger, check_final, key},
+    oracle::{self, Claim, Failure, Final, Key, Ledger, check_final, key},
     plan::{Fault, Line, Plan},
+    records::{self, Shown},
     rng::Rng,
     trace::Trace,
     workload::{Taste, Writer, compose},
@@ -53,6 +54,7 @@ enum Ev {
     Disk(usize, u64),
     Timer(usize, u64),
     Write,
+    Edit(usize, RecordId),
     Fault(Fault),
     Heal(usize),
     Crash(usize),
@@ -101,6 +103,12 @@ pub struct Report {
     pub keeps_identity: bool,
     /// The dearest reconnect after which nothing had changed, in bytes.
     pub reconnect_bytes: u64,
+    /// Records that were read at the end, each at every node that holds it.
+    pub records_read: usize,
+    /// Those of them with an open conflict.
+    pub in_conflict: usize,
+    /// Those of them of which something could not be read, because two running copies of one machine wrote it.
+    pub forked: usize,
 }
 
 /// A world that is being run.
@@ -161,6 +169,7 @@ impl<'t> World<'t> {
         self.report.written = self.ledger.written();
         let finals: Vec<_> = self.finals();
         check_final(&self.ledger, &finals, &self.places)?;
+        self.check_records()?;
         self.reconnect_costs_little()?;
         self.little_was_sent_twice()?;
         Ok(self.report)
@@ -245,7 +254,18 @@ impl<'t> World<'t> {
                     self.drive(machine, Event::Timeout)?;
                 }
             }
-            Ev::Write => self.write()?,
+            Ev::Write => {
+                let running: Vec<_> =
+                    (0..self.machines.len()).filter(|m| self.machines[*m].engine.is_some()).collect();
+                if let Some(&machine) = self.rng.pick(&running) {
+                    self.write(machine, None)?;
+                }
+            }
+            Ev::Edit(machine, record) => {
+                if self.machines[machine].engine.is_some() {
+                    self.write(machine, Some(&record))?;
+                }
+            }
             Ev::Fault(fault) => self.go_wrong(fault)?,
             Ev::Heal(machine) => {
                 self.machines[machine].refused = false;
@@ -416,7 +436,8 @@ impl<'t> World<'t> {
             self.crash(machine);
             return Ok(());
         }
-        self.drive(machine, Event::Committed)
+        self.drive(machine, Event::Committed)?;
+        self.fold_a_little(machine)
     }
 
     fn check_claims(&mut self, machine: usize) -> Result<(), Failure> {
@@ -440,7 +461,7 @@ impl<'t> World<'t> {
     }
 
     /// A child that has heard where its parent stands claims nothing that this parent's disk does not hold, whatever
-    /// was lost and excused before.
+    /// was lost and excused before. With links to two running copies of its parent it has heard two things.
     fn check_heard(&mut self, machine: usize) -> Result<(), Failure> {
         let one = &self.machines[machine];
         let Some(engine) = &one.engine else { return Ok(()) };
@@ -451,7 +472,8 @@ impl<'t> World<'t> {
                 && !child.heard
                 && self.machines[parent.machine].boot == parent.boot
         };
-        for conn in self.conns.values_mut().filter(unheard) {
+        let uplinks = self.conns.values().filter(|c| c.ends[0].machine == machine && c.ends[0].open).count();
+        for conn in self.conns.values_mut().filter(unheard).filter(|_| uplinks == 1) {
             let parent = &self.machines[conn.ends[1].machine];
             let link = conn.ends[0].link;
             if parent.engine.is_none() || !engine.links().any(|status| status.link == link && status.settled)
@@ -476,28 +498,79 @@ impl<'t> World<'t> {
         of_node.map(|machine| &machine.store).collect()
     }
 
-    fn write(&mut self) -> Result<(), Failure> {
-        let running: Vec<_> =
-            (0..self.machines.len()).filter(|m| self.machines[*m].engine.is_some()).collect();
-        let Some(&machine) = self.rng.pick(&running) else { return Ok(()) };
+    /// Somebody writes at a machine: anything, or this record.
+    fn write(&mut self, machine: usize, wanted: Option<&RecordId>) -> Result<(), Failure> {
         let wall = self.clock(machine).wall;
-        let taste = Taste { shared_names: self.plan.shared_names, large_one_in: self.plan.large_one_in };
-        let mut entries = Vec::new();
-        for _ in 0..self.rng.range(1, 3) {
+        let Plan { shared_names, large_one_in, real, .. } = self.plan;
+        // A change of a record is made on the one before it, so it has to be on the disk; the daemon waits as well.
+        if real && (!self.machines[machine].tickets.is_empty() || self.machines[machine].pending.is_some()) {
+            return Ok(());
+        }
+        let taste = Taste { shared_names, large_one_in, real };
+        let (mut entries, mut projection) = (Vec::new(), Vec::new());
+        for _ in 0..if real { 1 } else { self.rng.range(1, 3) } {
             self.names += 1;
             let one = &self.machines[machine];
             let engine = one.engine.as_ref().expect("it was found running");
             let place = &self.plan.nodes[one.node].info.place;
             let (run, serial) = (engine.incarnation(), self.names);
             let writer = Writer { run, org: place.org(), place, places: engine.places(), wall, serial };
-            entries.push(compose(&writer, &taste, &one.store, &mut self.rng).map_err(store_failed)?);
+            let written =
+                compose(&writer, &taste, wanted.cloned(), &one.store, &mut self.rng).map_err(store_failed)?;
+            let Some(written) = written else { return Ok(()) };
+            entries.push(written.entry);
+            projection.extend(written.projection);
         }
         self.names += 1;
         let ticket = Ticket(self.names);
         let keys: Vec<_> = entries.iter().map(key).collect();
         self.note(machine, format_args!("is to write {keys:?}"));
         self.machines[machine].tickets.insert(ticket, keys);
-        self.drive(machine, Event::Write { ticket, entries, projection: Vec::new() })
+        self.drive(machine, Event::Write { ticket, entries, projection })
+    }
+
+    /// When its disk is idle, a machine may fold a little.
+    fn fold_a_little(&mut self, machine: usize) -> Result<(), Failure> {
+        let one = &self.machines[machine];
+        if !self.plan.real || one.engine.is_none() || one.pending.is_some() || !self.rng.one_in(2) {
+            return Ok(());
+        }
+        match records::fold(&one.store, &mut self.rng).map_err(store_failed)? {
+            Some(ops) => self.drive(machine, Event::Folded(ops)),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything is folded, and every disk shows the same of every record.
+    fn check_records(&mut self) -> Result<(), Failure> {
+        if !self.plan.real {
+            return Ok(());
+        }
+        let mut seen: BTreeMap<RecordId, (String, Shown)> = BTreeMap::new();
+        for one in self.machines.iter_mut().filter(|machine| !machine.retired) {
+            while let Some(ops) = records::fold(&one.store, &mut self.rng).map_err(store_failed)? {
+                one.store.commit(&ops).map_err(store_failed)?;
+            }
+            let records: BTreeSet<_> =
+                oracle::keys_after(&one.store, 0).map(|(_, (record, _))| record).collect();
+            for record in records {
+                let shown = records::shown(&one.name, &one.store, &record)?;
+                if shown.has_unreadable() && self.plan.keeps_identity() {
+                    let text = format!("{} cannot read all of {record}", one.name);
+                    return Err(Failure::new("all can be read", text));
+                }
+                let (who, first) =
+                    seen.entry(record).or_insert_with_key(|_| (one.name.clone(), shown.clone()));
+                self.report.records_read += 1;
+                self.report.in_conflict += usize::from(shown.in_conflict());
+                self.report.forked += usize::from(shown.has_unreadable());
+                if *first != shown {
+                    let text = format!("{who} {first:?}, {} {shown:?}", one.name);
+                    return Err(Failure::new("all see the same", text));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Everybody reconnects although nothing has changed.

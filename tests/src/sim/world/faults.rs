@@ -134,7 +134,23 @@ impl World<'_> {
             self.drive(second, Event::Closed(link))?;
         }
         self.dial_later(second);
+        self.edit_at_both([machine, second]);
         Ok(())
+    }
+
+    /// People at two running copies of one machine edit the same record before either hears of the other.
+    fn edit_at_both(&mut self, machines: [usize; 2]) {
+        let store = &self.machines[machines[0]].store;
+        let tip = store.tip().expect("memory does not fail");
+        if !self.plan.real || tip == 0 {
+            return;
+        }
+        let row = store.unfolded(self.rng.below(tip), 1).expect("memory does not fail").pop();
+        let Some((_, record)) = row else { return };
+        for machine in machines.into_iter().chain(machines) {
+            let delay = self.rng.range(1, 1_000);
+            self.after(delay, Ev::Edit(machine, record.clone()));
+        }
     }
 
     /// Nothing goes wrong from now on. A tree has one root: of several machines with the root's identity one is

@@ -1,0 +1,183 @@
+//! What is written in worlds whose records mean something: FHIR resources, edited, deleted and settled as people do.
+//!
+//! Values come from small sets, so that two people often say the same and often do not.
+
+use serde_json::{Value, json};
+use sync_core::{
+    change::Entry,
+    conflict,
+    fold::Opened,
+    id::{Lane, RecordId},
+    record::{Author, Choice, NewChange, Record},
+    store::{Op, Projected, Store, StoreError},
+};
+
+use super::{
+    oracle::Failure,
+    rng::Rng,
+    workload::{Writer, Written},
+};
+
+/// Rows that are folded in one step.
+const FOLD_ROWS: u64 = 9;
+
+/// Somebody does something to a record; nothing when that changes nothing.
+pub fn edit(
+    writer: &Writer<'_>,
+    (record, home): (RecordId, sync_core::id::OrgId),
+    store: &impl Store,
+    rng: &mut Rng,
+) -> Result<Option<Written>, StoreError> {
+    let mut opened = Opened::load(store, &record)?;
+    let author =
+        Author { incarnation: writer.run, wall: writer.wall, by: None, software: "sim 0", why: Some("sim") };
+    let Some(change) = act(&mut opened.record, &author, rng) else { return Ok(None) };
+    let rows = store.rows_of(&record)?;
+    let first = rows.first().map(|row| store.entry(*row)).transpose()?.flatten();
+    let lane = first.map_or(Lane::of_resource_type(record.resource_type()), |entry| entry.lane());
+    let entry = Entry::new(record, home, lane, change.bytes.into()).expect("a small change is well-formed");
+    Ok(Some(Written { entry, projection: Some(Op::Project(opened.project(1))) }))
+}
+
+fn act(record: &mut Record, author: &Author<'_>, rng: &mut Rng) -> Option<NewChange> {
+    let conflicts = record.conflicts();
+    let open: Vec<_> = conflict::open(&conflicts).cloned().collect();
+    if !open.is_empty() && rng.one_in(3) {
+        let one = rng.pick(&open).expect("there is one");
+        let answer = rng.range(1, one.values.len() as u64) as usize;
+        return Some(record.resolve(&one.path, Choice::Take(answer), author).expect("an offered answer"));
+    }
+    // A form that was opened a while ago is sent off.
+    let past: Vec<_> = record.history().into_iter().map(|item| item.change).collect();
+    let base = if rng.one_in(4) { rng.pick(&past).map(|change| vec![*change]) } else { None };
+    if !past.is_empty() && rng.one_in(12) {
+        return record.delete(base.as_deref(), author).expect("a version that is there");
+    }
+    let read = match &base {
+        Some(base) => record.resource_at(base).expect("a version that is there"),
+        None => record.resource(),
+    };
+    let mut resource = read.unwrap_or_else(|| fresh(record.id()));
+    for _ in 0..rng.range(1, 3) {
+        change_something(&mut resource, rng);
+    }
+    record.put(&resource, base.as_deref(), author).expect("a sound resource")
+}
+
+fn fresh(id: &RecordId) -> Value {
+    json!({"resourceType": id.resource_type(), "id": id.id()})
+}
+
+fn change_something(resource: &mut Value, rng: &mut Rng) {
+    let map = resource.as_object_mut().expect("a resource is an object");
+    let n = rng.below(3);
+    match rng.below(7) {
+        0 => map.insert("status".to_owned(), json!((["draft", "active", "final"][n as usize]))),
+        1 => map.insert(
+            "valueQuantity".to_owned(),
+            json!({"value": n + 80, "unit": (["mg", "ml"][rng.below(2) as usize])}),
+        ),
+        2 => map.insert("birthDate".to_owned(), json!(format!("198{n}-01-01"))),
+        3 => map.insert("identifier".to_owned(), json!([{"system": "urn:cccd", "value": format!("00{n}")}])),
+        4 => map.remove(["status", "birthDate", "telecom", "contact"][rng.below(4) as usize]),
+        5 => change_items(
+            map,
+            "telecom",
+            rng,
+            |rng| json!({"system": "phone", "value": format!("09{}", rng.below(5))}),
+        ),
+        _ => change_items(
+            map,
+            "contact",
+            rng,
+            |rng| json!({"gender": (["male", "female"][rng.below(2) as usize]), "name": {"text": format!("Q{}", rng.below(4))}}),
+        ),
+    };
+}
+
+/// One item more, one less, or another place or content for one.
+fn change_items(
+    map: &mut serde_json::Map<String, Value>,
+    name: &str,
+    rng: &mut Rng,
+    new: impl Fn(&mut Rng) -> Value,
+) -> Option<Value> {
+    let mut items = map.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    match rng.below(4) {
+        0 | 1 => items.push(new(rng)),
+        2 if !items.is_empty() => {
+            items.remove(rng.below(items.len() as u64) as usize);
+        }
+        _ if !items.is_empty() => {
+            let at = rng.below(items.len() as u64) as usize;
+            items[at] = new(rng);
+        }
+        _ => {}
+    }
+    if items.is_empty() { map.remove(name) } else { map.insert(name.to_owned(), Value::Array(items)) }
+}
+
+/// The next step of folding.
+pub fn fold(store: &impl Store, rng: &mut Rng) -> Result<Option<Vec<Op>>, StoreError> {
+    sync_core::fold::next(store, rng.range(1, FOLD_ROWS) as usize)
+}
+
+/// What a disk shows of a record, without what is its own: rows are numbered by every node in its own way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    resource: Option<String>,
+    version: String,
+    conflicts: Option<String>,
+    /// The changes that could not be read.
+    unreadable: Vec<sync_core::id::ChangeHash>,
+}
+
+impl Shown {
+    /// Whether somebody has to decide something.
+    pub fn in_conflict(&self) -> bool {
+        self.conflicts.is_some()
+    }
+
+    /// Whether there are changes that could not be read.
+    pub fn has_unreadable(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+}
+
+/// What a disk on which all is folded shows of a record. Checks that this is what its entries say when they are read
+/// afresh and in another order.
+pub fn shown(who: &str, store: &impl Store, id: &RecordId) -> Result<Shown, Failure> {
+    let failed = |error: StoreError| Failure::new("the store does not fail", error);
+    let Projected { resource, version, conflicts, waiting, unreadable, .. } = store
+        .projected(id)
+        .map_err(failed)?
+        .ok_or_else(|| Failure::new("all is folded", format_args!("{who} shows nothing of {id}")))?;
+    if !waiting.is_empty() {
+        return Err(Failure::new("nothing waits for ever", format_args!("{who} has {id} waiting")));
+    }
+    let mut entries = Vec::new();
+    for row in store.rows_of(id).map_err(failed)? {
+        entries.push((row, store.entry(row).map_err(failed)?.expect("a row holds an entry")));
+    }
+    let of_row = |row| entries.iter().find(|(seq, _)| *seq == row).map(|(_, entry)| entry.change_hash());
+    let mut unreadable: Vec<_> = unreadable.iter().filter_map(|(row, _)| of_row(*row)).collect();
+    unreadable.sort();
+    entries.retain(|(_, entry)| !unreadable.contains(&entry.change_hash()));
+    entries.sort_by_key(|(_, entry)| entry.change_hash());
+    let mut afresh = Record::new(id.clone());
+    for _ in 0..entries.len() {
+        for (_, entry) in &entries {
+            afresh
+                .apply(entry.change())
+                .map_err(|error| Failure::new("what is folded can be read", error))?;
+        }
+    }
+    let folded = afresh.fold();
+    let open = conflict::open(&folded.conflicts).count();
+    let list =
+        (open > 0).then(|| serde_json::to_string(&folded.conflicts).expect("conflicts are plain data"));
+    if (folded.resource, afresh.version(), list) != (resource.clone(), version.clone(), conflicts.clone()) {
+        return Err(Failure::new("the projection is what the entries say", format_args!("{who} shows {id}")));
+    }
+    Ok(Shown { resource, version, conflicts, unreadable })
+}
