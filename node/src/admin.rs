@@ -333,7 +333,7 @@ pub struct LinkState {
 pub struct AlertLine {
     /// When, in milliseconds since 1970 by this machine's clock.
     pub at: i64,
-    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `unreadable`.
+    /// A stable name: `refused`, `restored`, `forked`, `two_machines`.
     pub code: String,
     /// What, why, what to do.
     pub text: String,

@@ -1,4 +1,5 @@
-//! The machine's clocks, read here and nowhere else in the node.
+//! The machine's clocks as the engine is told them. The one that certificates are held against is
+//! `ca::trust::TrustedClock`.
 
 use std::{
     sync::LazyLock,

@@ -418,7 +418,8 @@ pub enum Refusal {
     /// The certificate's time is over.
     #[error(
         "the certificate of {who} expired on {} and it is {} here; \
-         renew it at its parent with a new token, or set the clock of this machine right; records are not affected",
+         set the clock of this machine right, or renew the certificate with a new token as docs/OPERATIONS.md says; \
+         records are not affected",
         Date(*.until), Date(*.now)
     )]
     Expired {
@@ -432,7 +433,7 @@ pub enum Refusal {
     /// A signature does not match.
     #[error(
         "the signature of {what} is wrong: it was altered on the way or made with another key; \
-         if it happens again, run `tuyen verify` on the node it came from"
+         if it happens again, ask whoever runs the node it came from to check its disk and its keys"
     )]
     BadSignature {
         /// What was signed.

@@ -48,7 +48,7 @@ pub enum CaError {
     /// The clock is past the end of the CA.
     #[error(
         "it is {} by the clock of this machine, and the CA of {place} ends on {}; \
-         set the clock right, or have the CA renewed by the node above", Date(*.now), Date(*.until)
+         set the clock right, or renew the node as docs/OPERATIONS.md says", Date(*.now), Date(*.until)
     )]
     Over {
         /// The place of the CA.

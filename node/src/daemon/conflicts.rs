@@ -40,7 +40,8 @@ impl Core {
             let text = one.conflicts.unwrap_or_default();
             let Ok(all) = serde_json::from_str::<Vec<Conflict>>(&text) else {
                 let text = format!(
-                    "the list of conflicts of {} is damaged; restart tuyend, which makes it anew",
+                    "the list of conflicts of {0} is damaged; `tuyen conflicts show {0}` works it out anew, and the \
+                     next change of the record mends it",
                     one.record
                 );
                 return refuse(FailureKind::Integrity, text);

@@ -38,7 +38,7 @@ const FOLD_AT_LEAST: Duration = Duration::from_millis(500);
 /// While batches come faster than this, nothing is folded in the moments between them: who waits for an
 /// acknowledgement would wait for the fold as well. On a thin line batches come slower, and folding fits between.
 const FOLD_AFTER_QUIET: Duration = Duration::from_millis(20);
-/// While batches come, the write-ahead log may grow to this many pages (64 MB) before it is copied.
+/// While batches come, the write-ahead log may grow to this many pages (131 MB) before it is copied.
 const BUSY_LOG_PAGES: u64 = 4 * CHECKPOINT_PAGES;
 /// Messages handled before effects are let out: so many batches become one commit.
 const MESSAGES_AT_ONCE: usize = 32;

@@ -135,7 +135,7 @@ impl From<Fault> for StoreError {
         }
         StoreError(format!(
             "{fault}. Nothing that was acknowledged is lost; restart tuyend, which recovers at its start. \
-             If it comes back, check the disk's space and health, then run tuyen verify"
+             If it comes back, check the disk's space and health, and put back a copy of the node's folder"
         ))
     }
 }

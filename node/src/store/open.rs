@@ -40,7 +40,7 @@ const PAGE_BYTES: i64 = 8_192;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is no file.
-    #[error("there is no store at {}. Check the path, or create one with tuyen init", .0.display())]
+    #[error("there is no store at {}. Check the path, or put back a copy of the node's folder", .0.display())]
     Missing(PathBuf),
     /// There is a file already.
     #[error("there is a store at {} already, and it is never overwritten. Choose another directory, or move it away", .0.display())]

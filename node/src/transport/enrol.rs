@@ -39,7 +39,9 @@ pub enum EnrolLinkError {
     )]
     BrokeOff(String),
     /// Nowhere to go.
-    #[error("the token names no address of the parent; give one with --parent, or enrol by file")]
+    #[error(
+        "the token names no address of the parent; ask for one that was made with `tuyen invite --address HOST:PORT`"
+    )]
     NoAddress,
     /// This node refused a request.
     #[error("refused an enrolment: {0}")]

@@ -7,7 +7,7 @@ use crate::{
     wire::UNPACKED_MAX_BYTES,
 };
 
-/// Most bytes of received batches that may wait for the disk before a neighbour counts as ignoring its window.
+/// Most things that may wait for the disk before a neighbour that sends more counts as ignoring its window.
 const INTENTS_MAX: usize = 1 << 16;
 
 impl<I: Identity> Engine<I> {

@@ -1,7 +1,7 @@
 //! Packing of batches: one zstd frame for each batch, with a dictionary that has a version of its own.
 //!
 //! The sender packs with the newest dictionary that it has; the receiver must have it, which the protocol
-//! version in the ALPN guarantees for all versions named here. Version 0 is "no dictionary".
+//! version in the ALPN guarantees for all versions named here. There is one, version 1.
 
 use std::cell::RefCell;
 
