@@ -15,6 +15,11 @@ pub const LOG_VARIABLE: &str = "TUYEN_LOG";
 
 /// Starts the log. A second call does nothing.
 pub fn start() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        // The message may quote what was being worked on, which may be a record.
+        tracing::error!("a defect of this program showed itself at {place}; please report the place");
+    }));
     let wanted = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
     let levels = wanted.as_deref().map(str::parse::<Targets>);
     let (levels, wrong) = match levels {
@@ -37,4 +42,30 @@ pub fn start() {
 
 fn usual() -> Targets {
     Targets::new().with_default(LevelFilter::INFO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    const CANARY: &str = "canary-9f3c";
+    const VICTIM: &str = "TUYEN_TEST_PANIC";
+
+    #[test]
+    fn victim() {
+        if std::env::var_os(VICTIM).is_some() {
+            super::start();
+            panic!("{CANARY}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_its_place_and_without_its_text() {
+        let program = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "telemetry::tests::victim", "--nocapture"];
+        let output = Command::new(program).args(arguments).env(VICTIM, "1").output().unwrap();
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        assert!(said.contains("telemetry.rs:"), "{said}");
+        assert!(!said.contains(CANARY), "{said}");
+    }
 }

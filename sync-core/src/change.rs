@@ -127,8 +127,9 @@ fn signed_leb128(r: &mut Reader<'_>) -> Result<i64, DecodeError> {
 
 /// The unit that is stored, relayed and acknowledged: a change of one record and its routing header.
 ///
-/// Immutable, and made only by [`Entry::new`] and [`Entry::decode`], so that its hashes always fit its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Immutable, and made only by [`Entry::new`] and [`Entry::decode`], so that its hashes always fit its content. It is
+/// clinical: `Debug` does not show the change.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     record: RecordId,
     home: OrgId,
@@ -137,6 +138,13 @@ pub struct Entry {
     change: Arc<[u8]>,
     header: ChangeHeader,
     hash: EntryHash,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ChangeHeader { hash, origin, .. } = &self.header;
+        write!(f, "Entry({} {hash} by {origin:?}, {} bytes)", self.record, self.change.len())
+    }
 }
 
 impl Entry {

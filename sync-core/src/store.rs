@@ -65,8 +65,8 @@ pub struct Mark {
     pub seq: Seq,
 }
 
-/// A record as the last fold left it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A record as the last fold left it. It is clinical: `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Projected {
     /// The record.
     pub record: RecordId,
@@ -84,6 +84,18 @@ pub struct Projected {
     pub unreadable: Vec<(Seq, String)>,
     /// A snapshot of the document that contains all applied entries up to `Seq`. None leaves the stored one.
     pub snapshot: Option<(Seq, Vec<u8>)>,
+}
+
+impl std::fmt::Debug for Projected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes = self.resource.as_ref().map(String::len);
+        write!(
+            f,
+            "Projected({} at {}, {bytes:?} bytes, {} open)",
+            self.record, self.version, self.open_conflicts
+        )?;
+        write!(f, ", waiting {:?}, unreadable {:?}", self.waiting, self.unreadable)
+    }
 }
 
 /// One fact to make durable.
