@@ -103,15 +103,20 @@ struct ErrorBody<'a> {
 }
 
 impl Output {
-    /// Prints text for people.
+    /// Prints text for people. What other nodes wrote may stand in it, so nothing in it steers the terminal.
     pub fn text(&self, text: impl Display) -> Result<(), Stop> {
-        let mut out = io::stdout().lock();
-        write!(out, "{text}").and_then(|()| out.flush()).map_err(output_error)
+        self.verbatim(render::harmless(&text.to_string()))
     }
 
     /// Prints one line for people.
     pub fn line(&self, text: impl Display) -> Result<(), Stop> {
         self.text(format_args!("{text}\n"))
+    }
+
+    /// Prints a resource, of which nothing may be changed.
+    pub fn verbatim(&self, text: impl Display) -> Result<(), Stop> {
+        let mut out = io::stdout().lock();
+        write!(out, "{text}").and_then(|()| out.flush()).map_err(output_error)
     }
 
     /// Prints the one JSON object of a command.
@@ -132,7 +137,7 @@ impl Output {
     /// Says something beside the result, on standard error.
     pub fn note(&self, text: impl Display) {
         // Nothing can be done for a reader of notes who has gone.
-        let _ = writeln!(io::stderr().lock(), "tuyen: {text}");
+        let _ = writeln!(io::stderr().lock(), "tuyen: {}", render::harmless(&text.to_string()));
     }
 
     /// Says why a command stopped, and gives its exit code.
@@ -144,7 +149,7 @@ impl Output {
         let shown = if self.json {
             self.object(&ErrorBody { error: &failure })
         } else {
-            self.note(one_line(&failure.text));
+            self.note(render::one_line(&failure.text));
             Ok(())
         };
         match shown {
@@ -160,10 +165,6 @@ pub fn exit_code(outcome: Outcome, output: Output) -> ExitCode {
         Ok(exit) => exit.code(),
         Err(stop) => output.stopped(stop),
     })
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A line on the terminal that says how far long work has come, and is gone when the work is done.
@@ -223,7 +224,6 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_or_one_object() {
-        assert_eq!(one_line("a\n  b\tc \n"), "a b c");
         let failure = Failure::new(FailureKind::Unreachable, "nobody answers");
         let body = ErrorBody { error: &failure };
         let text = serde_json::to_string(&Envelope { schema: SCHEMA, body: &body }).unwrap();

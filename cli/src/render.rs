@@ -101,9 +101,24 @@ pub fn progress(step: &Progress) -> String {
     }
 }
 
+/// A text without what steers a terminal: control characters, but for line breaks and tabs, and the marks that turn the
+/// direction of writing, by which a text can be made to look like another one.
+pub fn harmless(text: &str) -> String {
+    let steers = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\t'))
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A text on one line.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// A text on one line and of so many characters at most.
 pub fn shorten(text: &str, most: usize) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = one_line(text);
     if text.chars().count() <= most {
         return text;
     }
@@ -244,6 +259,16 @@ mod tests {
 
     fn raw(text: &str) -> Box<RawValue> {
         RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn what_others_wrote_does_not_steer_the_terminal() {
+        assert_eq!(
+            harmless("a\x1b[2Jb\r\u{9b}c\u{202e}d\n\te"),
+            "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}d\n\te"
+        );
+        assert_eq!(harmless("Nguyễn Thị Đặng"), "Nguyễn Thị Đặng");
+        assert_eq!(one_line("a\n  b\tc \n"), "a b c");
     }
 
     #[test]

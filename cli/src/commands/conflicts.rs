@@ -230,7 +230,7 @@ fn shown(line: &ConflictLine) -> Vec<String> {
 fn writer(value: &ConflictValue) -> String {
     let org = value.org.as_ref().map_or("unknown", OrgId::as_str);
     let node = value.node.map_or(String::new(), |node| format!(" ({})", node.short()));
-    let by = value.by.as_ref().map_or(String::new(), |by| format!(", {by}"));
+    let by = value.by.as_ref().map_or(String::new(), |by| format!(", {}", render::one_line(by)));
     format!("{org}{node}{by}")
 }
 

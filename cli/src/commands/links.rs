@@ -81,7 +81,7 @@ fn table(peers: &[LinkState], now: i64) -> String {
             link.last_contact.map_or_else(|| "never".into(), |at| ago(at, now)),
             link.behind.map_or_else(dash, count),
             link.address.clone().unwrap_or_else(dash),
-            link.software.clone().unwrap_or_else(dash),
+            link.software.as_deref().map_or_else(dash, render::one_line),
         ]);
     }
     let mut out = render::table(&rows);
