@@ -216,6 +216,11 @@ impl IdentityFolder {
         self.path.join("node.crt").exists()
     }
 
+    /// Whether there is any key in it.
+    pub fn holds_keys(&self) -> bool {
+        ["node.key", "ca.key"].iter().any(|name| self.path.join(name).exists())
+    }
+
     /// The keys to enrol with: those of an earlier attempt where there are any, so that trying again after an
     /// answer that was lost asks for the same certificate.
     pub fn keys_for_enrolment(&self, with_ca: bool) -> Result<(Key, Option<Key>), KeyError> {

@@ -29,8 +29,18 @@ pub fn init(dir: &Path, role: Role, org: OrgId, listen: SocketAddr) -> Result<No
         return Err(Failure::new(FailureKind::Usage, text));
     }
     must_be_free(dir)?;
+    let folder = IdentityFolder::of_node(dir);
+    // Keys that are there already are never replaced: a whole tree may hang on them.
+    if folder.holds_keys() {
+        let text = format!(
+            "{} holds the keys of a node, and a new root would destroy them; put its config.json back, or use an empty \
+             folder",
+            folder.path().display()
+        );
+        return Err(Failure::new(FailureKind::Usage, text));
+    }
     let (identity, _) = ca::found(org, clock::wall()).map_err(failed)?;
-    IdentityFolder::of_node(dir).save(&identity).map_err(failed)?;
+    folder.save(&identity).map_err(failed)?;
     finish(dir, &identity, Some(listen), None)
 }
 

@@ -180,12 +180,18 @@ impl Core {
         if info.role == Role::Leaf {
             return refuse(FailureKind::Usage, "a leaf has no children; ask its hub for the token");
         }
-        let listen = self.config.listen.map(|listen| listen.to_string());
-        let Some(address) = address.or(listen) else {
-            return refuse(
-                FailureKind::Usage,
-                "this node listens nowhere; give the address to dial with --address",
-            );
+        let listen = self.config.listen.filter(|listen| !listen.ip().is_unspecified());
+        let Some(address) = address.or_else(|| listen.map(|listen| listen.to_string())) else {
+            let text = match self.config.listen {
+                Some(listen) => format!(
+                    "this node listens on {listen}, which nobody can dial; say which of its addresses the child is to \
+                     dial with --address HOST:{}",
+                    listen.port()
+                ),
+                None => "this node listens nowhere; say what the child is to dial with --address HOST:PORT"
+                    .to_owned(),
+            };
+            return refuse(FailureKind::Usage, text);
         };
         let secret = match Secret::generate() {
             Ok(secret) => secret,

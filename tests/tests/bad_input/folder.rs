@@ -32,6 +32,22 @@ fn damaged_settings_are_named() {
 }
 
 #[test]
+fn a_new_root_never_replaces_keys() {
+    let mut before = stopped();
+    let (keys, settings) = (before.path("identity/ca.key"), before.path("config.json"));
+    let (old, config) = (fs::read(&keys).unwrap(), fs::read(&settings).unwrap());
+    fs::remove_file(&settings).unwrap();
+    let address = free_address().to_string();
+    let arguments = ["init", "--role", "root", "--org", "other", "--listen", &address];
+    let ran = tuyen(&before.node.dir, &arguments, b"")
+        .expect(2)
+        .says(&["holds the keys of a node", "an empty folder"]);
+    assert!(fs::read(&keys).unwrap() == old && !settings.exists());
+    fs::write(&settings, config).unwrap();
+    before.starts(&[&ran]);
+}
+
+#[test]
 fn keys_that_are_wrong_missing_or_open_are_named() {
     let mut before = stopped();
     let wrong = "5a".repeat(32);

@@ -40,3 +40,20 @@ fn enrolling_where_nobody_answers_can_be_repeated() {
     tuyen(&folder, &["enrol", &token], b"").expect(0);
     before.is_still_there(&[]);
 }
+
+#[test]
+fn a_token_never_carries_an_address_that_nobody_can_dial() {
+    let mut before = Before::new();
+    before.node.stop();
+    let port = before.node.config().listen.expect("a root listens").port();
+    before.node.configure(|config| config.listen = Some(([0, 0, 0, 0], port).into()));
+    before.node.start();
+    let arguments = ["invite", "--role", "leaf", "--org", "dong-van"];
+    let words = ["listens on 0.0.0.0", "--address HOST:"];
+    let refused = tuyen(&before.node.dir, &arguments, b"").expect(2).says(&words);
+    let address = format!("127.0.0.1:{port}");
+    let token =
+        tuyen(&before.node.dir, &[&arguments[..], &["--address", &address]].concat(), b"").expect(0).out;
+    tuyen(&before.dir.path().join("leaf"), &["enrol", token.trim()], b"").expect(0);
+    before.is_still_there(&[&refused]);
+}
