@@ -79,6 +79,9 @@ pub enum Request {
     List {
         /// Only this FHIR resource type.
         resource_type: Option<String>,
+        /// Only records of which entries wait or could not be applied, of all types.
+        #[serde(default)]
+        unread: bool,
         /// After this record, in the order of names.
         after: Option<RecordId>,
         /// At most so many.
@@ -460,6 +463,9 @@ pub struct HistoryLine {
     pub paths: Vec<String>,
     /// How safe it is: `local`, `hub` or `root`.
     pub safe: String,
+    /// Why the record does not show it; none when it does.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// Answer to [`Request::Conflicts`].

@@ -1,7 +1,7 @@
 //! Two clinicians who disagree: every node lists the same, the record stays usable, and a decision made anywhere
 //! holds everywhere.
 
-use node::admin::{Choice, ConflictLine};
+use node::admin::{Choice, ConflictLine, Listing, Request};
 use serde_json::{Value, json, value::RawValue};
 use tuyen_tests::cluster::{Country, wait_equal, wait_for};
 
@@ -76,6 +76,9 @@ fn the_same_element_edited_on_both_sides_is_shown_and_settled_once_for_all() {
 
     hub.resolve(&open[0], Choice::Take(1), "bs. Hùng");
     same_list(&country, 4, 0);
+    let list = Request::List { resource_type: None, unread: false, after: None, limit: 10 };
+    let listed: Listing = leaf.ask(&list);
+    assert_eq!(listed.records[0].safe, "hub", "what came down from the hub is durable there");
     for node in country.all() {
         assert_eq!(node.value(PATIENT)["birthDate"], "1970-10-01");
     }

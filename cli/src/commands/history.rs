@@ -41,6 +41,7 @@ struct LineBody<'a> {
     why: &'a Option<String>,
     paths: &'a [String],
     safe: &'a str,
+    problem: &'a Option<String>,
 }
 
 impl History {
@@ -72,6 +73,7 @@ fn line_body(line: &HistoryLine) -> LineBody<'_> {
         why: &line.why,
         paths: &line.paths,
         safe: &line.safe,
+        problem: &line.problem,
     }
 }
 
@@ -80,7 +82,7 @@ fn text(line: &HistoryLine, now: i64) -> String {
         .place
         .as_ref()
         .map_or_else(|| format!("an unknown node ({})", line.run.short()), |p| p.to_string());
-    let by = line.by.as_ref().map_or(String::new(), |by| format!(", {by}"));
+    let by = line.by.as_ref().map_or(String::new(), |by| format!(", {}", render::one_line(by)));
     let when = format!("{} ({})", render::local(line.at), render::ago(line.at, now));
     let mut out = format!("{when}  {place}{by}  {}\n", safe_in_words(&line.safe));
     let paths: Vec<&str> = line.paths.iter().take(PATHS_SHOWN).map(String::as_str).collect();
@@ -91,8 +93,11 @@ fn text(line: &HistoryLine, now: i64) -> String {
         };
         out.push_str(&format!("    changed {}{more}\n", paths.join(", ")));
     }
+    if let Some(problem) = &line.problem {
+        out.push_str(&format!("    NOT SHOWN: {problem}\n"));
+    }
     if let Some(why) = &line.why {
-        out.push_str(&format!("    because: {}\n", why.split_whitespace().collect::<Vec<_>>().join(" ")));
+        out.push_str(&format!("    because: {}\n", render::one_line(why)));
     }
     out
 }
@@ -114,10 +119,12 @@ mod tests {
             why: Some("asked\nthe patient".into()),
             paths: (0..8).map(|n| format!("p{n}")).collect(),
             safe: "root".into(),
+            problem: Some("it waits".into()),
         };
         let expected = "\
 2025-11-22 14:00 (3 h ago)  trung-uong/ha-giang, minh  at the centre
     changed p0, p1, p2, p3, p4, p5 and 2 more
+    NOT SHOWN: it waits
     because: asked the patient
 ";
         assert_eq!(text(&line, line.at + 3 * 3_600_000), expected);

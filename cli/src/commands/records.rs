@@ -88,6 +88,9 @@ pub struct List {
     /// Only this FHIR resource type
     #[arg(long = "type", value_name = "TYPE")]
     resource_type: Option<String>,
+    /// Only records of which something that arrived is not shown: `records history` says what and why
+    #[arg(long, conflicts_with = "resource_type")]
+    unread: bool,
     /// Only records after this one
     #[arg(long, value_name = "TYPE/ID")]
     after: Option<RecordId>,
@@ -186,7 +189,8 @@ impl Get {
     pub fn run(self, context: &Context) -> Outcome {
         let found: Resource = context.call(&Request::Get { record: self.record })?;
         let text = found.resource.get();
-        context.output.line(if context.output.json { text.to_owned() } else { render::indented(text) })?;
+        let text = if context.output.json { text.to_owned() } else { render::indented(text) };
+        context.output.verbatim(text + "\n")?;
         if found.conflicts > 0 {
             let open = many(u64::from(found.conflicts), "conflict is", "conflicts are");
             context.output.note(format_args!(
@@ -212,7 +216,8 @@ impl List {
         while left > 0 && more {
             let limit = u32::try_from(left).unwrap_or(PAGE_RECORDS).min(PAGE_RECORDS);
             let resource_type = self.resource_type.clone();
-            let page: Listing = client.call(&Request::List { resource_type, after, limit }, |_| {})?;
+            let page: Listing =
+                client.call(&Request::List { resource_type, unread: self.unread, after, limit }, |_| {})?;
             more = page.more && !page.records.is_empty();
             left = left.saturating_sub(page.records.len() as u64);
             after = page.records.last().map(|last| last.record.clone());

@@ -231,8 +231,12 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
     }
     for (number, name, meaning) in [
         (status.unfolded, "behind", "arrived and not yet shown; this takes a moment"),
-        (status.waiting, "waiting", "wait for others that have not arrived"),
-        (status.unreadable, "unreadable", "could not be applied; the others are not affected"),
+        (
+            status.waiting,
+            "waiting",
+            "wait for others that have not arrived; see `tuyen records list --unread`",
+        ),
+        (status.unreadable, "unreadable", "could not be applied; see `tuyen records list --unread`"),
     ] {
         if number > 0 {
             rows.push(row(name, format!("{} {meaning}", many(number, "entry", "entries"))));

@@ -42,6 +42,9 @@ const FOLD_AFTER_QUIET: Duration = Duration::from_millis(20);
 const BUSY_LOG_PAGES: u64 = 4 * CHECKPOINT_PAGES;
 /// Messages handled before effects are let out: so many batches become one commit.
 const MESSAGES_AT_ONCE: usize = 32;
+/// While something is to be acknowledged, a parent that says nothing for so long is asked whether it is still there.
+/// A tenth of a minute's bytes at 8 kbit/s is more than a batch's acknowledgement needs.
+const ANSWER_AWAITED: Duration = Duration::from_secs(6);
 /// How long the core sleeps at most when nothing happens.
 const IDLE: Duration = Duration::from_secs(5);
 /// Alerts kept for `tuyen status`.
@@ -84,6 +87,8 @@ pub(super) struct Core {
     folded_at: Instant,
     /// When the last batch came.
     batch_at: Option<Instant>,
+    /// When the parent last said something, or was asked whether it is there.
+    parent_at: Instant,
 }
 
 impl Core {
@@ -114,6 +119,7 @@ impl Core {
             tickets: 0,
             folded_at: Instant::now(),
             batch_at: None,
+            parent_at: Instant::now(),
         })
     }
 
@@ -194,6 +200,9 @@ impl Core {
         if !self.waiters.is_empty() {
             wait = wait.min(PROGRESS_EVERY);
         }
+        if let Some(due) = self.parent_owes_an_answer() {
+            wait = wait.min(due);
+        }
         match runtime.block_on(async { tokio::time::timeout(wait, messages.recv()).await }) {
             Ok(message) => Ok(Some(message.unwrap_or(Message::Stop))),
             Err(_) => {
@@ -205,12 +214,28 @@ impl Core {
         }
     }
 
+    /// How long to wait for the parent before it is asked whether it is still there; it is asked when the time has
+    /// come. A parent that was killed and is back says at once that it knows nothing of the connection.
+    fn parent_owes_an_answer(&mut self) -> Option<Duration> {
+        let linked = self.peers.values().any(|peer| peer.direction == Direction::Up);
+        if !linked || self.engine.all_at_parent() {
+            return None;
+        }
+        let wait = ANSWER_AWAITED.checked_sub(self.parent_at.elapsed());
+        if wait.is_none() {
+            self.numbers.dial.notify_one();
+            self.parent_at = Instant::now();
+        }
+        Some(wait.unwrap_or(ANSWER_AWAITED))
+    }
+
     fn take(&mut self, message: Message) -> Result<(), StoreError> {
         let event = match message {
             Message::Connected { id, peer, chain, direction, outbox, connection } => {
                 tracing::info!(peer = %peer.place, ?direction, "connected");
                 if direction == Direction::Up {
                     self.no_parent = None;
+                    self.parent_at = Instant::now();
                 }
                 self.last_contact.insert(peer.place.clone(), wall());
                 self.peers.insert(id, Peer { info: peer.clone(), direction, outbox, connection });
@@ -219,6 +244,9 @@ impl Core {
             Message::Frame(id, frame, _room) => {
                 if let Some(peer) = self.peers.get(&id) {
                     self.last_contact.insert(peer.info.place.clone(), wall());
+                    if peer.direction == Direction::Up {
+                        self.parent_at = Instant::now();
+                    }
                 }
                 if matches!(frame, Frame::Batch(_)) {
                     self.batch_at = Some(Instant::now());
@@ -437,8 +465,8 @@ impl Core {
                 self.delete(record, base, by, why).map(|it| json(&it))
             }
             Request::Get { record } => self.get(&record).map(|it| json(&it)),
-            Request::List { resource_type, after, limit } => {
-                self.list(resource_type.as_deref(), after.as_ref(), limit).map(|it| json(&it))
+            Request::List { resource_type, unread, after, limit } => {
+                self.list(resource_type.as_deref(), unread, after.as_ref(), limit).map(|it| json(&it))
             }
             Request::Export { after, limit } => self.export(after.as_ref(), limit).map(|it| json(&it)),
             Request::History { record } => self.history(&record).map(|it| json(&it)),

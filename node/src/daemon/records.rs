@@ -9,7 +9,8 @@ use sync_core::{
     feed::Seq,
     fold::Opened,
     id::{Lane, OrgId, RecordId},
-    record::{Author, NewChange, RecordError},
+    identity::Role,
+    record::{self, Author, HistoryItem, NewChange, RecordError},
     store::{Frontier, Op, Store, StoreError},
 };
 
@@ -232,11 +233,18 @@ impl Core {
     pub fn list(
         &self,
         resource_type: Option<&str>,
+        unread: bool,
         after: Option<&RecordId>,
         limit: u32,
     ) -> Outcome<Listing> {
         let limit = limit.min(PAGE_MAX) as usize;
-        let (mut listed, mut more) = self.reader.page(resource_type, after, limit + 1, PAGE_MAX_BYTES)?;
+        let (mut listed, mut more) = if unread {
+            let listed = self.reader.unread(after, limit + 1)?;
+            let more = listed.len() > limit;
+            (listed, more)
+        } else {
+            self.reader.page(resource_type, after, limit + 1, PAGE_MAX_BYTES)?
+        };
         if listed.len() <= limit && more {
             let last = listed.last().map(|last| &last.record);
             more = !self.reader.list(resource_type, last, 1)?.is_empty();
@@ -272,30 +280,69 @@ impl Core {
         let rows = self.reader.record_rows(id)?;
         let mut changes = Vec::new();
         for item in opened.record.history() {
-            let author = self.store.announcement(item.incarnation)?.map(|(_, info)| info);
             let row = rows.iter().find(|row| row.change == item.change);
-            changes.push(HistoryLine {
-                change: item.change,
-                at: item.stamp.0,
-                run: item.incarnation,
-                node: author.as_ref().map(|info| info.node),
-                place: author.map(|info| info.place),
-                by: item.by,
-                software: item.software,
-                why: item.why,
-                paths: item.paths,
-                safe: row.map_or(Ok("local"), |row| self.safety(id, row.seq))?.to_owned(),
+            changes.push(self.history_line(id, item, row.map(|row| row.seq), None)?);
+        }
+        for row in &rows {
+            let problem = match &row.unreadable {
+                Some(reason) => reason.clone(),
+                None if row.waiting => "it waits for earlier changes, which have not arrived".to_owned(),
+                None => continue,
+            };
+            let Some(entry) = self.store.entry(row.seq)? else { continue };
+            let item = record::read_change(id, entry.change()).unwrap_or_else(|| HistoryItem {
+                change: row.change,
+                incarnation: row.origin,
+                stamp: entry.stamp(),
+                by: None,
+                software: None,
+                why: None,
+                paths: Vec::new(),
             });
+            changes.push(self.history_line(id, item, Some(row.seq), Some(problem))?);
         }
         Ok(History { record: id.clone(), changes })
     }
 
-    /// How safe a row is: `local`, `hub` (durable at the parent) or `root`.
+    fn history_line(
+        &self,
+        id: &RecordId,
+        item: HistoryItem,
+        row: Option<Seq>,
+        problem: Option<String>,
+    ) -> Result<HistoryLine, StoreError> {
+        let author = self.store.announcement(item.incarnation)?.map(|(_, info)| info);
+        Ok(HistoryLine {
+            change: item.change,
+            at: item.stamp.0,
+            run: item.incarnation,
+            node: author.as_ref().map(|info| info.node),
+            place: author.map(|info| info.place),
+            by: item.by,
+            software: item.software,
+            why: item.why,
+            paths: item.paths,
+            safe: row.map_or(Ok("local"), |row| self.safety(id, row))?.to_owned(),
+            problem,
+        })
+    }
+
+    /// How safe a row is: `local`, `hub` (durable at the parent) or `root`. What came down is durable where it came
+    /// from, and what the root wrote is durable there.
     fn safety(&self, id: &RecordId, seq: Seq) -> Result<&'static str, StoreError> {
         if self.engine.is_root() {
             return Ok("root");
         }
         let (_, lane) = self.home_and_lane(id)?;
+        let head = self.store.heads(lane, seq - 1, 1)?.into_iter().find(|head| head.seq == seq);
+        let from =
+            head.and_then(|head| head.src).map(|src| self.store.announcement(src.segment)).transpose()?;
+        let from = from.flatten().map(|(_, info)| info);
+        if let Some(above) =
+            from.filter(|info| self.config.place.is_within(&info.place) && info.place != self.config.place)
+        {
+            return Ok(if above.role == Role::Root { "root" } else { "hub" });
+        }
         let reached = |which| seq <= self.engine.frontier(which, lane);
         Ok(match () {
             () if reached(Frontier::Root) => "root",

@@ -191,7 +191,26 @@ impl Reader {
         Ok(self.page(resource_type, after, limit, usize::MAX)?.0)
     }
 
-    /// The same, but no further than until their resources have so many bytes; and whether it stopped there or at
+    /// The records of which entries wait or could not be applied, sorted by name, after a name.
+    pub fn unread(&self, after: Option<&RecordId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        self.at_one_moment(|conn| {
+            let mut statement = conn.prepare_cached(
+                "SELECT r.name, p.version, p.open_conflicts, p.resource
+                 FROM (SELECT record FROM waiting UNION SELECT record FROM unreadable) u
+                 JOIN record r ON r.id = u.record JOIN projection p ON p.record = u.record
+                 WHERE r.name > ?1 ORDER BY r.name LIMIT ?2",
+            )?;
+            let mut rows =
+                statement.query(params![after.map_or("", RecordId::as_str), clamp(limit as u64)])?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                all.push(listed(row)?);
+            }
+            Ok(all)
+        })
+    }
+
+    /// The same as [`Reader::list`], but no further than until their resources have so many bytes; and whether it stopped there or at
     /// the limit, so that there may be more.
     pub fn page(
         &self,

@@ -11,7 +11,7 @@ use automerge::{
 };
 
 use super::{
-    Folded, folded, from_engine, key,
+    Folded, folded, from_engine, isolated, key,
     message::Message,
     payload::Form,
     view::{Maker, Slot, Source, Value, incarnation},
@@ -82,6 +82,11 @@ fn item(change: &Change) -> HistoryItem {
         why: message.why,
         paths: keys.iter().filter(|key| !around(key)).cloned().collect(),
     }
+}
+
+/// What one raw change says of itself, whether or not it is in a record; none when it cannot be read.
+pub fn read_change(id: &RecordId, change: &[u8]) -> Option<HistoryItem> {
+    isolated(id, || Ok(Change::try_from(change).ok().map(|change| item(&change)))).ok().flatten()
 }
 
 /// All changes, causes before effects, otherwise by stamp and hash.

@@ -41,7 +41,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use history::HistoryItem;
+pub use history::{HistoryItem, read_change};
 pub use write::{Author, Choice, NewChange};
 
 /// JSON, with the digits of numbers as they were written.

@@ -1,7 +1,7 @@
 //! Benchmarks: the product as real processes, each figure beside a bare loop measured in the same run.
 //!
 //! Machines differ and are never quiet, so the ratio is the figure to look at: product and bare loop take turns
-//! and each ratio is of two neighbours in time. `tests/BENCHMARKS.md` holds the figures and what they say.
+//! and each ratio is of two neighbours in time. `docs/TESTING.md` holds the figures and what they say.
 
 pub mod bare;
 mod line;

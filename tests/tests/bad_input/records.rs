@@ -2,14 +2,23 @@
 
 use std::{io::Write, os::unix::net::UnixStream};
 
-use node::admin::{FailureKind, History, Request, Written};
-use sync_core::identity::Role;
+use node::{
+    admin::{FailureKind, History, Request, Written},
+    store::{Key, SqliteStore},
+};
+use sync_core::{
+    change::{Entry, opaque_chunk},
+    id::{ChangeHash, Lane, OrgId, RecordId},
+    identity::Role,
+    store::{Op, Store, StoreMut},
+    time::Stamp,
+};
 use tuyen_tests::{
     cluster::Node,
     run::{peak_kib, tuyen},
 };
 
-use crate::before::{Before, CANARY, DAEMON_MAX_KIB, get, put_request};
+use crate::before::{Before, CANARY, DAEMON_MAX_KIB, get, put_request, stopped};
 
 /// What the daemon says of a resource that it does not take.
 #[track_caller]
@@ -212,4 +221,41 @@ fn numbers_keep_their_spelling_all_the_way() {
         ran.says(&["not valid JSON"]);
     }
     before.is_still_there(&[]);
+}
+
+#[test]
+fn changes_that_cannot_be_shown_are_kept_and_named() {
+    let mut before = stopped();
+    let key = Key::read(&before.path("store.key")).unwrap();
+    let mut store = SqliteStore::open(&before.path("records.db"), &key).unwrap();
+    let run = store.segments().unwrap().last().expect("it has written").incarnation;
+    let append = |n: u64, record: &str, deps: &[ChangeHash]| {
+        let chunk = opaque_chunk(run, n, deps, Stamp(1), CANARY.as_bytes());
+        let (record, home): (RecordId, _) = (record.parse().unwrap(), OrgId::new("trung-uong").unwrap());
+        let entry = Entry::new(record.clone(), home.clone(), Lane::Normal, chunk).unwrap();
+        [Op::AddHome(record, home), Op::Append { entry, src: None, at: 0 }]
+    };
+    let (broken, early) = (append(7, "Basic/broken", &[]), append(1, "Basic/early", &[ChangeHash([7; 32])]));
+    let more = append(8, "Patient/before", &[]);
+    store.commit(&[broken, early, more].concat()).unwrap();
+    drop(store);
+    before.node.start();
+    let status = before.node.wait("folded", |s| s.unfolded == 0);
+    assert_eq!((status.records, status.unreadable, status.waiting), (1, 2, 1), "{status:?}");
+    let run = |arguments: &[&str], code| tuyen(&before.node.dir, arguments, b"").expect(code);
+    let listed = run(&["--json", "records", "list", "--unread"], 0);
+    let names: Vec<_> =
+        listed.json()["records"].as_array().unwrap().iter().map(|r| r["record"].to_string()).collect();
+    assert_eq!(names, [r#""Basic/broken""#, r#""Basic/early""#, r#""Patient/before""#]);
+    let history = run(&["records", "history", "Patient/before"], 0);
+    assert_eq!(
+        history.out.matches("NOT SHOWN: a change of Patient/before is not").count(),
+        1,
+        "{history:#?}"
+    );
+    let waits = run(&["records", "history", "Basic/early"], 0);
+    assert!(waits.out.contains("NOT SHOWN: it waits for earlier changes"), "{waits:#?}");
+    let check = run(&["status", "--check"], 5);
+    assert!(check.out.contains("records list --unread"), "{check:#?}");
+    before.is_still_there(&[&listed, &history, &waits, &check]);
 }

@@ -346,7 +346,7 @@ fn inputs<'a>(country: &mut Country, written: &'a Written) -> Result<InputsBody<
         written.records.iter().map(|(id, leaf)| (id, *leaf)).collect();
     let mut after = None;
     loop {
-        let request = Request::List { resource_type: None, after, limit: PAGE_RECORDS };
+        let request = Request::List { resource_type: None, unread: false, after, limit: PAGE_RECORDS };
         let page: Listing = country.call(ROOT, &request)?;
         for listed in page.records.iter().filter(|listed| !listed.deleted) {
             missing.remove(&listed.record);
