@@ -24,6 +24,9 @@ pub const SNAPSHOT_AFTER_CHANGES: usize = 16;
 /// memory at once.
 pub const STEP_MAX_BYTES: usize = 4 << 20;
 
+/// Entries with their rows.
+type Rows = Vec<(Seq, Entry)>;
+
 /// Said of an entry that one of two running copies of a machine wrote, when the other's stands.
 const SET_ASIDE: &str = "a running copy of the machine that wrote this wrote something else under the same name, and only one \
                          of the two can be read; compare the history, and enter again what is missing";
@@ -78,7 +81,7 @@ impl Opened {
     }
 
     /// Applies entries until no more can be: a dependency may stand behind what needs it.
-    fn take(&mut self, mut pending: Vec<(Seq, Entry)>) -> Branches {
+    fn take(&mut self, mut pending: Rows) -> Branches {
         self.unreadable.clear();
         loop {
             let mut left = Vec::new();
@@ -115,10 +118,7 @@ impl Opened {
     }
 }
 
-fn entries<'s>(
-    store: &impl Store,
-    rows: impl IntoIterator<Item = &'s Seq>,
-) -> Result<Vec<(Seq, Entry)>, StoreError> {
+fn entries<'s>(store: &impl Store, rows: impl IntoIterator<Item = &'s Seq>) -> Result<Rows, StoreError> {
     let entry = |seq: &Seq| {
         let entry = store.entry(*seq)?;
         Ok((*seq, entry.ok_or_else(|| StoreError(format!("row {seq} has no entry")))?))
@@ -130,7 +130,7 @@ fn entries<'s>(
 /// together, and what cannot. Every node that has the same entries comes to the same: of two changes with one name
 /// the one with the smaller hash stays, the other goes with all that was built on it, and the smallest name is
 /// decided first.
-fn one_branch(mut entries: Vec<(Seq, Entry)>) -> (Vec<(Seq, Entry)>, Vec<(Seq, Entry)>) {
+fn one_branch(mut entries: Rows) -> (Rows, Rows) {
     let mut set_aside = Vec::new();
     loop {
         let mut named: BTreeMap<_, BTreeSet<ChangeHash>> = BTreeMap::new();

@@ -1,15 +1,17 @@
 //! Files, resources and requests that are not what they should be.
 
-use std::{io::Write, os::unix::net::UnixStream};
+use std::{io::Write, os::unix::net::UnixStream, sync::Arc};
 
 use node::{
     admin::{FailureKind, History, Request, Written},
     store::{Key, SqliteStore},
 };
+use serde_json::json;
 use sync_core::{
     change::{Entry, opaque_chunk},
-    id::{ChangeHash, Lane, OrgId, RecordId},
+    id::{Lane, OrgId, RecordId},
     identity::Role,
+    record::{Author, Record},
     store::{Op, Store, StoreMut},
     time::Stamp,
 };
@@ -229,15 +231,22 @@ fn changes_that_cannot_be_shown_are_kept_and_named() {
     let key = Key::read(&before.path("store.key")).unwrap();
     let mut store = SqliteStore::open(&before.path("records.db"), &key).unwrap();
     let run = store.segments().unwrap().last().expect("it has written").incarnation;
-    let append = |n: u64, record: &str, deps: &[ChangeHash]| {
-        let chunk = opaque_chunk(run, n, deps, Stamp(1), CANARY.as_bytes());
+    let append = |record: &str, change: Arc<[u8]>| {
         let (record, home): (RecordId, _) = (record.parse().unwrap(), OrgId::new("trung-uong").unwrap());
-        let entry = Entry::new(record.clone(), home.clone(), Lane::Normal, chunk).unwrap();
+        let entry = Entry::new(record.clone(), home.clone(), Lane::Normal, change).unwrap();
         [Op::AddHome(record, home), Op::Append { entry, src: None, at: 0 }]
     };
-    let (broken, early) = (append(7, "Basic/broken", &[]), append(1, "Basic/early", &[ChangeHash([7; 32])]));
-    let more = append(8, "Patient/before", &[]);
-    store.commit(&[broken, early, more].concat()).unwrap();
+    let opaque = |n: u64| opaque_chunk(run, n, &[], Stamp(1), CANARY.as_bytes());
+    let mut early = Record::new("Basic/early".parse().unwrap());
+    let author = Author { incarnation: run, wall: 1, by: None, software: "test", why: None };
+    let edits = [json!({"code": {"text": CANARY}}), json!({"code": {"text": "B"}})];
+    let [_, second] = edits.map(|resource| early.put(&resource, None, &author).unwrap().unwrap());
+    let all = [
+        append("Basic/broken", opaque(7)),
+        append("Basic/early", second.bytes.into()),
+        append("Patient/before", opaque(8)),
+    ];
+    store.commit(&all.concat()).unwrap();
     drop(store);
     before.node.start();
     let status = before.node.wait("folded", |s| s.unfolded == 0);
