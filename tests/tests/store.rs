@@ -7,12 +7,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use node::store::{Invite, Issued, Key, OpenError, Reader, SqliteStore};
+use node::store::{Key, OpenError, Reader, SqliteStore};
 use rusqlite::Connection;
 use sync_core::{
     feed::{Cursor, Position, Segment},
     id::{Incarnation, Lane, NodeId},
-    identity::{NodeInfo, Role, Serial},
     store::{MemStore, Op, Projected, Store, StoreMut},
 };
 use tempfile::TempDir;
@@ -422,31 +421,13 @@ fn what_came_from_the_parent_is_not_pending() {
 }
 
 #[test]
-fn an_invitation_is_used_by_one_key() {
+fn a_setting_survives() {
     let place = Place::new();
     let mut store = place.create();
-    let invite =
-        Invite { secret_hash: [1; 32], org: org("dong-van"), role: Role::Leaf, expires: 500, used_by: None };
-    store.add_invite(&invite).unwrap();
-    store.add_invite(&Invite { secret_hash: [2; 32], expires: 400, ..invite.clone() }).unwrap();
-    assert_eq!(store.invite(&[1; 32]).unwrap(), Some(invite));
-    assert_eq!(store.invites().unwrap().len(), 2);
-    assert!(store.use_invite(&[1; 32], b"key", 10).unwrap());
-    assert!(store.use_invite(&[1; 32], b"key", 11).unwrap(), "the answer may have been lost");
-    assert!(!store.use_invite(&[1; 32], b"another", 12).unwrap());
-    assert!(!store.use_invite(&[3; 32], b"key", 12).unwrap());
-    assert!(!store.withdraw_invite(&[1; 32]).unwrap() && store.withdraw_invite(&[2; 32]).unwrap());
-
-    let info = NodeInfo { node: NodeId([4; 16]), place: "tw/hg/dong-van".parse().unwrap(), role: Role::Leaf };
-    let serial = Serial::new(&[9, 9]).unwrap();
-    let issued = Issued { serial, info, not_after: 900, at: 10, certificate: vec![1, 2, 3] };
-    store.add_issued(&issued).unwrap();
+    store.set_setting("name", b"first").unwrap();
     store.set_setting("name", "Phòng khám".as_bytes()).unwrap();
     drop(store);
     let store = place.open().unwrap();
-    assert_eq!(store.issued(None).unwrap(), std::slice::from_ref(&issued));
-    assert_eq!(store.issued(Some(issued.info.node)).unwrap(), [issued]);
-    assert!(store.issued(Some(NodeId([0; 16]))).unwrap().is_empty());
     assert_eq!(store.setting("name").unwrap().as_deref(), Some("Phòng khám".as_bytes()));
     assert_eq!(store.setting("other").unwrap(), None);
 }

@@ -9,13 +9,13 @@
 //! and the moments of a checkpoint (the daemon's). The file's layout is drawn in `docs/STORAGE.md`.
 
 mod check;
-mod issuing;
 mod key;
 mod listing;
 mod names;
 mod open;
 mod read;
 mod schema;
+mod setting;
 mod write;
 
 use std::{
@@ -31,7 +31,6 @@ use sync_core::{
 };
 
 pub use self::{
-    issuing::{Invite, Issued},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
     open::{LEAF_CACHE_KIB, OpenError},

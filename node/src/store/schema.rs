@@ -161,26 +161,8 @@ CREATE TABLE unreadable (
   PRIMARY KEY (record, seq)
 ) STRICT, WITHOUT ROWID;
 
--- The host's own: settings, and what its CA has promised and issued.
+-- The host's own, by name; `ca-book` is what its CA has promised and issued.
 CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE invite (
-  secret_hash BLOB PRIMARY KEY,
-  org TEXT NOT NULL,
-  role TEXT NOT NULL,
-  expires INTEGER NOT NULL,
-  used_by BLOB,
-  used_at INTEGER
-) STRICT, WITHOUT ROWID;
-CREATE TABLE issued (
-  serial BLOB PRIMARY KEY,
-  node BLOB NOT NULL,
-  place TEXT NOT NULL,
-  role TEXT NOT NULL,
-  not_after INTEGER NOT NULL,
-  at INTEGER NOT NULL,
-  certificate BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX issued_node ON issued (node, at);
 ";
 
 /// The version of the file's layout.
