@@ -15,48 +15,10 @@ use sync_core::{
     time::Stamp,
 };
 
+use crate::sim::rng::Rng;
+
 /// How many of the newest rows are read one by one after each batch; the older ones at the end.
 const NEWEST: u64 = 12;
-
-/// A small generator of random numbers (splitmix64), the same on every machine.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// The generator of this seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.number() % n
-    }
-
-    /// True once in `n`.
-    pub fn once_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// One of a list; none when it is empty.
-    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
-        if of.is_empty() { None } else { of.get(self.below(of.len() as u64) as usize) }
-    }
-
-    /// Random bytes.
-    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.number() as u8)
-    }
-}
 
 /// An organization.
 pub fn org(name: &str) -> OrgId {
@@ -221,7 +183,7 @@ pub fn random<S: StoreMut>(seed: u64, batches: usize, fresh: impl Fn() -> S, reo
         let batch = script.batch(n == 0);
         model.commit(&batch).unwrap();
         store.commit(&batch).unwrap();
-        if script.random.once_in(6) {
+        if script.random.one_in(6) {
             store = reopen(store);
         }
         let newest = model_tip(&model).saturating_sub(NEWEST);
@@ -236,7 +198,7 @@ fn model_tip(model: &MemStore) -> Seq {
 
 /// Makes batches, and remembers which names to ask for.
 struct Script {
-    random: Random,
+    random: Rng,
     tip: Seq,
     segments: Vec<Segment>,
     neighbours: Vec<(Incarnation, u64)>,
@@ -252,9 +214,9 @@ struct Script {
 
 impl Script {
     fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let neighbours = (0..3).map(|_| (Incarnation(random.bytes()), 0)).collect();
-        let nodes = (0..3).map(|_| NodeId(random.bytes())).collect();
+        let mut random = Rng::new(seed, "store");
+        let neighbours = (0..3).map(|_| (Incarnation(random.array()), 0)).collect();
+        let nodes = (0..3).map(|_| NodeId(random.array())).collect();
         let orgs = ["trung-uong", "ha-giang", "dong-van", "meo-vac"].map(org).to_vec();
         Self {
             random,
@@ -295,7 +257,7 @@ impl Script {
     fn open_segment(&mut self, batch: &mut Batch) {
         let parent =
             self.segments.last().map(|s| Position { segment: s.incarnation, pos: self.tip - s.base });
-        let segment = Segment { incarnation: Incarnation(self.random.bytes()), base: self.tip, parent };
+        let segment = Segment { incarnation: Incarnation(self.random.array()), base: self.tip, parent };
         self.segments.push(segment);
         batch.push(Op::OpenSegment(segment));
     }
@@ -305,7 +267,7 @@ impl Script {
         let mut renames = Vec::new();
         for i in from..self.segments.len() {
             let old = self.segments[i].incarnation;
-            self.segments[i].incarnation = Incarnation(self.random.bytes());
+            self.segments[i].incarnation = Incarnation(self.random.array());
             if i > from {
                 let above = self.segments[i - 1].incarnation;
                 self.segments[i].parent = self.segments[i].parent.map(|p| Position { segment: above, ..p });
@@ -319,10 +281,10 @@ impl Script {
         let home = self.random.pick(&self.orgs).expect("there are organizations").clone();
         let known = self.random.pick(&self.records).cloned();
         let (record, lane) = match known {
-            Some(known) if !self.random.once_in(3) => known,
+            Some(known) if !self.random.one_in(3) => known,
             _ => {
                 let kind = ["Patient", "Flag", "Binary", "PatientX"][self.random.below(4) as usize];
-                let new = record(&format!("{kind}/{:x}", self.random.number()));
+                let new = record(&format!("{kind}/{:x}", self.random.next_u64()));
                 let lane = Lane::of_resource_type(kind);
                 self.records.push((new.clone(), lane));
                 (new, lane)
@@ -332,7 +294,7 @@ impl Script {
             self.held.iter().filter(|(_, r, _)| *r == record).map(|(.., hash)| *hash).take(2).collect();
         let origin = src.map_or(self.segments.last().expect("opened").incarnation, |src| src.segment);
         self.written += 1;
-        let body: Vec<u8> = (0..self.random.below(200)).map(|_| self.random.number() as u8).collect();
+        let body: Vec<u8> = (0..self.random.below(200)).map(|_| self.random.next_u64() as u8).collect();
         let entry = entry(&record, &home, lane, origin, self.written, &deps, &body);
         self.tip += 1;
         self.held.push((self.tip, record.clone(), entry.change_hash()));
@@ -358,9 +320,9 @@ impl Script {
         }
         let (segment, pos) = self.neighbours[n];
         let at = Position { segment, pos: pos + self.random.below(2) };
-        let chain = (!self.random.once_in(4)).then(|| Chain(self.random.bytes()));
+        let chain = (!self.random.one_in(4)).then(|| Chain(self.random.array()));
         batch.push(Op::Read(lane, Cursor { at, chain }));
-        if self.random.once_in(2) {
+        if self.random.one_in(2) {
             let mark = Mark { lane, src: at, seq: self.random.below(self.tip + 1) };
             self.marks.push(mark);
             batch.push(Op::Mark(mark));
@@ -378,8 +340,8 @@ impl Script {
         let node = *self.random.pick(&self.nodes).expect("there are nodes");
         let place = ["trung-uong/ha-giang", "trung-uong/ha-giang/dong-van"][self.random.below(2) as usize];
         let known = *self.random.pick(&self.neighbours).expect("there are neighbours");
-        let incarnation = if self.random.once_in(2) { known.0 } else { Incarnation(self.random.bytes()) };
-        let parent = self.random.once_in(2).then_some(known);
+        let incarnation = if self.random.one_in(2) { known.0 } else { Incarnation(self.random.array()) };
+        let parent = self.random.one_in(2).then_some(known);
         let (announcement, info) = announcement(node, place, incarnation, parent);
         self.neighbours.push((incarnation, 0));
         batch.push(Op::Announce(announcement, info));
@@ -398,23 +360,23 @@ impl Script {
         let Some((_, record, _)) = self.random.pick(&self.held).cloned() else { return };
         let rows: Vec<Seq> =
             self.held.iter().filter(|(_, r, _)| *r == record).map(|(seq, ..)| *seq).collect();
-        let (waiting, rest): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|_| self.random.once_in(3));
+        let (waiting, rest): (Vec<_>, Vec<_>) = rows.iter().copied().partition(|_| self.random.one_in(3));
         let unreadable =
-            rest.iter().filter(|_| self.random.once_in(4)).map(|s| (*s, format!("reason {s}"))).collect();
+            rest.iter().filter(|_| self.random.one_in(4)).map(|s| (*s, format!("reason {s}"))).collect();
         let open_conflicts = self.random.below(3) as u32;
         let size = self.random.below(3_000) as usize;
         batch.push(Op::Project(Projected {
-            resource: (!self.random.once_in(4)).then(|| format!("{{\"id\":\"{}\"}}", "Đ".repeat(size))),
-            version: if self.random.once_in(5) {
+            resource: (!self.random.one_in(4)).then(|| format!("{{\"id\":\"{}\"}}", "Đ".repeat(size))),
+            version: if self.random.one_in(5) {
                 String::new()
             } else {
-                format!("{:x}", self.random.number())
+                format!("{:x}", self.random.next_u64())
             },
             conflicts: (open_conflicts > 0).then(|| "[{}]".to_owned()),
             open_conflicts,
             waiting,
             unreadable,
-            snapshot: self.random.once_in(2).then(|| (rows[0], vec![1; size])),
+            snapshot: self.random.one_in(2).then(|| (rows[0], vec![1; size])),
             record,
         }));
         self.folded = self.random.below(self.tip + 1);

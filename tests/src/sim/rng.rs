@@ -1,4 +1,4 @@
-//! The one source of chance in a simulated world: SplitMix64, so that a seed is a world and nothing else is.
+//! The one source of chance in simulated worlds and random tests: SplitMix64, so that a seed is a world and nothing else is.
 
 /// A stream of pseudo-random numbers.
 #[derive(Debug, Clone)]
@@ -43,6 +43,11 @@ impl Rng {
     /// One of several. None when there are none.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         if of.is_empty() { None } else { of.get(self.below(of.len() as u64) as usize) }
+    }
+
+    /// So many bytes.
+    pub fn array<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.next_u64() as u8)
     }
 
     /// Bytes that do not compress.
