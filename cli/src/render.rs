@@ -101,6 +101,16 @@ pub fn progress(step: &Progress) -> String {
     }
 }
 
+/// How safe an entry is, for people.
+pub fn safe(safe: &str) -> &str {
+    match safe {
+        "local" => "only here",
+        "hub" => "at the hub",
+        "root" => "at the centre",
+        other => other,
+    }
+}
+
 /// A text without what steers a terminal: control characters, but for line breaks and tabs, and the marks that turn the
 /// direction of writing, by which a text can be made to look like another one.
 pub fn harmless(text: &str) -> String {

@@ -20,16 +20,14 @@ use crate::{
     wire::{EntryBatch, Frame, Hello, WireError},
 };
 
+pub use crate::session::LinkId;
+
 mod commit;
 mod receive;
 mod send;
 
 /// A frame of revocations is closed before it is larger than this; one revocation is of some two kilobytes.
 const REVOCATIONS_FRAME_BYTES: usize = 256 << 10;
-
-/// Names a link within one run of the host. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LinkId(pub u64);
 
 /// Names a local write until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,6 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
-    engine::LinkId,
     feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
     id::{Incarnation, Lane},
     identity::NodeInfo,
@@ -36,6 +35,10 @@ pub const SETTLE_TIMEOUT_MILLIS: Millis = 120_000;
 pub const HELD_MAX_BATCHES: usize = 4096;
 /// Most bytes of them. A sender has less under way: in each lane a full window, and one batch of one large entry.
 pub const HELD_MAX_BYTES: usize = 3 * (WINDOW_BATCHES + 2) * crate::wire::BATCH_MAX_RAW_BYTES;
+
+/// Names a link within one run of the host. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
 
 /// Which way a link leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

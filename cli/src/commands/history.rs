@@ -5,7 +5,7 @@ use node::admin::{History as Answer, HistoryLine, Request};
 use serde::Serialize;
 use sync_core::id::{ChangeHash, Incarnation, NodeId, OrgPath, RecordId};
 
-use super::{Context, records::safe_in_words};
+use super::Context;
 use crate::{
     output::{Exit, Outcome},
     render,
@@ -84,7 +84,7 @@ fn text(line: &HistoryLine, now: i64) -> String {
         .map_or_else(|| format!("an unknown node ({})", line.run.short()), |p| p.to_string());
     let by = line.by.as_ref().map_or(String::new(), |by| format!(", {}", render::one_line(by)));
     let when = format!("{} ({})", render::local(line.at), render::ago(line.at, now));
-    let mut out = format!("{when}  {place}{by}  {}\n", safe_in_words(&line.safe));
+    let mut out = format!("{when}  {place}{by}  {}\n", render::safe(&line.safe));
     let paths: Vec<&str> = line.paths.iter().take(PATHS_SHOWN).map(String::as_str).collect();
     if !paths.is_empty() {
         let more = match line.paths.len() - paths.len() {

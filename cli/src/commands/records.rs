@@ -247,22 +247,12 @@ fn rows(records: &[ListedRecord]) -> String {
         vec![
             listed.record.to_string(),
             homes.join(","),
-            safe_in_words(&listed.safe).to_owned(),
+            render::safe(&listed.safe).to_owned(),
             conflicts,
             deleted.to_owned(),
         ]
     };
     render::table(&records.iter().map(row).collect::<Vec<_>>())
-}
-
-/// How safe an entry is, for people.
-pub fn safe_in_words(safe: &str) -> &str {
-    match safe {
-        "local" => "only here",
-        "hub" => "at the hub",
-        "root" => "at the centre",
-        other => other,
-    }
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ impl Key {
         let line = format!("{}\n", self.hex());
         file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
         wipe(line.into_bytes());
-        super::open::sync_parent(path).map_err(io)
+        super::sync_parent(path).map_err(io)
     }
 
     /// Reads a key file: 64 hexadecimal digits and a line end.

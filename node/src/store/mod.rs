@@ -97,6 +97,12 @@ fn broken<T>(what: impl Into<String>) -> Fallible<T> {
     Err(Fault::Broken(what.into()))
 }
 
+/// Makes the entry of a file in its directory durable.
+fn sync_parent(path: &std::path::Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    std::fs::File::open(parent)?.sync_all()
+}
+
 impl Fault {
     /// Whether what is around the file is in the way, and says nothing against the file: no room, no right to
     /// write, a disk that does not write. Not a disk that does not read: what it held may be gone. And not memory:

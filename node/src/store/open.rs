@@ -18,6 +18,7 @@ use super::{
     key::{Key, PRIVATE, wipe},
     listing::Reader,
     schema::{self, APPLICATION_ID, VERSION},
+    sync_parent,
 };
 
 /// Memory for pages of the writer's connection, in KiB. The indexes of a million records fit.
@@ -255,12 +256,6 @@ fn recognise(path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::NotADatabase(path.to_owned()));
     }
     Ok(())
-}
-
-/// Makes the entry of a file in its directory durable.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
 }
 
 impl SqliteStore {
