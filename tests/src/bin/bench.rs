@@ -31,7 +31,8 @@ fn run(args: Vec<String>) -> anyhow::Result<()> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--json" => json = true,
-            "--list" => {
+            "--list" | "--help" => {
+                println!("{USAGE}\n");
                 SCENARIOS.iter().for_each(|scenario| println!("{:<10} {}", scenario.name, scenario.about));
                 return Ok(());
             }
