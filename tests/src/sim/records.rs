@@ -13,7 +13,7 @@ use sync_core::{
 };
 
 use super::{
-    oracle::Failure,
+    oracle::{Failure, Key},
     rng::Rng,
     workload::{Writer, Written},
 };
@@ -115,6 +115,17 @@ fn change_items(
         _ => {}
     }
     if items.is_empty() { map.remove(name) } else { map.insert(name.to_owned(), Value::Array(items)) }
+}
+
+/// Whoever has written reads what they wrote, also at a machine of which a running copy writes too.
+pub fn reads_its_writes(who: &str, store: &impl Store, written: &[Key]) -> Result<(), Failure> {
+    for (id, change) in written {
+        let opened = Opened::load(store, id).map_err(|e| Failure::new("the store does not fail", e))?;
+        if !opened.record.contains(change) {
+            return Err(Failure::new("writers read their writes", format_args!("{who}, {id}, {change:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// The next step of folding.

@@ -394,6 +394,9 @@ impl<'t> World<'t> {
                 let one = &mut self.machines[machine];
                 let keys = one.tickets.remove(&ticket).unwrap_or_default();
                 self.ledger.write(&one.name, &keys, &one.store)?;
+                if self.plan.real {
+                    records::reads_its_writes(&one.name, &one.store, &keys)?;
+                }
                 self.note(machine, format_args!("has written {keys:?}"));
             }
             Effect::Alert(alert) => self.alert(machine, &alert)?,
