@@ -209,9 +209,6 @@ impl Core {
         let event = match message {
             Message::Connected { id, peer, chain, direction, outbox, connection } => {
                 tracing::info!(peer = %peer.place, ?direction, "connected");
-                if direction == Direction::Up {
-                    self.no_parent = None;
-                }
                 self.last_contact.insert(peer.place.clone(), wall());
                 self.peers.insert(id, Peer { info: peer.clone(), direction, outbox, connection });
                 Event::Connected { link: id, peer, chain, direction }
@@ -219,6 +216,10 @@ impl Core {
             Message::Frame(id, frame, _room) => {
                 if let Some(peer) = self.peers.get(&id) {
                     self.last_contact.insert(peer.info.place.clone(), wall());
+                    // Only now: a parent that refuses does so after the handshake.
+                    if peer.direction == Direction::Up && matches!(frame, Frame::Hello(_)) {
+                        self.no_parent = None;
+                    }
                 }
                 if matches!(frame, Frame::Batch(_)) {
                     self.batch_at = Some(Instant::now());
