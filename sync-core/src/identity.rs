@@ -390,10 +390,11 @@ pub trait Authority {
     /// and revocation do not matter here; ask [`Authority::admit`] about a neighbour.
     fn verify(&self, announcement: &Announcement) -> Result<NodeInfo, Refusal>;
 
-    /// Whether this node may speak to us today. To be asked of a session's peer, at its start and after every
-    /// new revocation; never of the author of a relayed entry.
-    fn admit(&self, node: &NodeInfo) -> Result<(), Refusal> {
-        let _ = node;
+    /// Whether the holder of these certificates (DER, its own first, without the root's) may speak to us today. To
+    /// be asked of a session's peer, at its start and after every new revocation; never of the author of a relayed
+    /// entry.
+    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
+        let _ = chain;
         Ok(())
     }
 

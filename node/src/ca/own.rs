@@ -50,8 +50,8 @@ impl Authority for Own {
         self.trust.verify(announcement)
     }
 
-    fn admit(&self, node: &NodeInfo) -> Result<(), Refusal> {
-        self.trust.admit(node)
+    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
+        self.trust.admit(chain)
     }
 
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {

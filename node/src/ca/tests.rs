@@ -232,16 +232,16 @@ fn the_engine_sees_an_identity() {
 fn a_revoked_node_may_not_speak_but_its_history_stays() {
     let tree = Tree::new();
     let trust = tree.trust();
-    let info = trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap().info;
+    let chain = announce(&tree.leaf, Incarnation([1; 16]), None).chain;
     let revocations = revoke(&tree.hub, &tree.leaf_issued, Reason::Lost, NOW);
     assert_eq!(revocations.len(), 1);
     trust.verify_revocation(&revocations[0]).unwrap();
-    assert!(trust.admit(&info).is_ok());
+    trust.admit(&chain).unwrap();
     trust.revoke(&revocations[0]).unwrap();
     trust.revoke(&revocations[0]).unwrap();
     let refusal = trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap_err();
     assert!(refusal.to_string().contains("was revoked on 2026-11-22: the machine was lost"), "{refusal}");
-    assert_eq!(trust.admit(&info).unwrap_err(), refusal);
+    assert_eq!(trust.admit(&chain).unwrap_err(), refusal);
     trust.verify(&announce(&tree.leaf, Incarnation([1; 16]), None)).unwrap();
     trust.verify_chain(&tree.hub.chain, When::Now(NOW)).unwrap();
 }
@@ -267,7 +267,7 @@ fn one_certificate_can_be_revoked_without_its_key() {
     let trust = tree.trust();
     let Issued { node, serial, place, .. } = tree.leaf_issued.clone();
     trust.revoke(&sign_revocation(&tree.hub, node, Some(serial), place, Reason::Mistake, NOW)).unwrap();
-    assert!(trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).is_err());
+    assert!(trust.admit(&announce(&tree.leaf, Incarnation([1; 16]), None).chain).is_err());
     let order = Order { org: org("dong-van"), role: Role::Leaf, key: *tree.leaf.key.public(), ca_key: None };
     let renewed = Ca::of(&tree.hub).unwrap().issue(&order, NOW).unwrap();
     trust.verify_chain(&renewed.chain, When::Now(NOW)).unwrap();

@@ -327,8 +327,8 @@ impl Authority for TrustStore {
         Ok(author.info)
     }
 
-    fn admit(&self, node: &NodeInfo) -> Result<(), Refusal> {
-        self.not_revoked(&node.node, None, &node.place, "")
+    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
+        self.verify_chain(&to_der(chain), When::Now(self.clock.now())).map(|_| ())
     }
 
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {

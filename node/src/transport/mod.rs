@@ -152,14 +152,6 @@ impl Link {
     pub fn chain(&self) -> Vec<Vec<u8>> {
         peer_chain(&self.connection).iter().map(|der| der.to_vec()).collect()
     }
-
-    /// Checks the peer again, after a revocation or as time goes by, and closes the link with the reason if it
-    /// may no longer speak.
-    pub fn recheck(&self, trust: &TrustStore) -> Result<(), Refusal> {
-        peer_info(&self.connection, trust)
-            .map(|_| ())
-            .inspect_err(|refusal| refuse(&self.connection, refusal))
-    }
 }
 
 /// What somebody who came wants.
