@@ -9,8 +9,7 @@ use std::{
 use node::{
     admin::{Failure, FailureKind, Request, Revoked},
     ca::{
-        Token, TrustStore, TrustedClock,
-        certificate::Facts,
+        Facts, Token, TrustStore, TrustedClock,
         trust::{announce, sign_revocation},
     },
     config::DATABASE,

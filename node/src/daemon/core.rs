@@ -15,7 +15,7 @@ use sync_core::{
     feed::Seq,
     fold,
     id::{Lane, OrgPath},
-    identity::NodeInfo,
+    identity::{Date, NodeInfo},
     session::Direction,
     store::{Frontier, Op, StoreError, StoreMut},
     wire::Frame,
@@ -245,6 +245,24 @@ impl Core {
             Message::Redeem(secret, issued, answer) => {
                 self.book.redeem(&secret, *issued, &mut self.store)?;
                 let _ = answer.send(());
+                return Ok(());
+            }
+            Message::RenewChild { place, chain, ca_key, answer } => {
+                let _ = answer.send(self.renew_child(&place, &chain, ca_key)?);
+                return Ok(());
+            }
+            Message::Renewed(identity) => {
+                tracing::info!("the certificates of this node are renewed");
+                self.engine.identity().renew(identity);
+                return Ok(());
+            }
+            Message::NotRenewed { until, why } => {
+                let text = format!(
+                    "the certificate of this node could not be renewed: {why}. Syncing goes on until it ends on {}; \
+                     the node asks again",
+                    Date(until)
+                );
+                self.alert("renewal", text);
                 return Ok(());
             }
             Message::Request(request, answers) => return self.request(request, answers),

@@ -6,30 +6,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sync_core::{id::OrgPath, identity::Refusal, session::Direction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Message, Numbers, links};
+use super::{Message, Numbers, links, renewal};
 use crate::{
     ca::{EnrolRefusal, Invite, InviteStore, Issued, SecretHash, TrustedClock},
-    transport::{self, Arrival, EnrolLinkError, Transport},
+    transport::{self, Arrival, EnrolLinkError, Link, Transport},
 };
 
 /// Answers everybody who knocks, for as long as the process runs.
 pub async fn serve(
     transport: Arc<Transport>,
     own: OrgPath,
-    clock: TrustedClock,
     core: mpsc::Sender<Message>,
     numbers: Arc<Numbers>,
 ) {
     let invites = Arc::new(CoreInvites { core: core.clone(), one_at_a_time: Mutex::new(()) });
     while let Some(incoming) = transport.accept().await {
         let (transport, own, core) = (transport.clone(), own.clone(), core.clone());
-        let (numbers, invites, clock) = (numbers.clone(), invites.clone(), clock.clone());
+        let (numbers, invites) = (numbers.clone(), invites.clone());
         tokio::spawn(async move {
             match transport.finish(incoming).await {
-                Ok(Arrival::Node(link)) => admit(link, &own, core, &numbers).await,
+                Ok(Arrival::Node(link)) => {
+                    admit(&link, &own, transport.trust().clock(), core, &numbers).await
+                }
                 Ok(Arrival::Enrolling(enrolling)) => {
                     let address = enrolling.address();
-                    match enrolling.serve(invites, clock.now()).await {
+                    match enrolling.serve(invites, transport.trust().clock().now()).await {
                         Ok(issued) => tracing::info!(place = %issued.place, node = %issued.node, "enrolled"),
                         Err(error @ EnrolLinkError::Refused(_)) => {
                             let _ = core.send(Message::Stranger(format!("{address}: {error}"))).await;
@@ -48,8 +49,14 @@ pub async fn serve(
     }
 }
 
-async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>, numbers: &Arc<Numbers>) {
-    let (connection, peer) = (link.connection().clone(), link.peer().clone());
+async fn admit(
+    link: &Link,
+    own: &OrgPath,
+    clock: &TrustedClock,
+    core: mpsc::Sender<Message>,
+    numbers: &Arc<Numbers>,
+) {
+    let (connection, peer) = (link.connection().clone(), link.peer());
     if peer.place.parent().as_ref() != Some(own) {
         let refusal = Refusal::OutsideSubtree { place: peer.place.to_string(), issuer: own.to_string() };
         transport::refuse(&connection, &refusal);
@@ -60,13 +67,11 @@ async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>
         connection.close(quinn::VarInt::from_u32(transport::DONE), b"syncing is paused at this node");
         return;
     }
-    let chain = link.chain();
     let id = numbers.next_link();
-    let (outbox, queues) = links::outbox(connection.clone());
-    let direction = Direction::Down;
-    let message = Message::Connected { id, peer, chain, direction, outbox, connection: connection.clone() };
+    let (message, queues) = links::connected(link, id, Direction::Down);
     if core.send(message).await.is_ok() {
-        links::drive(connection, direction, id, queues, core, numbers.clone()).await;
+        let beside = renewal::with_child(link, clock, &core);
+        links::drive(connection, Direction::Down, id, queues, core.clone(), numbers.clone(), beside).await;
     }
 }
 

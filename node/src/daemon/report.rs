@@ -222,7 +222,7 @@ impl Core {
         }
         let mut nodes = Vec::new();
         for one in &issued {
-            let files = self.engine.identity().files().clone();
+            let files = self.engine.identity().files();
             for revocation in trust::revoke(&files, one, reason, wall()) {
                 self.engine.handle(Event::Revoke(revocation), &self.store, clock::now())?;
             }

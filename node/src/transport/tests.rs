@@ -14,7 +14,7 @@ use crate::{
     keys::IdentityFolder,
 };
 
-fn node_at(identity: Identity, trust: TrustStore) -> Arc<Transport> {
+pub(crate) fn node_at(identity: Identity, trust: TrustStore) -> Arc<Transport> {
     let anywhere = "127.0.0.1:0".parse().unwrap();
     let transport =
         Transport::bind(anywhere, true, Arc::new(identity), Arc::new(trust), LinkSettings::default());
@@ -27,7 +27,7 @@ fn node(identity: Identity) -> Arc<Transport> {
 }
 
 /// One side dials, the other answers: what each has to say.
-async fn meet(
+pub(crate) async fn meet(
     client: &Transport,
     server: &Arc<Transport>,
 ) -> (Result<Link, LinkError>, Result<Arrival, LinkError>) {
@@ -40,7 +40,7 @@ async fn meet(
     (dialled, accepting.await.unwrap())
 }
 
-fn link(arrival: Result<Arrival, LinkError>) -> Link {
+pub(crate) fn link(arrival: Result<Arrival, LinkError>) -> Link {
     match arrival.unwrap() {
         Arrival::Node(link) => link,
         Arrival::Enrolling(_) => panic!("came to enrol"),
