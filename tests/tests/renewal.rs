@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use node::{
-    admin::{Request, Revoked},
+    admin::{FailureKind, Request, Revoked},
     ca::{
         CA_LIFETIME_MS, Ca, Facts, NODE_LIFETIME_MS, Order, Response, TrustStore, TrustedClock,
         certificate::renew_root_node, renew,
     },
     clock,
     keys::{Identity, IdentityFolder, Key},
+    setup,
 };
 use sync_core::identity::{Reason, Role};
 use tuyen_tests::{
@@ -52,6 +53,14 @@ fn let_end(parent: &Node, child: &Node, until: i64) {
 
 fn resource(id: &str) -> [String; 1] {
     [format!(r#"{{"resourceType":"Basic","id":"{id}"}}"#)]
+}
+
+/// Gives a hub that does not run a CA's certificate that is five years old: older than any that it has issued and
+/// that has expired, and not yet due.
+fn let_its_ca_be_old(parent: &Node, hub: &Node) {
+    let node = identity(hub).chain;
+    let_end(parent, hub, clock::wall() - 5 * 365 * DAY + CA_LIFETIME_MS);
+    folder(hub).renew(&node, None).unwrap();
 }
 
 fn is_refused(words: &'static str) -> impl Fn(&node::admin::Status) -> bool {
@@ -138,6 +147,55 @@ fn a_renewal_that_fails_stops_nothing_before_the_end() {
     country.leaf.put(resource("local"));
     assert_eq!(country.leaf.status().entries, 2);
     assert_eq!(country.hub.status().entries, 1);
+}
+
+#[test]
+fn an_expired_leaf_is_told_what_to_do_and_does_it() {
+    let mut country = Country::new();
+    let elsewhere = Country::new();
+    country.hub.stop();
+    let_its_ca_be_old(&country.root, &country.hub);
+    country.hub.start();
+    country.leaf.stop();
+    let_end(&country.hub, &country.leaf, clock::wall() - DAY);
+    country.leaf.start();
+    let (node, hub) = (country.leaf.status().node, &country.hub);
+    country.leaf.wait("refused", is_refused("run `tuyen enrol TOKEN` on the folder that it has"));
+    hub.wait("told", |s| has_alert(&s.alerts, "refused", "expired on"));
+    country.leaf.put(resource("meanwhile"));
+    assert_eq!(country.leaf.status().entries, 1);
+
+    let dir = country.leaf.dir.clone();
+    let refused = |token: &str, kind, words: &str| {
+        let failure = setup::enrol(&dir, token, None).unwrap_err();
+        assert_eq!(failure.kind, kind, "{failure}");
+        assert!(failure.text.contains(words), "{failure}");
+    };
+    let good = hub.invite(Role::Leaf, "dong-van").token;
+    refused(&good, FailureKind::Failed, "a daemon already runs");
+    country.leaf.stop();
+    refused(&hub.invite(Role::Leaf, "meo-vac").token, FailureKind::Usage, "already holds a node");
+    refused(&elsewhere.hub.invite(Role::Leaf, "dong-van").token, FailureKind::Usage, "already holds a node");
+    let above = country.root.invite(Role::Leaf, "dong-van").token;
+    refused(&above, FailureKind::Refused, "this folder holds the node of trung-uong/ha-giang/dong-van");
+
+    assert_eq!(setup::enrol(&dir, &good, None).unwrap().node, node);
+    country.leaf.start();
+    wait_equal(&country.all(), 1);
+    assert_eq!(country.leaf.status().node, node);
+}
+
+#[test]
+fn a_revoked_node_gets_no_certificate_by_a_token_either() {
+    let mut country = Country::new();
+    let _: Revoked = country.hub.ask(&Request::Revoke { org: org("dong-van"), reason: Reason::Lost });
+    country.leaf.wait("refused", is_refused("the machine was lost"));
+    country.leaf.stop();
+    let token = country.hub.invite(Role::Leaf, "dong-van").token;
+    let failure = setup::enrol(&country.leaf.dir, &token, None).unwrap_err();
+    assert!(failure.text.contains("the machine was lost"), "{failure}");
+    // The token is still good, for a new node.
+    setup::enrol(&country.dir.path().join("new"), &token, None).unwrap();
 }
 
 fn intruder(node: &Node, parent: &Node) -> Intruder {

@@ -198,6 +198,16 @@ pub enum EnrolError {
     /// The certificates are somebody else's.
     #[error("the parent sent {0}; enrol again, and report this if it stays so")]
     NotAsked(&'static str),
+    /// A folder that holds another node.
+    #[error(
+        "the token leads to {found}, but this folder holds the node of {here}; use a token for {here}, or another folder"
+    )]
+    OtherPlace {
+        /// The place of the node that is there.
+        here: OrgPath,
+        /// The place that the certificates are for.
+        found: OrgPath,
+    },
     /// A renewal that gains nothing.
     #[error(
         "the new certificate would end on {}, no later than the one before: the parent's own ends then, or its clock \

@@ -291,6 +291,12 @@ impl TrustStore {
         }
     }
 
+    /// Whether a certificate for this key and place would be good: not if they were revoked before.
+    pub fn may_have(&self, issued: &Issued) -> Result<(), Refusal> {
+        let mut keys = [Some(issued.node), issued.ca].into_iter().flatten();
+        keys.try_for_each(|key| self.not_revoked(&key, None, &issued.place, ""))
+    }
+
     /// Takes in a revocation, if it is genuine. Sessions with the node it names are to be checked again after.
     ///
     /// One whose signer was itself revoked still counts: it can only take trust away, and a stolen clinic must

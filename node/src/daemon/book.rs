@@ -56,8 +56,7 @@ impl Book {
         if let Some((_, invite)) = self.invites.iter_mut().find(|(hash, _)| hash == secret) {
             invite.used_by = Some(issued.node);
         }
-        self.issued.push(issued);
-        self.save(store)
+        self.issue(issued, store)
     }
 
     /// The CA of a node that this node has enrolled as a hub.

@@ -19,7 +19,11 @@ pub async fn serve(
     core: mpsc::Sender<Message>,
     numbers: Arc<Numbers>,
 ) {
-    let invites = Arc::new(CoreInvites { core: core.clone(), one_at_a_time: Mutex::new(()) });
+    let invites = Arc::new(CoreInvites {
+        core: core.clone(),
+        transport: transport.clone(),
+        one_at_a_time: Mutex::new(()),
+    });
     while let Some(incoming) = transport.accept().await {
         let (transport, own, core) = (transport.clone(), own.clone(), core.clone());
         let (numbers, invites) = (numbers.clone(), invites.clone());
@@ -78,6 +82,7 @@ async fn admit(
 /// Invitations are kept by the core, with the records; here one at a time is redeemed.
 struct CoreInvites {
     core: mpsc::Sender<Message>,
+    transport: Arc<Transport>,
     one_at_a_time: Mutex<()>,
 }
 
@@ -99,6 +104,8 @@ impl InviteStore for CoreInvites {
         let _guard = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let invite: Option<Invite> = self.ask(|answer| Message::FindInvite(*secret, answer))?;
         let issued = decide(&invite.ok_or(EnrolRefusal::Unknown)?)?;
+        let may = self.transport.trust().may_have(&issued);
+        may.map_err(|refusal| EnrolRefusal::Parent(refusal.to_string()))?;
         self.ask(|answer| Message::Redeem(*secret, Box::new(issued), answer))
     }
 }

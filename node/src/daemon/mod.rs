@@ -180,7 +180,7 @@ fn unopened(error: OpenError) -> Failure {
     failed(kind, error)
 }
 
-fn lock(dir: &Path) -> Result<File, Failure> {
+pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
     let path = dir.join(LOCK);
     let io = |error| failed(FailureKind::Failed, ConfigError::Io { path: path.clone(), error });
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
