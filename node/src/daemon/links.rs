@@ -164,7 +164,18 @@ async fn write_control(
     traffic: Arc<Traffic>,
 ) {
     let mut reason = "this node stops";
-    while let Some(out) = queue.recv().await {
+    // It may be stopped while there is nothing to write.
+    let stopped = stream.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let out = tokio::select! {
+            out = queue.recv() => out,
+            _ = &mut stopped => {
+                reason = "the control stream was stopped";
+                break;
+            }
+        };
+        let Some(out) = out else { break };
         match out {
             Out::Frame(frame) if write(&mut stream, &frame, &traffic).await.is_ok() => {}
             Out::Frame(_) => {
