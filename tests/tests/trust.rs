@@ -312,7 +312,7 @@ fn tokens_that_do_not_hold() {
 
     let mut letters: Vec<char> = used.chars().collect();
     let middle = letters.len() / 2;
-    letters[middle] = if letters[middle] == 'A' { 'B' } else { 'A' };
+    letters[middle] = if letters[middle].eq_ignore_ascii_case(&'a') { 'b' } else { 'a' };
     let failure = enrol(&dir, "typo", &letters.iter().collect::<String>());
     assert_eq!(failure.kind, FailureKind::Usage, "{failure}");
     let issued = hub.status().down.len();
