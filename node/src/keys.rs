@@ -233,13 +233,26 @@ impl IdentityFolder {
     pub fn save(&self, identity: &Identity) -> Result<(), KeyError> {
         self.create()?;
         self.write("node.key", identity.key.to_pem().as_bytes(), KEY_MODE)?;
+        self.write("trust.crt", to_pem(std::slice::from_ref(&identity.root)).as_bytes(), PUBLIC_MODE)?;
         if let Some(ca) = &identity.ca {
             self.write("ca.key", ca.key.to_pem().as_bytes(), KEY_MODE)?;
             let own = if ca.chain.is_empty() { std::slice::from_ref(&identity.root) } else { &ca.chain };
-            self.write("ca.crt", to_pem(own).as_bytes(), PUBLIC_MODE)?;
+            return self.renew(&identity.chain, Some(own));
         }
-        self.write("trust.crt", to_pem(std::slice::from_ref(&identity.root)).as_bytes(), PUBLIC_MODE)?;
-        self.write("node.crt", to_pem(&identity.chain).as_bytes(), PUBLIC_MODE)
+        self.renew(&identity.chain, None)
+    }
+
+    /// Replaces the certificates of the keys that are here, `node.crt` last. The old and the new are good each with
+    /// the other, so the folder holds a working identity at every moment in between.
+    pub fn renew(
+        &self,
+        chain: &[CertificateDer<'_>],
+        ca_chain: Option<&[CertificateDer<'_>]>,
+    ) -> Result<(), KeyError> {
+        if let Some(ca_chain) = ca_chain {
+            self.write("ca.crt", to_pem(ca_chain).as_bytes(), PUBLIC_MODE)?;
+        }
+        self.write("node.crt", to_pem(chain).as_bytes(), PUBLIC_MODE)
     }
 
     /// Reads an identity. Whether its certificates are good is for `ca` to say.

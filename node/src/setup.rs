@@ -1,6 +1,6 @@
 //! Making a node: founding a root, or enrolling below a parent with a token.
 
-use std::{net::SocketAddr, path::Path};
+use std::{fs::File, net::SocketAddr, path::Path};
 
 use sync_core::{
     id::OrgId,
@@ -9,9 +9,13 @@ use sync_core::{
 
 use crate::{
     admin::{self, Failure, FailureKind},
-    ca::{self, Token, TrustStore, TrustedClock, trust::When},
+    ca::{
+        self, Token, TrustStore, TrustedClock,
+        trust::{Fingerprint, When},
+    },
     clock,
     config::{Config, ConfigError, DATABASE},
+    daemon,
     keys::{Identity, IdentityFolder},
     store::{Key, SqliteStore},
     transport::{self, EnrolLinkError, LinkError},
@@ -44,12 +48,13 @@ pub fn init(dir: &Path, role: Role, org: OrgId, listen: SocketAddr) -> Result<No
     finish(dir, &identity, Some(listen), None)
 }
 
-/// Enrols this machine below the parent that made the token.
+/// Enrols this machine below the parent that made the token. A folder that holds the node that the token is for gets
+/// new certificates for it, and is otherwise left as it is: that is for one whose own have expired.
 pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<NodeInfo, Failure> {
     let token: Token =
         token.parse().map_err(|e: ca::TokenError| Failure::new(FailureKind::Usage, e.to_string()))?;
-    must_be_free(dir)?;
-    if token.role == Role::Hub && listen.is_none() {
+    let known = lock_of_known(dir, &token, listen)?;
+    if token.role == Role::Hub && listen.is_none() && known.is_none() {
         let text =
             "this token enrols a hub, which must be reachable for its children; add --listen ADDRESS:PORT";
         return Err(Failure::new(FailureKind::Usage, text));
@@ -59,7 +64,30 @@ pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<Node
     let identity = runtime
         .block_on(transport::enrol(&token, &folder, &[], clock::wall()))
         .map_err(|error| Failure::new(kind_of(&error), text_of(&error)))?;
+    if known.is_some() {
+        return info_of(&identity);
+    }
     finish(dir, &identity, listen, token.addresses.first().cloned())
+}
+
+/// The lock of a folder that already holds the node that the token is for, with nothing that its settings would not
+/// show; none for a folder that is free.
+fn lock_of_known(dir: &Path, token: &Token, listen: Option<SocketAddr>) -> Result<Option<File>, Failure> {
+    let config = match Config::load(dir) {
+        Err(ConfigError::NotANode(_)) => return must_be_free(dir).map(|()| None),
+        config => config.map_err(failed)?,
+    };
+    let root = IdentityFolder::of_node(dir).load().map_err(failed)?.root;
+    let known = (config.place.org(), config.role, Fingerprint::of(&root));
+    if known != (&token.org, token.role, token.root) || listen.is_some() {
+        return must_be_free(dir).map(|()| None);
+    }
+    daemon::lock(dir).map(Some)
+}
+
+fn info_of(identity: &Identity) -> Result<NodeInfo, Failure> {
+    let trust = TrustStore::of(identity, TrustedClock::new(clock::wall())).map_err(failed)?;
+    Ok(trust.verify_chain(&identity.chain, When::Issued).map_err(failed)?.info)
 }
 
 /// Who was refused is told so; a parent that does not answer, a folder or a disk is another matter.
@@ -101,8 +129,7 @@ fn finish(
     listen: Option<SocketAddr>,
     parent: Option<String>,
 ) -> Result<NodeInfo, Failure> {
-    let trust = TrustStore::of(identity, TrustedClock::new(clock::wall())).map_err(failed)?;
-    let info = trust.verify_chain(&identity.chain, When::Issued).map_err(failed)?.info;
+    let info = info_of(identity)?;
     let config = Config {
         place: info.place.clone(),
         role: info.role,

@@ -376,9 +376,14 @@ impl<I: Identity> Engine<I> {
             cursors: link.named.clone(),
             revocations: self.revocations,
         };
+        // A revocation may have become durable after the handshake.
+        let admitted = self.identity.admit(&link.chain);
         let before = self.links.insert(id, link);
         assert!(before.is_none(), "a link's name is used once");
-        self.send(id, Frame::Hello(hello));
+        match admitted {
+            Ok(()) => self.send(id, Frame::Hello(hello)),
+            Err(refusal) => self.refuse(id, refusal.code(), refusal.to_string()),
+        }
         Ok(())
     }
 

@@ -390,10 +390,10 @@ pub trait Authority {
     /// and revocation do not matter here; ask [`Authority::admit`] about a neighbour.
     fn verify(&self, announcement: &Announcement) -> Result<NodeInfo, Refusal>;
 
-    /// Whether this node may speak to us today. To be asked of a session's peer, at its start and after every
-    /// new revocation; never of the author of a relayed entry.
-    fn admit(&self, node: &NodeInfo) -> Result<(), Refusal> {
-        let _ = node;
+    /// Whether the holder of these certificates (DER, its own first, without the root's) may speak to us today. To
+    /// be asked of a session's peer, at its start and after every new revocation; never of the author of a relayed entry.
+    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
+        let _ = chain;
         Ok(())
     }
 
@@ -417,9 +417,9 @@ pub enum Refusal {
     },
     /// The certificate's time is over.
     #[error(
-        "the certificate of {who} expired on {} and it is {} here; \
-         set the clock of this machine right, or renew the certificate with a new token as docs/OPERATIONS.md says; \
-         records are not affected",
+        "the certificate of {who} expired on {} and it is {} here. If that is the day, make a token at its parent \
+         (`tuyen invite`), stop its daemon and run `tuyen enrol TOKEN` on the folder that it has; if not, set the clock \
+         of this machine right. Work goes on there meanwhile, and no record is lost",
         Date(*.until), Date(*.now)
     )]
     Expired {
@@ -442,7 +442,8 @@ pub enum Refusal {
     /// The node was revoked.
     #[error(
         "{who} was revoked on {}: {reason}; \
-         if that machine is to work again, enrol it anew with a token from its parent", Date(*.at)
+         if that machine is to work again, enrol it as a new node, in an empty folder, with a token from its parent",
+        Date(*.at)
     )]
     Revoked {
         /// The node or CA.

@@ -4,10 +4,13 @@
 use std::{cell::RefCell, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use node::{
-    ca::{TrustStore, TrustedClock},
+    ca::{Response, TrustStore, TrustedClock},
     clock,
-    keys::IdentityFolder,
-    transport::{self, LinkSettings, Transport},
+    keys::{IdentityFolder, PublicKey},
+    transport::{
+        self, LinkSettings, Transport,
+        beside::{self, NoAnswer},
+    },
 };
 use quinn::{Connection, RecvStream, SendStream};
 use sync_core::{
@@ -78,6 +81,22 @@ impl Intruder {
             }
             self.streams.borrow_mut().push((stream, None));
             taken
+        })
+    }
+
+    /// Asks for certificates, as a child of its parent.
+    pub fn certificates(&self, ca_key: Option<&PublicKey>) -> Result<Response, NoAnswer> {
+        self.runtime.block_on(beside::ask_certificates(&self.connection, ca_key))
+    }
+
+    /// Asks whatever these bytes ask beside the session; the whole answer.
+    pub fn request(&self, bytes: &[u8]) -> Result<Vec<u8>, String> {
+        self.runtime.block_on(async {
+            let (mut send, mut receive) = self.connection.open_bi().await.map_err(|e| e.to_string())?;
+            // The other side may hang up in the middle.
+            let _ = send.write_all(bytes).await;
+            let _ = send.finish();
+            receive.read_to_end(64 << 10).await.map_err(|e| e.to_string())
         })
     }
 

@@ -8,7 +8,10 @@ use std::{
 
 use node::{
     admin::{Failure, FailureKind, Request, Revoked},
-    ca::{Token, TrustStore, TrustedClock, trust::announce},
+    ca::{
+        Facts, Token, TrustStore, TrustedClock,
+        trust::{announce, sign_revocation},
+    },
     config::DATABASE,
     keys::IdentityFolder,
     setup,
@@ -19,8 +22,8 @@ use sync_core::{
     change::{Entry, opaque_chunk},
     engine::refusal,
     feed::{CHAIN_START, extend_chain},
-    id::{Incarnation, Lane},
-    identity::{Announcement, Reason, Role},
+    id::{Incarnation, Lane, NodeId},
+    identity::{Announcement, Reason, Revocation, Role, Serial},
     time::Stamp,
     wire::{EntryBatch, Frame, Hello},
 };
@@ -309,7 +312,7 @@ fn tokens_that_do_not_hold() {
 
     let mut letters: Vec<char> = used.chars().collect();
     let middle = letters.len() / 2;
-    letters[middle] = if letters[middle] == 'A' { 'B' } else { 'A' };
+    letters[middle] = if letters[middle].eq_ignore_ascii_case(&'a') { 'b' } else { 'a' };
     let failure = enrol(&dir, "typo", &letters.iter().collect::<String>());
     assert_eq!(failure.kind, FailureKind::Usage, "{failure}");
     let issued = hub.status().down.len();
@@ -331,6 +334,15 @@ fn a_revoked_node_loses_its_live_session_and_gets_no_other() {
         assert!(leaf.has_alert("refused", words));
     };
     refused(&country.leaf);
+    // It tries again and again; what people see does not change meanwhile.
+    for _ in 0..50 {
+        let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false });
+        for _ in 0..5 {
+            let up = country.leaf.status().up.unwrap();
+            assert_eq!(up.state, "refused");
+            assert!(up.problem.unwrap().contains(words));
+        }
+    }
     assert!(country.hub.has_alert("refused", words), "{:?}", country.hub.status().alerts);
     country.hub.wait("away", |s| s.down.iter().all(|link| link.state == "away"));
 
@@ -350,4 +362,55 @@ fn a_revoked_node_loses_its_live_session_and_gets_no_other() {
     country.hub.wait("it comes again", |s| has_alert(&s.alerts, "refused", words));
     assert!(contact(&country.hub));
     assert_eq!(country.hub.status().entries, 1);
+}
+
+/// The root's word comes to the hub over another of the root's links, and ends the link between hub and leaf.
+fn revoked_from_afar(words: &str, revoke: impl Fn(&Country) -> Revocation) {
+    let country = Country::new();
+    country.leaf.put([r#"{"resourceType":"Basic","id":"before"}"#.to_owned()]);
+    wait_equal(&country.all(), 1);
+    let dir = tempfile::tempdir().unwrap();
+    let other = enrolled(&country.root, &dir, Role::Hub, "quang-nam");
+    let mut bringer = Hostile::connect(&other, &other, listens(&country.root));
+    bringer.hello();
+    bringer.say(&Frame::Revocations(vec![revoke(&country)]));
+    let told = |s: &node::admin::Status| has_alert(&s.alerts, "refused", words);
+    country.hub.wait("the hub's operator is told", told);
+    let refused = |s: &node::admin::Status| s.up.as_ref().is_some_and(|up| up.state == "refused");
+    let status = country.leaf.wait("the leaf is told", |s| told(s) && refused(s));
+    assert!(status.up.unwrap().problem.unwrap().contains(words));
+    country.hub.wait("away", |s| s.down.iter().all(|link| link.state == "away"));
+    assert_eq!(country.hub.status().up.unwrap().state, "connected", "nobody else is disturbed");
+    country.leaf.put([r#"{"resourceType":"Basic","id":"after"}"#.to_owned()]);
+    country.hub.put([r#"{"resourceType":"Basic","id":"elsewhere"}"#.to_owned()]);
+    wait_equal(&[&country.root, &country.hub], 2);
+    assert_eq!(country.hub.status().entries, 2);
+}
+
+fn by_the_root(country: &Country, key: NodeId, serial: Option<Serial>, of: &Node) -> Revocation {
+    let root = identity(&country.root.dir);
+    sign_revocation(&root, key, serial, of.config().place, Reason::Compromised, node::clock::wall())
+}
+
+#[test]
+fn a_node_revoked_from_afar_loses_its_live_session() {
+    revoked_from_afar("ha-giang/dong-van was revoked", |country| {
+        by_the_root(country, country.leaf.status().node, None, &country.leaf)
+    });
+}
+
+#[test]
+fn a_certificate_revoked_from_afar_ends_the_session_opened_with_it() {
+    revoked_from_afar("ha-giang/dong-van was revoked", |country| {
+        let facts = Facts::read(&identity(&country.leaf.dir).chain[0]).unwrap();
+        by_the_root(country, facts.key.id(), Some(facts.serial), &country.leaf)
+    });
+}
+
+#[test]
+fn a_ca_revoked_from_afar_ends_the_sessions_of_whom_it_issued() {
+    revoked_from_afar("the CA of trung-uong/ha-giang was revoked", |country| {
+        let ca = identity(&country.hub.dir).ca.unwrap();
+        by_the_root(country, ca.key.id(), None, &country.hub)
+    });
 }

@@ -216,7 +216,7 @@ impl<'a> Ca<'a> {
         Self::new(&files.key, &files.chain, &identity.root)
     }
 
-    fn new(
+    pub(super) fn new(
         key: &'a Key,
         chain: &'a [CertificateDer<'static>],
         root: &'a CertificateDer<'static>,

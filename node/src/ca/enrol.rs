@@ -198,6 +198,25 @@ pub enum EnrolError {
     /// The certificates are somebody else's.
     #[error("the parent sent {0}; enrol again, and report this if it stays so")]
     NotAsked(&'static str),
+    /// A folder that holds another node.
+    #[error(
+        "the token leads to {found}, but this folder holds the node of {here}; use a token for {here}, or another folder"
+    )]
+    OtherPlace {
+        /// The place of the node that is there.
+        here: OrgPath,
+        /// The place that the certificates are for.
+        found: OrgPath,
+    },
+    /// A renewal that gains nothing.
+    #[error(
+        "the new certificate would end on {}, no later than the one before: the parent's own ends then, or its clock \
+         is behind; have the parent's certificates renewed, and check its clock", Date(*.until)
+    )]
+    NoLater {
+        /// Its end, in milliseconds since 1970.
+        until: i64,
+    },
     /// Not a response.
     #[error("the answer of the parent cannot be read ({0}); compare `tuyen --version` on both nodes")]
     Malformed(String),
@@ -354,6 +373,20 @@ impl Response {
         serde_json::from_slice(json).map_err(|e| EnrolError::Malformed(e.to_string()))
     }
 
+    /// The certificates, or the parent's refusal. Nothing of them is checked yet.
+    pub(super) fn granted(self) -> Result<Granted, EnrolError> {
+        let all =
+            |texts: Vec<String>| texts.iter().map(|text| certificate(text)).collect::<Result<Vec<_>, _>>();
+        match self {
+            Response::Refused { code, text } => Err(EnrolError::Refused { code, text }),
+            Response::Granted { chain, ca_chain, root } => Ok(Granted {
+                chain: all(chain)?,
+                ca_chain: ca_chain.map(all).transpose()?,
+                root: certificate(&root)?,
+            }),
+        }
+    }
+
     /// Checks the answer against the token and the keys, and makes an identity of it. `now` is the time by this
     /// machine's clock; one that is far behind is no obstacle.
     pub fn accept(
@@ -363,16 +396,11 @@ impl Response {
         ca_key: Option<Key>,
         now: i64,
     ) -> Result<(Identity, OrgPath), EnrolError> {
-        let (chain, ca_chain, root) = match self {
-            Response::Refused { code, text } => return Err(EnrolError::Refused { code, text }),
-            Response::Granted { chain, ca_chain, root } => (chain, ca_chain, root),
-        };
-        let root = certificate(&root)?;
+        let Granted { chain, ca_chain, root } = self.granted()?;
         let found = Fingerprint::of(&root);
         if found != token.root {
             return Err(EnrolError::OtherRoot { expected: token.root, found });
         }
-        let chain = chain.iter().map(|text| certificate(text)).collect::<Result<Vec<_>, _>>()?;
         let trust = TrustStore::new(root.clone(), TrustedClock::with_wall(0, now))?;
         let verified = trust.verify_chain(&chain, When::Now(now))?;
         if verified.key != *key.public() {
@@ -381,36 +409,46 @@ impl Response {
         if verified.info.place.org() != &token.org || verified.info.role != token.role {
             return Err(EnrolError::NotAsked("a certificate for another organization or role"));
         }
+        let place = verified.info.place;
         let ca = match (ca_key, ca_chain) {
             (None, None) => None,
-            (Some(key), Some(texts)) => {
-                let chain = texts.iter().map(|text| certificate(text)).collect::<Result<Vec<_>, _>>()?;
+            (Some(key), Some(chain)) => {
+                check_ca(&key, &chain, &root, &place, now)?;
                 Some(CaFiles { key, chain })
             }
             _ => return Err(EnrolError::NotAsked("a CA's certificate that was not asked for, or none")),
         };
-        let place = verified.info.place;
-        let identity = Identity { key, chain, root, ca };
-        if identity.ca.is_some() {
-            check_ca(&identity, &place, now)?;
-        }
-        Ok((identity, place))
+        Ok((Identity { key, chain, root, ca }, place))
     }
 }
 
+/// What a parent grants, as it came.
+pub(super) struct Granted {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub ca_chain: Option<Vec<CertificateDer<'static>>>,
+    pub root: CertificateDer<'static>,
+}
+
 /// A CA is good if what it issues leads to the root: so it issues something and looks.
-fn check_ca(identity: &Identity, place: &OrgPath, now: i64) -> Result<(), EnrolError> {
+pub(super) fn check_ca(
+    key: &Key,
+    chain: &[CertificateDer<'static>],
+    root: &CertificateDer<'static>,
+    place: &OrgPath,
+    now: i64,
+) -> Result<(), EnrolError> {
     let unusable = |e: &dyn std::fmt::Display| EnrolError::Malformed(format!("the CA that it sent: {e}"));
-    let ca = Ca::of(identity).map_err(|e| unusable(&e))?;
+    let ca = Ca::new(key, chain, root).map_err(|e| unusable(&e))?;
     if ca.place() != place {
         return Err(EnrolError::NotAsked("a CA for another place"));
     }
     let org = OrgId::new("trial").map_err(|e| unusable(&e))?;
-    let key = *Key::generate().map_err(|e| unusable(&e))?.public();
-    let begins = Facts::read(&identity.chain[0]).map_or(now, |facts| facts.not_before.max(now));
-    let trial =
-        ca.issue(&Order { org, role: Role::Leaf, key, ca_key: None }, begins).map_err(|e| unusable(&e))?;
-    let trust = TrustStore::new(identity.root.clone(), TrustedClock::with_wall(0, begins))?;
+    let trial_key = *Key::generate().map_err(|e| unusable(&e))?.public();
+    let begins = chain.first().and_then(Facts::read).map_or(now, |facts| facts.not_before.max(now));
+    let trial = ca
+        .issue(&Order { org, role: Role::Leaf, key: trial_key, ca_key: None }, begins)
+        .map_err(|e| unusable(&e))?;
+    let trust = TrustStore::new(root.clone(), TrustedClock::with_wall(0, begins))?;
     trust.verify_chain(&trial.chain, When::Now(begins))?;
     Ok(())
 }

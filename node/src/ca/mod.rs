@@ -9,17 +9,19 @@
 //! * [`own`]: this node's identity as the engine sees it
 //! * [`trust`]: following a chain, announcements, revocations, and the clock that is trusted
 //! * [`token`]: the one-time invitation that a person carries
+//! * [`renew`]: the next certificates of a node that has some
 //! * [`enrol`]: the request and the answer that turn a token into certificates, over a link or as files
 
 pub mod certificate;
 pub mod enrol;
 pub mod own;
+pub mod renew;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod token;
 pub mod trust;
 
-pub use certificate::{Ca, CaError, Grant, Issued, Order, found};
+pub use certificate::{Ca, CaError, Facts, Grant, Issued, Order, found};
 pub use enrol::{EnrolRefusal, Invite, InviteStore, Request, Response};
 pub use own::Own;
 pub use token::{SecretHash, Token, TokenError};

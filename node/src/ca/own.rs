@@ -3,7 +3,7 @@
 //! What always holds: it speaks for the node whose key it holds, and judges others by the shared
 //! [`TrustStore`]. An expired certificate is no obstacle here: expiry ends sync, never local work.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use sync_core::{
     engine,
@@ -15,10 +15,10 @@ use sync_core::{
 use super::trust::{TrustStore, When, announce};
 use crate::keys::Identity;
 
-/// A node's own key and certificates, with the trust store to judge others by.
+/// A node's own key and certificates, with the trust store to judge others by. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Own {
-    identity: Arc<Identity>,
+    identity: Arc<RwLock<Arc<Identity>>>,
     trust: Arc<TrustStore>,
     info: NodeInfo,
 }
@@ -31,12 +31,17 @@ impl Own {
         if info.node != found {
             return Err(Refusal::OtherNode { expected: info.node, found });
         }
-        Ok(Self { identity, trust, info })
+        Ok(Self { identity: Arc::new(RwLock::new(identity)), trust, info })
     }
 
     /// The key and the certificates.
-    pub fn files(&self) -> &Arc<Identity> {
-        &self.identity
+    pub fn files(&self) -> Arc<Identity> {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes renewed certificates of the same key, place and role for what is signed from now on.
+    pub fn renew(&self, identity: Arc<Identity>) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
     /// Whom this node trusts.
@@ -50,8 +55,8 @@ impl Authority for Own {
         self.trust.verify(announcement)
     }
 
-    fn admit(&self, node: &NodeInfo) -> Result<(), Refusal> {
-        self.trust.admit(node)
+    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
+        self.trust.admit(chain)
     }
 
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
@@ -71,6 +76,6 @@ impl engine::Identity for Own {
     }
 
     fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {
-        announce(&self.identity, incarnation, parent.map(|last| (last.segment, last.pos)))
+        announce(&self.files(), incarnation, parent.map(|last| (last.segment, last.pos)))
     }
 }

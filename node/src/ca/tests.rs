@@ -124,7 +124,9 @@ fn the_clock_never_falls_behind_what_the_tree_said() {
     assert_eq!(trust.clock().now(), NOW - BACKDATE_MS);
     assert!(clock.learn(NOW) && !clock.learn(NOW - 1));
     assert_eq!((clock.now(), clock.last_known_good()), (NOW, NOW));
-    assert_eq!(TrustedClock::with_wall(NOW, NOW + 5).now(), NOW + 5);
+    let right = TrustedClock::with_wall(NOW, NOW + 5);
+    assert_eq!(right.now(), NOW + 5);
+    assert!(clock.is_lost() && !right.is_lost());
 }
 
 #[test]
@@ -232,16 +234,16 @@ fn the_engine_sees_an_identity() {
 fn a_revoked_node_may_not_speak_but_its_history_stays() {
     let tree = Tree::new();
     let trust = tree.trust();
-    let info = trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap().info;
+    let chain = announce(&tree.leaf, Incarnation([1; 16]), None).chain;
     let revocations = revoke(&tree.hub, &tree.leaf_issued, Reason::Lost, NOW);
     assert_eq!(revocations.len(), 1);
     trust.verify_revocation(&revocations[0]).unwrap();
-    assert!(trust.admit(&info).is_ok());
+    trust.admit(&chain).unwrap();
     trust.revoke(&revocations[0]).unwrap();
     trust.revoke(&revocations[0]).unwrap();
     let refusal = trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap_err();
     assert!(refusal.to_string().contains("was revoked on 2026-11-22: the machine was lost"), "{refusal}");
-    assert_eq!(trust.admit(&info).unwrap_err(), refusal);
+    assert_eq!(trust.admit(&chain).unwrap_err(), refusal);
     trust.verify(&announce(&tree.leaf, Incarnation([1; 16]), None)).unwrap();
     trust.verify_chain(&tree.hub.chain, When::Now(NOW)).unwrap();
 }
@@ -267,7 +269,7 @@ fn one_certificate_can_be_revoked_without_its_key() {
     let trust = tree.trust();
     let Issued { node, serial, place, .. } = tree.leaf_issued.clone();
     trust.revoke(&sign_revocation(&tree.hub, node, Some(serial), place, Reason::Mistake, NOW)).unwrap();
-    assert!(trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).is_err());
+    assert!(trust.admit(&announce(&tree.leaf, Incarnation([1; 16]), None).chain).is_err());
     let order = Order { org: org("dong-van"), role: Role::Leaf, key: *tree.leaf.key.public(), ca_key: None };
     let renewed = Ca::of(&tree.hub).unwrap().issue(&order, NOW).unwrap();
     trust.verify_chain(&renewed.chain, When::Now(NOW)).unwrap();
@@ -412,4 +414,66 @@ fn an_answer_is_held_to_the_token() {
     let chain = Grant { chain: other.leaf.chain.clone(), ..grant.clone() };
     let refused = accept(&chain, Key::from_pem(&pem).unwrap());
     assert!(matches!(refused, Err(EnrolError::Certificates(Refusal::WrongTree { .. }))));
+}
+
+/// What the parent would answer now to a child that shows this chain.
+fn renewed(parent: &Identity, child: &Identity, enrolled_ca: Option<NodeId>, now: i64) -> Response {
+    let trust = TrustStore::of(parent, TrustedClock::with_wall(0, now)).unwrap();
+    let shown = trust.verify_chain(&child.chain, When::Now(now)).unwrap();
+    let ca_key = child.ca.as_ref().map(|ca| *ca.key.public());
+    match renew::renew(parent, &shown, ca_key, enrolled_ca, now) {
+        Ok(grant) => Response::from(&grant),
+        Err(refusal) => Response::from(&refusal),
+    }
+}
+
+#[test]
+fn what_a_ca_has_issued_stays_good_when_it_is_renewed() {
+    let tree = Tree::new();
+    let later = NOW + 400 * DAY;
+    let trust = TrustStore::of(&tree.hub, TrustedClock::with_wall(0, later)).unwrap();
+    assert!(renew::due(&tree.hub, later) && !renew::due(&tree.hub, NOW));
+    let response = renewed(&tree.root, &tree.hub, tree.hub_issued.ca, later);
+    let new = renew::accept(response, &tree.hub, &trust).unwrap();
+    let new_ca = new.ca_chain.unwrap();
+
+    // The power may go between any two files.
+    for (chain, ca_chain) in [(&tree.hub.chain, &new_ca), (&new.chain, &new_ca)] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = IdentityFolder::of_node(dir.path());
+        folder.save(&tree.hub).unwrap();
+        std::fs::write(folder.path().join("node.crt.new"), "half of a").unwrap();
+        folder.renew(chain, Some(ca_chain)).unwrap();
+        let hub = folder.load().unwrap();
+        let own = Own::new(std::sync::Arc::new(folder.load().unwrap()), std::sync::Arc::new(tree.trust()));
+        assert_eq!(own.unwrap().files().chain, *chain);
+        // A leaf of before comes with the old CA, and gets the next from the new.
+        trust.verify_chain(&tree.leaf.chain, When::Now(later)).unwrap();
+        let leaf = renew::accept(renewed(&hub, &tree.leaf, None, later), &tree.leaf, &trust).unwrap();
+        assert_eq!(leaf.chain[1..], ca_chain[..]);
+        let far = Facts::read(&leaf.chain[0]).unwrap().not_after - DAY;
+        assert!(trust.verify_chain(&tree.leaf.chain, When::Now(far)).is_err());
+        trust.verify_chain(&leaf.chain, When::Now(far)).unwrap();
+    }
+}
+
+#[test]
+fn only_the_next_certificates_of_the_same_node_are_taken() {
+    let tree = Tree::new();
+    let later = NOW + 400 * DAY;
+    let trust = TrustStore::of(&tree.leaf, TrustedClock::with_wall(0, later)).unwrap();
+    let accept = |response| renew::accept(response, &tree.leaf, &trust).map(|_| ());
+    accept(renewed(&tree.hub, &tree.leaf, None, later)).unwrap();
+    let (other, _) = child(&tree.hub, "dong-van", Role::Leaf);
+    assert!(matches!(accept(renewed(&tree.hub, &other, None, later)), Err(EnrolError::NotAsked(_))));
+    let no_later = renewed(&tree.hub, &tree.leaf, None, NOW);
+    assert!(matches!(accept(no_later), Err(EnrolError::NoLater { .. })));
+    let foreign = Tree::new();
+    let refused = accept(renewed(&foreign.hub, &foreign.leaf, None, later));
+    assert!(matches!(refused, Err(EnrolError::NotAsked(_))), "{refused:?}");
+    let no = accept(renewed(&tree.hub, &tree.leaf, Some(other.key.id()), later));
+    assert!(matches!(no, Err(EnrolError::Refused { code: 210, .. })), "{no:?}");
+    // A hub above that is not the parent.
+    let no = accept(renewed(&tree.root, &tree.leaf, None, later));
+    assert!(matches!(no, Err(EnrolError::Refused { code, .. }) if code < 100), "{no:?}");
 }

@@ -52,8 +52,9 @@ impl std::fmt::Display for Fingerprint {
 
 /// The later of the machine's clock and the last time known good. Clones share what is known.
 ///
-/// Feed it only with times that the tree vouches for (the beginning of one's own certificate, a parent's word in
-/// a session), never with the machine's own clock: one wrong day in 2099 would otherwise end every certificate.
+/// Feed it only with times that the tree vouches for (the beginning of one's own certificate, a parent's word while
+/// the machine's clock is lost), never with the machine's own clock: one wrong day in 2099 would otherwise end every
+/// certificate.
 #[derive(Clone, Debug)]
 pub struct TrustedClock {
     known: Arc<AtomicI64>,
@@ -73,11 +74,19 @@ impl TrustedClock {
 
     /// The time to hold certificates against, in milliseconds since 1970.
     pub fn now(&self) -> i64 {
-        let wall = self.wall.unwrap_or_else(|| {
+        self.wall().max(self.last_known_good())
+    }
+
+    /// Whether the machine's clock says a time that has certainly passed.
+    pub fn is_lost(&self) -> bool {
+        self.wall() < self.last_known_good()
+    }
+
+    fn wall(&self) -> i64 {
+        self.wall.unwrap_or_else(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-        });
-        wall.max(self.last_known_good())
+        })
     }
 
     /// The latest time that was learned: what to write to disk.
@@ -100,6 +109,8 @@ pub struct Verified {
     pub key: PublicKey,
     /// The number of its certificate.
     pub serial: Serial,
+    /// The end of its certificate, in milliseconds since 1970. Issuers end no earlier.
+    pub not_after: i64,
 }
 
 /// The time to hold a chain against.
@@ -189,7 +200,7 @@ impl TrustStore {
         let path = self.build_path(&own, &facts.subject, issuers, when)?;
         let role = facts.subject.role.ok_or_else(|| malformed("a CA's certificate in a node's place"))?;
         let info = NodeInfo { node: facts.key.id(), place: facts.subject.place, role };
-        let verified = Verified { info, key: facts.key, serial: facts.serial };
+        let verified = Verified { info, key: facts.key, serial: facts.serial, not_after: facts.not_after };
 
         let mut above = self.place.clone();
         for ca in path.intermediate_certificates().rev() {
@@ -280,6 +291,12 @@ impl TrustStore {
         }
     }
 
+    /// Whether a certificate for this key and place would be good: not if they were revoked before.
+    pub fn may_have(&self, issued: &Issued) -> Result<(), Refusal> {
+        let mut keys = [Some(issued.node), issued.ca].into_iter().flatten();
+        keys.try_for_each(|key| self.not_revoked(&key, None, &issued.place, ""))
+    }
+
     /// Takes in a revocation, if it is genuine. Sessions with the node it names are to be checked again after.
     ///
     /// One whose signer was itself revoked still counts: it can only take trust away, and a stolen clinic must
@@ -327,8 +344,8 @@ impl Authority for TrustStore {
         Ok(author.info)
     }
 
-    fn admit(&self, node: &NodeInfo) -> Result<(), Refusal> {
-        self.not_revoked(&node.node, None, &node.place, "")
+    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
+        self.verify_chain(&to_der(chain), When::Now(self.clock.now())).map(|_| ())
     }
 
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {

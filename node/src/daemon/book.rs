@@ -1,7 +1,7 @@
 //! The CA's book: whom this node has invited, and what it has issued. Kept whole as one setting of the store.
 
 use serde::{Deserialize, Serialize};
-use sync_core::store::StoreError;
+use sync_core::{id::NodeId, identity::NodeInfo, store::StoreError};
 
 use crate::{
     ca::{Invite, Issued, SecretHash},
@@ -56,6 +56,18 @@ impl Book {
         if let Some((_, invite)) = self.invites.iter_mut().find(|(hash, _)| hash == secret) {
             invite.used_by = Some(issued.node);
         }
+        self.issue(issued, store)
+    }
+
+    /// The CA of a node that this node has enrolled as a hub.
+    pub fn ca_of(&self, node: &NodeInfo) -> Option<NodeId> {
+        self.issued.iter().rev().find(|one| is_of(one, node)).and_then(|one| one.ca)
+    }
+
+    /// A node has got certificates: they take the place of those before.
+    pub fn issue(&mut self, issued: Issued, store: &mut SqliteStore) -> Result<(), StoreError> {
+        let node = NodeInfo { node: issued.node, place: issued.place.clone(), role: issued.role };
+        self.issued.retain(|one| !is_of(one, &node));
         self.issued.push(issued);
         self.save(store)
     }
@@ -64,4 +76,8 @@ impl Book {
     pub fn issued(&self) -> &[Issued] {
         &self.issued
     }
+}
+
+fn is_of(issued: &Issued, node: &NodeInfo) -> bool {
+    (issued.node, &issued.place, issued.role) == (node.node, &node.place, node.role)
 }

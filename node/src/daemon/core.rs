@@ -15,7 +15,7 @@ use sync_core::{
     feed::Seq,
     fold,
     id::{Lane, OrgPath},
-    identity::NodeInfo,
+    identity::{Date, NodeInfo},
     session::Direction,
     store::{Frontier, Op, StoreError, StoreMut},
     wire::Frame,
@@ -234,7 +234,6 @@ impl Core {
             Message::Connected { id, peer, chain, direction, outbox, connection } => {
                 tracing::info!(peer = %peer.place, ?direction, "connected");
                 if direction == Direction::Up {
-                    self.no_parent = None;
                     self.parent_at = Instant::now();
                 }
                 self.last_contact.insert(peer.place.clone(), wall());
@@ -246,6 +245,10 @@ impl Core {
                     self.last_contact.insert(peer.info.place.clone(), wall());
                     if peer.direction == Direction::Up {
                         self.parent_at = Instant::now();
+                        if matches!(frame, Frame::Hello(_)) {
+                            // Only now: a parent that refuses does so after the handshake.
+                            self.no_parent = None;
+                        }
                     }
                 }
                 if matches!(frame, Frame::Batch(_)) {
@@ -272,6 +275,24 @@ impl Core {
             Message::Redeem(secret, issued, answer) => {
                 self.book.redeem(&secret, *issued, &mut self.store)?;
                 let _ = answer.send(());
+                return Ok(());
+            }
+            Message::RenewChild { place, chain, ca_key, answer } => {
+                let _ = answer.send(self.renew_child(&place, &chain, ca_key)?);
+                return Ok(());
+            }
+            Message::Renewed(identity) => {
+                tracing::info!("the certificates of this node are renewed");
+                self.engine.identity().renew(identity);
+                return Ok(());
+            }
+            Message::NotRenewed { until, why } => {
+                let text = format!(
+                    "the certificate of this node could not be renewed: {why}. Syncing goes on until it ends on {}; \
+                     the node asks again",
+                    Date(until)
+                );
+                self.alert("renewal", text);
                 return Ok(());
             }
             Message::Request(request, answers) => return self.request(request, answers),

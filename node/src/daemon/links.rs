@@ -20,7 +20,7 @@ use sync_core::{
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Message, Numbers};
-use crate::transport;
+use crate::transport::{self, Link};
 
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
@@ -84,12 +84,19 @@ pub struct Queues {
     lanes: [mpsc::UnboundedReceiver<Out>; 3],
 }
 
-/// A new link's outbox, and the queues that [`drive`] empties.
-pub fn outbox(connection: Connection) -> (Outbox, Queues) {
+fn outbox(connection: Connection) -> (Outbox, Queues) {
     let (control, control_queue) = mpsc::unbounded_channel();
     let lanes = [(); 3].map(|()| mpsc::unbounded_channel());
     let [(a, qa), (b, qb), (c, qc)] = lanes;
     (Outbox { connection, control, lanes: [a, b, c] }, Queues { control: control_queue, lanes: [qa, qb, qc] })
+}
+
+/// What tells the core of a new link, and the queues that [`drive`] empties.
+pub fn connected(link: &Link, id: LinkId, direction: Direction) -> (Message, Queues) {
+    let connection = link.connection().clone();
+    let (outbox, queues) = outbox(connection.clone());
+    let (peer, chain) = (link.peer().clone(), link.chain());
+    (Message::Connected { id, peer, chain, direction, outbox, connection }, queues)
 }
 
 /// Begins a stream that carries nothing. A stream is this or begins with the number of its lane.
@@ -105,7 +112,8 @@ pub async fn probe(connection: &Connection) {
     }
 }
 
-/// Carries a link until it ends, and tells the core. `connected` has been told before.
+/// Carries a link until it ends, and tells the core. [`connected`] has been told before. `beside` goes on beside it
+/// once the neighbour has said HELLO; the link ends when it returns.
 pub async fn drive(
     connection: Connection,
     direction: Direction,
@@ -113,7 +121,9 @@ pub async fn drive(
     queues: Queues,
     core: mpsc::Sender<Message>,
     numbers: Arc<Numbers>,
+    beside: impl Future<Output = ()>,
 ) {
+    let mut has_begun = false;
     let traffic = numbers.traffic.clone();
     let control = match direction {
         Direction::Up => connection.open_bi().await,
@@ -130,9 +140,17 @@ pub async fn drive(
         if let Some((receive, deframer)) = inbound.first_frame(receive).await {
             tokio::spawn(inbound.clone().read(receive, deframer));
             tokio::spawn(inbound.accept_lanes(connection.clone()));
+            has_begun = true;
         }
     }
-    let ended = connection.closed().await;
+    let ended = tokio::select! {
+        ended = connection.closed() => ended,
+        () = beside, if has_begun => {
+            let reason = b"the certificate that you have shown has ended; dial again";
+            connection.close(quinn::VarInt::from_u32(transport::DONE), reason);
+            connection.closed().await
+        }
+    };
     if let Some((code, text)) = transport::refusal_of(&ended) {
         let _ = core.send(Message::Frame(id, Frame::Refuse { code, text }, None)).await;
     }
@@ -146,7 +164,18 @@ async fn write_control(
     traffic: Arc<Traffic>,
 ) {
     let mut reason = "this node stops";
-    while let Some(out) = queue.recv().await {
+    // It may be stopped while there is nothing to write.
+    let stopped = stream.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let out = tokio::select! {
+            out = queue.recv() => out,
+            _ = &mut stopped => {
+                reason = "the control stream was stopped";
+                break;
+            }
+        };
+        let Some(out) = out else { break };
         match out {
             Out::Frame(frame) if write(&mut stream, &frame, &traffic).await.is_ok() => {}
             Out::Frame(_) => {

@@ -6,50 +6,69 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sync_core::{id::OrgPath, identity::Refusal, session::Direction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Message, Numbers, links};
+use super::{Message, Numbers, links, renewal};
 use crate::{
     ca::{EnrolRefusal, Invite, InviteStore, Issued, SecretHash, TrustedClock},
-    transport::{self, Arrival, EnrolLinkError, Transport},
+    transport::{self, Arrival, EnrolLinkError, Link, LinkError, Transport},
 };
 
 /// Answers everybody who knocks, for as long as the process runs.
 pub async fn serve(
     transport: Arc<Transport>,
     own: OrgPath,
-    clock: TrustedClock,
     core: mpsc::Sender<Message>,
     numbers: Arc<Numbers>,
 ) {
-    let invites = Arc::new(CoreInvites { core: core.clone(), one_at_a_time: Mutex::new(()) });
+    let invites = Arc::new(CoreInvites {
+        core: core.clone(),
+        transport: transport.clone(),
+        one_at_a_time: Mutex::new(()),
+    });
     while let Some(incoming) = transport.accept().await {
         let (transport, own, core) = (transport.clone(), own.clone(), core.clone());
-        let (numbers, invites, clock) = (numbers.clone(), invites.clone(), clock.clone());
+        let (numbers, invites) = (numbers.clone(), invites.clone());
         tokio::spawn(async move {
             match transport.finish(incoming).await {
-                Ok(Arrival::Node(link)) => admit(link, &own, core, &numbers).await,
+                Ok(Arrival::Node(link)) => {
+                    admit(&link, &own, transport.trust().clock(), core, &numbers).await
+                }
                 Ok(Arrival::Enrolling(enrolling)) => {
                     let address = enrolling.address();
-                    match enrolling.serve(invites, clock.now()).await {
+                    match enrolling.serve(invites, transport.trust().clock().now()).await {
                         Ok(issued) => tracing::info!(place = %issued.place, node = %issued.node, "enrolled"),
                         Err(error @ EnrolLinkError::Refused(_)) => {
-                            let _ = core.send(Message::Stranger(format!("{address}: {error}"))).await;
+                            let _ = core.send(Message::Stranger(format!("{}: {error}", address.ip()))).await;
                         }
                         Err(error) => tracing::warn!(%address, %error, "no enrolment"),
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no link");
-                    if error.refusal_code().is_some() {
-                        let _ = core.send(Message::Stranger(error.to_string())).await;
-                    }
+                    // Without the port, which is another one each time.
+                    let stranger = match &error {
+                        LinkError::Refused { address, refusal } => {
+                            format!("refused {}: {refusal}", address.ip())
+                        }
+                        LinkError::RefusedByPeer { address, text, .. } => {
+                            format!("{} refused this node: {text}", address.ip())
+                        }
+                        _ => return,
+                    };
+                    let _ = core.send(Message::Stranger(stranger)).await;
                 }
             }
         });
     }
 }
 
-async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>, numbers: &Arc<Numbers>) {
-    let (connection, peer) = (link.connection().clone(), link.peer().clone());
+async fn admit(
+    link: &Link,
+    own: &OrgPath,
+    clock: &TrustedClock,
+    core: mpsc::Sender<Message>,
+    numbers: &Arc<Numbers>,
+) {
+    let (connection, peer) = (link.connection().clone(), link.peer());
     if peer.place.parent().as_ref() != Some(own) {
         let refusal = Refusal::OutsideSubtree { place: peer.place.to_string(), issuer: own.to_string() };
         transport::refuse(&connection, &refusal);
@@ -60,19 +79,18 @@ async fn admit(link: transport::Link, own: &OrgPath, core: mpsc::Sender<Message>
         connection.close(quinn::VarInt::from_u32(transport::DONE), b"syncing is paused at this node");
         return;
     }
-    let chain = link.chain();
     let id = numbers.next_link();
-    let (outbox, queues) = links::outbox(connection.clone());
-    let direction = Direction::Down;
-    let message = Message::Connected { id, peer, chain, direction, outbox, connection: connection.clone() };
+    let (message, queues) = links::connected(link, id, Direction::Down);
     if core.send(message).await.is_ok() {
-        links::drive(connection, direction, id, queues, core, numbers.clone()).await;
+        let beside = renewal::with_child(link, clock, &core);
+        links::drive(connection, Direction::Down, id, queues, core.clone(), numbers.clone(), beside).await;
     }
 }
 
 /// Invitations are kept by the core, with the records; here one at a time is redeemed.
 struct CoreInvites {
     core: mpsc::Sender<Message>,
+    transport: Arc<Transport>,
     one_at_a_time: Mutex<()>,
 }
 
@@ -94,6 +112,8 @@ impl InviteStore for CoreInvites {
         let _guard = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let invite: Option<Invite> = self.ask(|answer| Message::FindInvite(*secret, answer))?;
         let issued = decide(&invite.ok_or(EnrolRefusal::Unknown)?)?;
+        let may = self.transport.trust().may_have(&issued);
+        may.map_err(|refusal| EnrolRefusal::Parent(refusal.to_string()))?;
         self.ask(|answer| Message::Redeem(*secret, Box::new(issued), answer))
     }
 }

@@ -17,6 +17,7 @@ use std::{
 use quinn::Connection;
 use sync_core::{
     engine::LinkId,
+    id::OrgPath,
     identity::{NodeInfo, Role},
     session::Direction,
     wire::{Frame, WireError},
@@ -25,10 +26,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot
 
 use crate::{
     admin::{Answer, Failure, FailureKind, Request},
-    ca::{Invite, Issued, Own, SecretHash, TrustStore, TrustedClock},
+    ca::{Invite, Issued, Own, Response, SecretHash, TrustStore, TrustedClock},
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
-    keys::IdentityFolder,
+    keys::{Identity, IdentityFolder, PublicKey},
     store::{Key, LEAF_CACHE_KIB, OpenError, Reader, SqliteStore},
     telemetry,
     transport::{LinkSettings, Transport},
@@ -40,11 +41,12 @@ mod core;
 mod links;
 mod listen;
 mod records;
+mod renewal;
 mod report;
 mod socket;
 mod uplink;
 
-use self::core::Core;
+use self::{core::Core, renewal::Renewal};
 
 /// How many messages may wait for the core before whoever sends has to wait.
 const QUEUE: usize = 256;
@@ -74,6 +76,20 @@ enum Message {
     Stranger(String),
     FindInvite(SecretHash, oneshot::Sender<Option<Invite>>),
     Redeem(SecretHash, Box<Issued>, oneshot::Sender<()>),
+    /// A child whose connection has proved this chain (DER, its own first) asks for its next certificates.
+    RenewChild {
+        place: OrgPath,
+        chain: Vec<Vec<u8>>,
+        ca_key: Option<PublicKey>,
+        answer: oneshot::Sender<Response>,
+    },
+    /// This node has new certificates.
+    Renewed(Arc<Identity>),
+    /// It has not, and those that it has end then.
+    NotRenewed {
+        until: i64,
+        why: String,
+    },
     Request(Request, mpsc::UnboundedSender<Answer>),
     Stop,
 }
@@ -164,7 +180,7 @@ fn unopened(error: OpenError) -> Failure {
     failed(kind, error)
 }
 
-fn lock(dir: &Path) -> Result<File, Failure> {
+pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
     let path = dir.join(LOCK);
     let io = |error| failed(FailureKind::Failed, ConfigError::Io { path: path.clone(), error });
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
@@ -193,22 +209,25 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let transport = Transport::bind(
         config.listen.unwrap_or(any),
         config.listen.is_some(),
-        identity.files().clone(),
+        identity.files(),
         identity.trust().clone(),
         LinkSettings::default(),
     );
     let transport = Arc::new(transport.map_err(|error| failed(FailureKind::Failed, error))?);
     let (sender, receiver) = mpsc::channel(QUEUE);
     let own = config.place.clone();
+    let renewal = Renewal { transport: transport.clone(), folder: folder.clone(), core: sender.clone() };
     if let Some(parent) = config.parent.clone() {
         let control = uplink::Control { paused: numbers.paused.subscribe(), now: numbers.dial.clone() };
-        let settings = config.link.clone();
-        let (transport, core, numbers) = (transport.clone(), sender.clone(), numbers.clone());
-        tokio::spawn(uplink::keep(transport, own.clone(), parent, settings, control, core, numbers));
+        let parent = uplink::Parent { own: own.clone(), address: parent, settings: config.link.clone() };
+        tokio::spawn(uplink::keep(parent, control, renewal.clone(), sender.clone(), numbers.clone()));
+    }
+    if config.role == Role::Root {
+        tokio::spawn(renewal.at_root());
     }
     if config.listen.is_some() {
         let (transport, core, numbers) = (transport.clone(), sender.clone(), numbers.clone());
-        tokio::spawn(listen::serve(transport, own.clone(), clock.clone(), core, numbers));
+        tokio::spawn(listen::serve(transport, own.clone(), core, numbers));
     }
     let socket = socket::bind(&dir)?;
     let answering = Arc::new(RwLock::new(()));

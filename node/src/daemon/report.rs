@@ -110,7 +110,10 @@ impl Core {
     }
 
     fn link_state(&self, place: &OrgPath, role: Role, direction: Direction) -> Result<LinkState, StoreError> {
-        let peer = self.peers.values().find(|p| p.info.place == *place && p.direction == direction);
+        // Connected is who has said HELLO: a parent that refuses does so after the handshake.
+        let mut links = self.engine.links().filter(|link| link.software.is_some());
+        let link = links.find(|link| link.peer.place == *place && link.direction == direction);
+        let peer = link.as_ref().and_then(|link| self.peers.get(&link.link));
         let refused = self.no_parent.as_ref().filter(|_| direction == Direction::Up);
         let state = match (peer, refused) {
             (Some(_), _) => "connected",
@@ -119,9 +122,6 @@ impl Core {
             (None, _) if direction == Direction::Up => "dialling",
             _ => "away",
         };
-        let software = peer.and_then(|p| {
-            self.engine.links().find(|link| link.peer == p.info).and_then(|link| link.software)
-        });
         let behind = match direction {
             Direction::Up => Some(self.not_at(Frontier::Hub)?.entries),
             Direction::Down => None,
@@ -134,7 +134,7 @@ impl Core {
             problem: refused.filter(|_| peer.is_none()).map(|(_, text)| text.clone()),
             last_contact: self.last_contact.get(place).copied(),
             address: peer.map(|p| p.connection.remote_address().to_string()),
-            software,
+            software: link.as_ref().and_then(|link| link.software.clone()),
             rtt_millis: peer.map(|p| u64::try_from(p.connection.rtt().as_millis()).unwrap_or(u64::MAX)),
             behind,
         })
@@ -228,7 +228,7 @@ impl Core {
         }
         let mut nodes = Vec::new();
         for one in &issued {
-            let files = self.engine.identity().files().clone();
+            let files = self.engine.identity().files();
             for revocation in trust::revoke(&files, one, reason, wall()) {
                 self.engine.handle(Event::Revoke(revocation), &self.store, clock::now())?;
             }

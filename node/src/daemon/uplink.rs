@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sync_core::{engine::LinkId, id::OrgPath, identity::Role, session::Direction};
+use sync_core::{id::OrgPath, identity::Role, session::Direction};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::{Message, Numbers, links};
+use super::{Message, Numbers, links, renewal::Renewal};
 use crate::{
     admin::FailureKind,
-    transport::{LinkError, LinkSettings, Transport},
+    transport::{Link, LinkError, LinkSettings, Transport},
 };
 
 /// The first wait after a link that ended or was not answered.
@@ -29,13 +29,21 @@ pub struct Control {
     pub now: Arc<Notify>,
 }
 
+/// The parent as it stands in the settings.
+pub struct Parent {
+    /// This node's own place.
+    pub own: OrgPath,
+    /// `host:port`.
+    pub address: String,
+    /// How the link is driven.
+    pub settings: LinkSettings,
+}
+
 /// Keeps the link to the parent, for as long as the process runs.
 pub async fn keep(
-    transport: Arc<Transport>,
-    own: OrgPath,
-    address: String,
-    settings: LinkSettings,
+    parent: Parent,
     mut control: Control,
+    renewal: Renewal,
     core: mpsc::Sender<Message>,
     numbers: Arc<Numbers>,
 ) {
@@ -48,7 +56,7 @@ pub async fn keep(
         }
         let began = tokio::time::Instant::now();
         let dialled = tokio::select! {
-            dialled = dial(&transport, &own, &address, &settings) => dialled,
+            dialled = dial(&renewal.transport, &parent) => dialled,
             () = paused(&mut control.paused) => continue,
             () = asked_again(&control.now) => {
                 wait = BACKOFF_FIRST;
@@ -57,16 +65,23 @@ pub async fn keep(
         };
         match dialled {
             Ok(link) => {
-                let (connection, peer, chain) = link;
                 let id = numbers.next_link();
-                let (outbox, queues) = links::outbox(connection.clone());
-                let address = connection.clone();
-                let direction = Direction::Up;
-                let message = Message::Connected { id, peer, chain, direction, outbox, connection: address };
+                let (message, queues) = links::connected(&link, id, Direction::Up);
                 if core.send(message).await.is_err() {
                     return;
                 }
-                run(connection, id, queues, &mut control, &core, &numbers).await;
+                let connection = link.connection().clone();
+                let beside = renewal.with_parent(&link);
+                let drive = links::drive(
+                    connection,
+                    Direction::Up,
+                    id,
+                    queues,
+                    core.clone(),
+                    numbers.clone(),
+                    beside,
+                );
+                run(link.connection(), drive, &mut control).await;
                 if began.elapsed() > GOOD_LINK {
                     wait = BACKOFF_FIRST;
                 }
@@ -90,15 +105,7 @@ pub async fn keep(
     }
 }
 
-async fn run(
-    connection: quinn::Connection,
-    id: LinkId,
-    queues: links::Queues,
-    control: &mut Control,
-    core: &mpsc::Sender<Message>,
-    numbers: &Arc<Numbers>,
-) {
-    let drive = links::drive(connection.clone(), Direction::Up, id, queues, core.clone(), numbers.clone());
+async fn run(connection: &quinn::Connection, drive: impl Future<Output = ()>, control: &mut Control) {
     tokio::pin!(drive);
     loop {
         tokio::select! {
@@ -107,7 +114,7 @@ async fn run(
                 connection.close(quinn::VarInt::from_u32(crate::transport::DONE), b"paused");
                 return drive.await;
             }
-            () = control.now.notified() => links::probe(&connection).await,
+            () = control.now.notified() => links::probe(connection).await,
         }
     }
 }
@@ -127,29 +134,23 @@ async fn asked_again(now: &Notify) {
     now.notified().await;
 }
 
-type Dialled = (quinn::Connection, sync_core::identity::NodeInfo, Vec<Vec<u8>>);
-
-async fn dial(
-    transport: &Transport,
-    own: &OrgPath,
-    address: &str,
-    settings: &LinkSettings,
-) -> Result<Dialled, LinkError> {
-    let unknown = |why: String| LinkError::Dial { address: address.to_owned(), why };
+async fn dial(transport: &Transport, parent: &Parent) -> Result<Link, LinkError> {
+    let Parent { own, address, settings } = parent;
+    let unknown = |why: String| LinkError::Dial { address: address.clone(), why };
     let mut candidates =
         tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
     let candidate = candidates.next().ok_or_else(|| unknown("the name has no address".to_owned()))?;
     let link = transport.connect(candidate, None, settings).await?;
-    let (connection, peer) = (link.connection().clone(), link.peer().clone());
+    let peer = link.peer();
     if own.parent().as_ref() != Some(&peer.place) || peer.role == Role::Leaf {
         let refusal = sync_core::identity::Refusal::OutsideSubtree {
             place: own.to_string(),
             issuer: peer.place.to_string(),
         };
-        crate::transport::refuse(&connection, &refusal);
+        crate::transport::refuse(link.connection(), &refusal);
         return Err(LinkError::Refused { address: candidate, refusal });
     }
-    Ok((connection, peer, link.chain()))
+    Ok(link)
 }
 
 /// Between half of the wait and one and a half, so that a crowd does not come back in step.

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{DONE, LinkError, LinkSettings, close, dial, socket, tls};
 use crate::{
     ca::{
-        EnrolRefusal, InviteStore, Issued, Request, Response, Token,
+        EnrolRefusal, Facts, InviteStore, Issued, Request, Response, Token,
         enrol::{EnrolError, REQUEST_MAX_BYTES, RESPONSE_MAX_BYTES, answer},
     },
     keys::{Identity, IdentityFolder, KeyError},
@@ -99,7 +99,8 @@ impl Enrolling {
 
 /// Enrols this machine with a token: makes the keys, asks the parent at each of its addresses in turn, checks the
 /// answer, and writes the identity. `now` is the time by this machine's clock, however wrong. `parents` takes the
-/// place of the addresses in the token unless it is empty.
+/// place of the addresses in the token unless it is empty. A folder that holds a node gets new certificates for that
+/// node or stays as it is.
 pub async fn enrol(
     token: &Token,
     folder: &IdentityFolder,
@@ -111,7 +112,13 @@ pub async fn enrol(
     let request = Request::new(token, &key, ca_key.as_ref()).to_json();
     let parents = if parents.is_empty() { &token.addresses } else { parents };
     let response = ask_each(token, parents, &request).await?;
-    let (identity, _) = Response::from_json(&response)?.accept(token, key, ca_key, now)?;
+    let (identity, found) = Response::from_json(&response)?.accept(token, key, ca_key, now)?;
+    if folder.is_complete() {
+        let before = folder.load()?.chain.first().and_then(Facts::read).map(|facts| facts.subject.place);
+        if let Some(here) = before.filter(|here| *here != found) {
+            return Err(EnrolError::OtherPlace { here, found }.into());
+        }
+    }
     folder.save(&identity)?;
     Ok(identity)
 }

@@ -5,11 +5,12 @@
 //! both sides) and enrolment (`tuyen-enrol/1`, where the client has none yet). Not here: what is said on a link
 //! (the session), and when to dial again (the daemon).
 
+pub mod beside;
 mod close;
 mod enrol;
 mod settings;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 
 use std::{
@@ -33,7 +34,10 @@ pub use self::{
     settings::*,
     tls::{ALPN_ENROL, ALPN_SYNC},
 };
-use crate::{ca::TrustStore, keys::Identity};
+use crate::{
+    ca::{TrustStore, trust::Verified},
+    keys::Identity,
+};
 
 /// What is written where TLS wants a host name; nobody reads it.
 const SERVER_NAME: &str = "tuyen";
@@ -121,6 +125,7 @@ impl LinkError {
     }
 
     /// The number of the refusal, whoever refused.
+    #[cfg(test)]
     pub fn refusal_code(&self) -> Option<u16> {
         match self {
             LinkError::Refused { refusal, .. } => Some(refusal.code()),
@@ -135,6 +140,7 @@ impl LinkError {
 pub struct Link {
     connection: quinn::Connection,
     peer: NodeInfo,
+    until: i64,
 }
 
 impl Link {
@@ -148,17 +154,14 @@ impl Link {
         &self.peer
     }
 
+    /// The end of the peer's certificate, in milliseconds since 1970: the link is good up to then.
+    pub fn until(&self) -> i64 {
+        self.until
+    }
+
     /// The peer's certificates in DER, its own first, without the root's: for the engine.
     pub fn chain(&self) -> Vec<Vec<u8>> {
         peer_chain(&self.connection).iter().map(|der| der.to_vec()).collect()
-    }
-
-    /// Checks the peer again, after a revocation or as time goes by, and closes the link with the reason if it
-    /// may no longer speak.
-    pub fn recheck(&self, trust: &TrustStore) -> Result<(), Refusal> {
-        peer_info(&self.connection, trust)
-            .map(|_| ())
-            .inspect_err(|refusal| refuse(&self.connection, refusal))
     }
 }
 
@@ -169,11 +172,6 @@ pub enum Arrival {
     Node(Link),
     /// Somebody with a token.
     Enrolling(Enrolling),
-}
-
-/// Who is at the other end of a connection, by its certificates and the trusted clock.
-pub fn peer_info(connection: &quinn::Connection, trust: &TrustStore) -> Result<NodeInfo, Refusal> {
-    check_peer(trust, &peer_chain(connection), None).map(|peer| peer.info)
 }
 
 fn peer_chain(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
@@ -222,8 +220,14 @@ impl Transport {
         self.serve()
     }
 
-    fn identity(&self) -> Arc<Identity> {
+    /// The key and the certificates that the next connection shows.
+    pub fn identity(&self) -> Arc<Identity> {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whom this node trusts.
+    pub fn trust(&self) -> &TrustStore {
+        &self.trust
     }
 
     /// The address that the socket has.
@@ -248,7 +252,7 @@ impl Transport {
         let check = ServerCheck::new(Expect::OfTree(self.trust.clone(), expected));
         let connection = dial(&self.endpoint, address, Some(&identity), check, settings).await?;
         let peer = check_peer(&self.trust, &peer_chain(&connection), expected);
-        admitted(connection, peer.map(|peer| peer.info))
+        admitted(connection, peer)
     }
 
     /// The next one who knocks; none when the socket is closed. To be finished in a task of its own, so that a
@@ -265,7 +269,8 @@ impl Transport {
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         match data.and_then(|data| data.protocol).as_deref() {
             Some(ALPN_SYNC) => {
-                admitted(connection.clone(), peer_info(&connection, &self.trust)).map(Arrival::Node)
+                let peer = check_peer(&self.trust, &peer_chain(&connection), None);
+                admitted(connection, peer).map(Arrival::Node)
             }
             Some(ALPN_ENROL) => Ok(Arrival::Enrolling(Enrolling::new(connection, self.identity()))),
             _ => Err(LinkError::Protocol { address }),
@@ -279,9 +284,9 @@ impl Transport {
     }
 }
 
-fn admitted(connection: quinn::Connection, peer: Result<NodeInfo, Refusal>) -> Result<Link, LinkError> {
+fn admitted(connection: quinn::Connection, peer: Result<Verified, Refusal>) -> Result<Link, LinkError> {
     match peer {
-        Ok(peer) => Ok(Link { connection, peer }),
+        Ok(Verified { info: peer, not_after: until, .. }) => Ok(Link { connection, peer, until }),
         Err(refusal) => {
             refuse(&connection, &refusal);
             Err(LinkError::Refused { address: connection.remote_address(), refusal })

@@ -332,9 +332,9 @@ impl<I: Identity> Engine<I> {
     fn apply_revocations(&mut self, store: &impl Store) -> Result<(), StoreError> {
         let all = store.revocations()?;
         self.revocations = revocation_digest(&all);
-        let links: Vec<_> = self.links.values().map(|link| (link.id, link.peer.clone())).collect();
-        for (link, peer) in links {
-            match self.identity.admit(&peer) {
+        let links: Vec<_> = self.links.values().map(|link| (link.id, link.chain.clone())).collect();
+        for (link, chain) in links {
+            match self.identity.admit(&chain) {
                 Ok(()) => self.send_revocations(link, &all),
                 Err(refusal) => self.refuse(link, refusal.code(), refusal.to_string()),
             }

@@ -1,0 +1,264 @@
+//! Certificates are renewed long before they end: a node asks its parent, the root renews its own.
+//!
+//! A node looks at each new link to its parent, and once a day, whether the time has come, by its own clock or by its
+//! parent's. What always holds: the old certificates stay until the new ones are checked and on the disk; a renewal
+//! that fails is an alert and stops nothing. Connections that stand keep the certificates that they were opened
+//! with, and end with them; the next one shows the new ones. Not here: what is right to issue and to accept
+//! (`ca::renew`).
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::Connection;
+use sync_core::{id::OrgPath, store::StoreError};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Message, core::Core};
+use crate::{
+    ca::{Facts, Response, TrustedClock, certificate::renew_root_node, renew, trust::When},
+    keys::{Identity, IdentityFolder, PublicKey},
+    transport::{
+        Link, Transport,
+        beside::{self, Question},
+    },
+};
+
+/// How often a node looks whether its certificates are due.
+const LOOK_EVERY: Duration = Duration::from_secs(86_400);
+/// How often a link looks whether the time of the neighbour's certificate is over.
+const EXPIRY_LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// What renewing takes.
+#[derive(Clone)]
+pub struct Renewal {
+    pub transport: Arc<Transport>,
+    pub folder: IdentityFolder,
+    pub core: mpsc::Sender<Message>,
+}
+
+impl Renewal {
+    /// Goes on beside a link to the parent; returns when the link has to end.
+    pub async fn with_parent(&self, link: &Link) {
+        let asking = async {
+            loop {
+                self.look(link).await;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! { () = asking => {}, () = over(link, self.clock()) => {} }
+    }
+
+    async fn look(&self, link: &Link) {
+        let identity = self.transport.identity();
+        let now = self.time_with(link).await;
+        if !renew::due(&identity, now) {
+            return;
+        }
+        if let Err(error) = self.ask(link.connection(), &identity).await {
+            self.failed(&identity, error).await;
+        }
+    }
+
+    /// The later of this node's time and its parent's, which counts up to the end of the certificate that the parent
+    /// shows. To renew too early does no harm; to move the clock might, so only a clock that is lost is moved.
+    async fn time_with(&self, link: &Link) -> i64 {
+        let clock = self.clock();
+        let word = match beside::ask_time(link.connection()).await {
+            Ok(word) => word.min(link.until()),
+            Err(error) => {
+                tracing::debug!(%error, "the parent's time is not known");
+                return clock.now();
+            }
+        };
+        if clock.is_lost() && clock.learn(word) {
+            tracing::info!("the clock of this machine is behind; until it is set the parent's time counts");
+            if let Err(error) = self.folder.save_last_known_good(word) {
+                tracing::warn!(%error, "the time is forgotten when the daemon ends");
+            }
+        }
+        clock.now().max(word)
+    }
+
+    async fn ask(&self, connection: &Connection, identity: &Identity) -> anyhow::Result<()> {
+        let ca_key = identity.ca.as_ref().map(|ca| ca.key.public());
+        let response = beside::ask_certificates(connection, ca_key).await?;
+        let renewed = renew::accept(response, identity, self.transport.trust())?;
+        self.folder.renew(&renewed.chain, renewed.ca_chain.as_deref())?;
+        self.use_renewed().await
+    }
+
+    /// Keeps the certificate of the root's own node in time.
+    pub async fn at_root(self) {
+        loop {
+            let identity = self.transport.identity();
+            if renew::due(&identity, self.clock().now())
+                && let Err(error) = self.renew_root(&identity).await
+            {
+                self.failed(&identity, error).await;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn renew_root(&self, identity: &Identity) -> anyhow::Result<()> {
+        let (certificate, _) = renew_root_node(identity, self.clock().now())?;
+        self.folder.renew(&[certificate], None)?;
+        self.use_renewed().await
+    }
+
+    /// What is on the disk is used from now on.
+    async fn use_renewed(&self) -> anyhow::Result<()> {
+        let identity = Arc::new(self.folder.load()?);
+        self.transport.renew(identity.clone())?;
+        let _ = self.core.send(Message::Renewed(identity)).await;
+        Ok(())
+    }
+
+    async fn failed(&self, identity: &Identity, error: anyhow::Error) {
+        let until = identity.chain.first().and_then(Facts::read).map_or(0, |facts| facts.not_after);
+        let _ = self.core.send(Message::NotRenewed { until, why: error.to_string() }).await;
+    }
+
+    fn clock(&self) -> &TrustedClock {
+        self.transport.trust().clock()
+    }
+}
+
+/// Returns when the certificate that the neighbour has shown ends. Whether it has a newer one shows at the next
+/// handshake; the end of this node's own is the neighbour's to see.
+async fn over(link: &Link, clock: &TrustedClock) {
+    loop {
+        let left = link.until().saturating_sub(clock.now());
+        let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else { return };
+        tokio::time::sleep(Duration::from_millis(left).min(EXPIRY_LOOK_EVERY)).await;
+    }
+}
+
+/// Goes on beside a link to a child: answers what it asks, one question after another; returns when the link has to
+/// end.
+pub async fn with_child(link: &Link, clock: &TrustedClock, core: &mpsc::Sender<Message>) {
+    let answering = async {
+        while let Some(question) = beside::next_question(link.connection()).await {
+            match question {
+                Question::Time(asked) => asked.time(clock.now()).await,
+                Question::Certificates(asked, ca_key) => {
+                    let (place, chain) = (link.peer().place.clone(), link.chain());
+                    let (answer, answered) = oneshot::channel();
+                    // When the daemon stops there is no answer, and the child asks again.
+                    let _ = core.send(Message::RenewChild { place, chain, ca_key, answer }).await;
+                    if let Ok(response) = answered.await {
+                        asked.certificates(&response).await;
+                    }
+                }
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! { () = answering => {}, () = over(link, clock) => {} }
+}
+
+impl Core {
+    /// Issues the next certificates of a child that has proved to hold these, and writes them into the book.
+    pub fn renew_child(
+        &mut self,
+        place: &OrgPath,
+        chain: &[Vec<u8>],
+        ca_key: Option<PublicKey>,
+    ) -> Result<Response, StoreError> {
+        let own = self.engine.identity();
+        let now = own.trust().clock().now();
+        let chain: Vec<_> = chain.iter().map(|der| der.as_slice().into()).collect();
+        let child = own.trust().verify_chain(&chain, When::Now(now)).map_err(renew::RenewRefusal::from);
+        let grant = child
+            .and_then(|child| renew::renew(&own.files(), &child, ca_key, self.book.ca_of(&child.info), now));
+        match grant {
+            Ok(grant) => {
+                tracing::info!(%place, node = %grant.issued.node, "renewed the certificates of a child");
+                self.book.issue(grant.issued.clone(), &mut self.store)?;
+                Ok(Response::from(&grant))
+            }
+            Err(refusal) => {
+                self.alert("renewal", format!("{place} asked for new certificates and got none: {refusal}"));
+                Ok(Response::from(&refusal))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ca::{
+            TrustStore,
+            tests::{NOW, Tree},
+        },
+        transport::tests::{link, meet, node_at},
+    };
+
+    const DAY: i64 = 86_400_000;
+
+    /// A leaf whose clock says `leaf_says` meets a hub whose clock says `hub_says`: whether it asks for certificates,
+    /// and what time it goes by then.
+    async fn asks(leaf_says: i64, hub_says: i64) -> (bool, i64) {
+        let tree = Tree::new();
+        let dir = tempfile::tempdir().unwrap();
+        let folder = IdentityFolder::of_node(dir.path());
+        folder.save(&tree.leaf).unwrap();
+        let at =
+            |identity: &Identity, wall| TrustStore::of(identity, TrustedClock::with_wall(0, wall)).unwrap();
+        let (hub_trust, leaf_trust) = (at(&tree.hub, hub_says), at(&tree.leaf, leaf_says));
+        let clock = leaf_trust.clock().clone();
+        let (hub, leaf) = (node_at(tree.hub, hub_trust), node_at(tree.leaf, leaf_trust));
+        let (dialled, arrived) = meet(&leaf, &hub).await;
+        let (dialled, arrived) = (dialled.unwrap(), link(arrived));
+        let (to_hub, mut hub_core) = mpsc::channel(1);
+        let (core, mut told) = mpsc::channel(1);
+        let renewal = Renewal { transport: leaf, folder: folder.clone(), core };
+        let asked = tokio::select! {
+            () = with_child(&arrived, hub.trust().clock(), &to_hub) => panic!("the link is good"),
+            () = renewal.look(&dialled) => false,
+            asked = hub_core.recv() => matches!(asked, Some(Message::RenewChild { .. })),
+        };
+        assert!(told.try_recv().is_err());
+        assert!([0, clock.last_known_good()].contains(&folder.last_known_good()));
+        (asked, clock.now())
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_clock_stands_still_is_renewed_by_its_parents() {
+        let later = NOW + 400 * DAY;
+        assert_eq!(asks(NOW, NOW).await, (false, NOW));
+        assert_eq!(asks(later, later).await, (true, later));
+        // 1970: the parent's word counts for everything.
+        assert_eq!(asks(0, NOW).await, (false, NOW));
+        assert_eq!(asks(0, later).await, (true, later));
+        // Late but not certainly wrong: it asks, and its clock stays.
+        assert_eq!(asks(NOW, later).await, (true, NOW));
+        // A parent that is behind moves nothing back.
+        assert_eq!(asks(later, 0).await, (true, later));
+        assert_eq!(asks(NOW, 0).await, (false, NOW));
+    }
+
+    #[tokio::test]
+    async fn a_parents_word_counts_up_to_the_end_of_its_certificate() {
+        let tree = Tree::new();
+        let until = Facts::read(&tree.hub.chain[0]).unwrap().not_after;
+        let (trust, hub_trust) = (tree.trust(), tree.trust());
+        let (hub, leaf) = (node_at(tree.hub, hub_trust), node_at(tree.leaf, trust));
+        let (dialled, arrived) = meet(&leaf, &hub).await;
+        let (dialled, arrived) = (dialled.unwrap(), link(arrived));
+        let (core, _told) = mpsc::channel(1);
+        let renewal = Renewal { transport: leaf, folder: IdentityFolder::of_node("/".as_ref()), core };
+        let wrong = TrustedClock::with_wall(0, 4_070_908_800_000);
+        let answer = async {
+            let Some(Question::Time(asked)) = beside::next_question(arrived.connection()).await else {
+                panic!("it asks the time")
+            };
+            asked.time(wrong.now()).await;
+            std::future::pending().await
+        };
+        let time =
+            tokio::select! { () = answer => unreachable!(), time = renewal.time_with(&dialled) => time };
+        assert_eq!(time, until);
+    }
+}
