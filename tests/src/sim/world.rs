@@ -25,6 +25,8 @@ use super::{
 
 mod faults;
 mod links;
+mod people;
+mod quiet;
 
 /// A connection that has been silent for this long ends.
 const IDLE_TIMEOUT: Millis = 30_000;
@@ -499,119 +501,6 @@ impl<'t> World<'t> {
     fn disks(&self, node: usize) -> Vec<&MemStore> {
         let of_node = self.machines.iter().filter(|machine| machine.node == node && !machine.retired);
         of_node.map(|machine| &machine.store).collect()
-    }
-
-    /// Somebody writes at a machine: anything, or this record.
-    fn write(&mut self, machine: usize, wanted: Option<&RecordId>) -> Result<(), Failure> {
-        let wall = self.clock(machine).wall;
-        let Plan { shared_names, large_one_in, real, .. } = self.plan;
-        // A change of a record is made on the one before it, so it has to be on the disk; the daemon waits as well.
-        if real && (!self.machines[machine].tickets.is_empty() || self.machines[machine].pending.is_some()) {
-            return Ok(());
-        }
-        let taste = Taste { shared_names, large_one_in, real };
-        let (mut entries, mut projection) = (Vec::new(), Vec::new());
-        for _ in 0..if real { 1 } else { self.rng.range(1, 3) } {
-            self.names += 1;
-            let one = &self.machines[machine];
-            let engine = one.engine.as_ref().expect("it was found running");
-            let place = &self.plan.nodes[one.node].info.place;
-            let (run, serial) = (engine.incarnation(), self.names);
-            let writer = Writer { run, org: place.org(), place, places: engine.places(), wall, serial };
-            let written =
-                compose(&writer, &taste, wanted.cloned(), &one.store, &mut self.rng).map_err(store_failed)?;
-            let Some(written) = written else { return Ok(()) };
-            entries.push(written.entry);
-            projection.extend(written.projection);
-        }
-        self.names += 1;
-        let ticket = Ticket(self.names);
-        let keys: Vec<_> = entries.iter().map(key).collect();
-        self.note(machine, format_args!("is to write {keys:?}"));
-        self.machines[machine].tickets.insert(ticket, keys);
-        self.drive(machine, Event::Write { ticket, entries, projection })
-    }
-
-    /// When its disk is idle, a machine may fold a little.
-    fn fold_a_little(&mut self, machine: usize) -> Result<(), Failure> {
-        let one = &self.machines[machine];
-        if !self.plan.real || one.engine.is_none() || one.pending.is_some() || !self.rng.one_in(2) {
-            return Ok(());
-        }
-        match records::fold(&one.store, &mut self.rng).map_err(store_failed)? {
-            Some(ops) => self.drive(machine, Event::Folded(ops)),
-            None => Ok(()),
-        }
-    }
-
-    /// Everything is folded, and every disk shows the same of every record.
-    fn check_records(&mut self) -> Result<(), Failure> {
-        if !self.plan.real {
-            return Ok(());
-        }
-        let mut seen: BTreeMap<RecordId, (String, Shown)> = BTreeMap::new();
-        for one in self.machines.iter_mut().filter(|machine| !machine.retired) {
-            while let Some(ops) = records::fold(&one.store, &mut self.rng).map_err(store_failed)? {
-                one.store.commit(&ops).map_err(store_failed)?;
-            }
-            let records: BTreeSet<_> =
-                oracle::keys_after(&one.store, 0).map(|(_, (record, _))| record).collect();
-            for record in records {
-                let shown = records::shown(&one.name, &one.store, &record)?;
-                if shown.has_unreadable() && self.plan.keeps_identity() {
-                    let text = format!("{} cannot read all of {record}", one.name);
-                    return Err(Failure::new("all can be read", text));
-                }
-                let (who, first) =
-                    seen.entry(record).or_insert_with_key(|_| (one.name.clone(), shown.clone()));
-                self.report.records_read += 1;
-                self.report.in_conflict += usize::from(shown.in_conflict());
-                self.report.forked += usize::from(shown.has_unreadable());
-                if *first != shown {
-                    let text = format!("{who} {first:?}, {} {shown:?}", one.name);
-                    return Err(Failure::new("all see the same", text));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Everybody reconnects although nothing has changed. After a restore the first time may cost a question more: of
-    /// a feed that was empty then, a reader could not name a place in lanes in which nothing has come.
-    fn reconnect_costs_little(&mut self) -> Result<(), Failure> {
-        if !self.plan.keeps_identity() {
-            self.reconnect(false)?;
-        }
-        self.reconnect(true)
-    }
-
-    fn reconnect(&mut self, cheaply: bool) -> Result<(), Failure> {
-        let nodes: BTreeSet<_> = self.machines.iter().filter(|m| !m.retired).map(|m| m.node).collect();
-        let alone = nodes.len() == self.machines.iter().filter(|m| !m.retired).count();
-        let open: Vec<_> = self.conns.keys().copied().collect();
-        let first = self.names;
-        for conn in open {
-            for end in 0..2 {
-                self.close_end(conn, end)?;
-            }
-        }
-        self.run_until_quiet()?;
-        for (_, conn) in self.conns.range(first..) {
-            let sent = [conn.ends[0].sent, conn.ends[1].sent];
-            let bytes = sent[0].1 + sent[1].1;
-            let who = conn.ends.each_ref().map(|end| &self.machines[end.machine].name);
-            if alone && cheaply {
-                self.report.reconnect_bytes = self.report.reconnect_bytes.max(bytes);
-            }
-            // HELLO from both, and from the parent the news of what is safe at the root, for each lane.
-            let frames_fit = sent[0].0 == 1 && (1..=4).contains(&sent[1].0);
-            if alone && cheaply && (!frames_fit || bytes >= RECONNECT_MAX_BYTES) {
-                let text = format!("{who:?} sent (frames, bytes) {sent:?}");
-                return Err(Failure::new("a reconnect costs little", text));
-            }
-        }
-        let finals = self.finals();
-        check_final(&self.ledger, &finals, &self.places)
     }
 }
 
