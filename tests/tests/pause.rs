@@ -51,3 +51,18 @@ fn a_pause_survives_a_restart_and_ends_when_resumed() {
     assert_eq!(country.leaf.status().not_at_hub.entries, 0);
     assert_eq!(country.hub.status().entries, 60);
 }
+
+/// A name may have addresses that this machine cannot use, and they may come first.
+#[test]
+fn a_parent_is_dialled_by_its_name() {
+    let mut country = Country::new();
+    country.leaf.stop();
+    country.leaf.configure(|config| {
+        let address = config.parent.take().expect("a leaf has a parent");
+        assert!(address.starts_with("127.0.0.1:"));
+        config.parent = Some(address.replace("127.0.0.1", "localhost"));
+    });
+    country.leaf.start();
+    country.leaf.put([r#"{"resourceType":"Basic","id":"first"}"#.to_owned()]);
+    wait_equal(&country.all(), 1);
+}

@@ -137,10 +137,17 @@ async fn asked_again(now: &Notify) {
 async fn dial(transport: &Transport, parent: &Parent) -> Result<Link, LinkError> {
     let Parent { own, address, settings } = parent;
     let unknown = |why: String| LinkError::Dial { address: address.clone(), why };
-    let mut candidates =
-        tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
-    let candidate = candidates.next().ok_or_else(|| unknown("the name has no address".to_owned()))?;
-    let link = transport.connect(candidate, None, settings).await?;
+    let found = tokio::net::lookup_host(address).await.map_err(|error| unknown(error.to_string()))?;
+    let mut reached = Err(unknown("the name has no address".to_owned()));
+    for candidate in found {
+        reached = transport.connect(candidate, None, settings).await.map(|link| (link, candidate));
+        // The next address may be of the kind that this machine can use; another answer is an answer.
+        if !matches!(reached, Err(LinkError::Dial { .. } | LinkError::Silent { .. } | LinkError::Lost { .. }))
+        {
+            break;
+        }
+    }
+    let (link, candidate) = reached?;
     let peer = link.peer();
     if own.parent().as_ref() != Some(&peer.place) || peer.role == Role::Leaf {
         let refusal = sync_core::identity::Refusal::OutsideSubtree {
