@@ -12,6 +12,9 @@ use std::{
 
 /// Records of the demo on made-up data.
 const DEMO_RECORDS: &str = "2000";
+/// What cargo says to the program that it runs. Build scripts would take it for a change, and build anew.
+const FROM_CARGO: [&str; 5] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
 
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace");
@@ -37,7 +40,13 @@ fn main() -> ExitCode {
         eprintln!("ci: {name}: cargo {}", arguments.join(" "));
         let step = Instant::now();
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo).args(&arguments).current_dir(root).status();
+        let mut command = Command::new(cargo);
+        for (name, _) in std::env::vars_os() {
+            if FROM_CARGO.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                command.env_remove(name);
+            }
+        }
+        let status = command.args(&arguments).current_dir(root).status();
         match status {
             Ok(status) if status.success() => eprintln!("ci: {name}: ok, {} s", step.elapsed().as_secs()),
             Ok(status) => {
