@@ -306,4 +306,41 @@ mod tests {
             }
         }
     }
+
+    /// A form that was opened before somebody else saved is written under a name of its own, which is counted; what was
+    /// set aside counts as well, or the new change would meet an old one under its name and could lose to it.
+    #[test]
+    fn a_run_of_which_changes_are_set_aside_does_not_use_their_names_again() {
+        let stale = |record: &mut Record, base: &Entry, phone: &str| {
+            let author = Author { incarnation: RUN, wall: 9, by: None, software: "test", why: None };
+            let resource = patient("draft", phone);
+            let change = record.put(&resource, Some(&[base.change_hash()]), &author).unwrap().unwrap();
+            Entry::new(id(), OrgId::new("dong-van").unwrap(), Lane::Normal, change.bytes.into()).unwrap()
+        };
+        let mut one = Record::new(id());
+        let start = written(&mut one, &patient("draft", "1"), 1);
+        let mut two = one.clone();
+        let mut first =
+            [written(&mut one, &patient("active", "1"), 2), written(&mut two, &patient("final", "1"), 2)];
+        if first[0].change_hash() > first[1].change_hash() {
+            first.swap(0, 1);
+            std::mem::swap(&mut one, &mut two);
+        }
+        let (kept, lost) =
+            (written(&mut one, &patient("active", "2"), 3), written(&mut two, &patient("final", "3"), 3));
+        let late = stale(&mut two, &first[1], "4");
+        let mut store = MemStore::default();
+        store.commit(&[Op::OpenSegment(Segment { incarnation: RUN, base: 0, parent: None })]).unwrap();
+        [&start, &first[0], &first[1], &kept, &lost, &late]
+            .into_iter()
+            .for_each(|entry| append(&mut store, entry));
+        assert_eq!(shown(&store).2.len(), 3);
+        for phone in 10..26 {
+            let mut store = store.clone();
+            let mut record = Opened::load(&store, &id()).unwrap().record;
+            let entry = stale(&mut record, &start, &phone.to_string());
+            append(&mut store, &entry);
+            assert_eq!(shown(&store).2.len(), 3, "the new change is read");
+        }
+    }
 }

@@ -43,7 +43,7 @@ const BUSY_LOG_PAGES: u64 = 4 * CHECKPOINT_PAGES;
 /// Messages handled before effects are let out: so many batches become one commit.
 const MESSAGES_AT_ONCE: usize = 32;
 /// While something is to be acknowledged, a parent that says nothing for so long is asked whether it is still there.
-/// A tenth of a minute's bytes at 8 kbit/s is more than a batch's acknowledgement needs.
+/// To ask costs one packet, and a good parent on a slow line loses nothing by it.
 const ANSWER_AWAITED: Duration = Duration::from_secs(6);
 /// How long the core sleeps at most when nothing happens.
 const IDLE: Duration = Duration::from_secs(5);
