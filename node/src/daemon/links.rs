@@ -146,8 +146,7 @@ pub async fn drive(
     let ended = tokio::select! {
         ended = connection.closed() => ended,
         () = beside, if has_begun => {
-            let reason = b"the certificate that you have shown has ended; dial again";
-            connection.close(quinn::VarInt::from_u32(transport::DONE), reason);
+            end(&connection, "the certificate that you have shown has ended; dial again");
             connection.closed().await
         }
     };
@@ -188,7 +187,15 @@ async fn write_control(
             }
         }
     }
-    connection.close(quinn::VarInt::from_u32(transport::DONE), reason.as_bytes());
+    end(&connection, reason);
+}
+
+/// Closes a connection, unless it has ended. Closed a second time, quinn would forget how it ended the first time,
+/// and with it why the neighbour refused.
+fn end(connection: &Connection, reason: &str) {
+    if connection.close_reason().is_none() {
+        connection.close(quinn::VarInt::from_u32(transport::DONE), reason.as_bytes());
+    }
 }
 
 async fn write_lane(
@@ -298,5 +305,48 @@ impl Inbound {
                 return false;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sync_core::identity::Refusal;
+
+    use super::*;
+    use crate::{
+        ca::tests::Tree,
+        transport::tests::{link, meet, node_at},
+    };
+
+    /// On one thread everything else that waits for the connection wakes before the one that reads how it ended.
+    #[tokio::test]
+    async fn a_refusal_is_heard_whoever_wakes_first() {
+        let tree = Tree::new();
+        let (trust, hub_trust) = (tree.trust(), tree.trust());
+        let (hub, leaf) = (node_at(tree.hub, hub_trust), node_at(tree.leaf, trust));
+        let (dialled, arrived) = meet(&leaf, &hub).await;
+        let (dialled, arrived) = (dialled.unwrap(), link(arrived));
+        let (core, mut told) = mpsc::channel(10);
+        let numbers = Arc::new(Numbers::new(false));
+        let id = numbers.next_link();
+        let (Message::Connected { outbox, .. }, queues) = connected(&dialled, id, Direction::Up) else {
+            panic!("that is what it makes")
+        };
+        let connection = dialled.connection().clone();
+        let beside = std::future::pending();
+        let driven = tokio::spawn(drive(connection, Direction::Up, id, queues, core, numbers, beside));
+        let hello = Frame::Revocations(Vec::new());
+        outbox.send(hello.clone());
+        let (mut send, _receive) = arrived.connection().accept_bi().await.unwrap();
+        send.write_all(&hello.encode()).await.unwrap();
+        assert!(matches!(told.recv().await, Some(Message::Frame(_, Frame::Revocations(_), _))));
+        let refusal = Refusal::OutsideSubtree { place: "a/b".into(), issuer: "c".into() };
+        transport::refuse(arrived.connection(), &refusal);
+        driven.await.unwrap();
+        let Some(Message::Frame(_, Frame::Refuse { code, text }, _)) = told.recv().await else {
+            panic!("nothing was heard of the refusal");
+        };
+        assert_eq!((code, text), (refusal.code(), refusal.to_string()));
+        assert!(matches!(told.recv().await, Some(Message::Closed(_))));
     }
 }

@@ -106,6 +106,17 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
+    fn new(paused: bool) -> Self {
+        Self {
+            links: AtomicU64::new(1),
+            paused: watch::Sender::new(paused),
+            dial: Arc::default(),
+            traffic: Arc::default(),
+            inbound: Arc::new(Semaphore::new(links::INBOUND_MAX_BYTES)),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
     fn next_link(&self) -> LinkId {
         LinkId(self.links.fetch_add(1, Ordering::Relaxed))
     }
@@ -196,15 +207,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
 
 async fn serve(opened: Opened) -> Result<(), Failure> {
     let Opened { dir, config, folder, identity, clock, store, reader, _lock } = opened;
-    let (paused, _) = watch::channel(config.paused);
-    let numbers = Arc::new(Numbers {
-        links: AtomicU64::new(1),
-        paused,
-        dial: Arc::default(),
-        traffic: Arc::default(),
-        inbound: Arc::new(Semaphore::new(links::INBOUND_MAX_BYTES)),
-        stopping: AtomicBool::new(false),
-    });
+    let numbers = Arc::new(Numbers::new(config.paused));
     let any = "0.0.0.0:0".parse().expect("this is an address");
     let transport = Transport::bind(
         config.listen.unwrap_or(any),
