@@ -1,9 +1,14 @@
 //! Proofs of Tuyến: a simulated world, real processes on the loopback, benchmarks.
 
+#[cfg(feature = "processes")]
 pub mod bench;
+#[cfg(feature = "processes")]
 pub mod cluster;
 pub mod conformance;
+#[cfg(feature = "processes")]
 pub mod intruder;
+#[cfg(feature = "processes")]
 pub mod proxy;
+#[cfg(feature = "processes")]
 pub mod run;
 pub mod sim;

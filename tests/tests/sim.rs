@@ -1,23 +1,39 @@
-//! A thousand simulated worlds, and those that once broke a promise. See `tuyen_tests::sim`.
+//! Two thousand simulated worlds, and those that once broke a promise. See `tuyen_tests::sim`.
 
-use std::{thread, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Instant,
+};
 
-use tuyen_tests::sim::{self, Report, Trace};
+use tuyen_tests::sim::{
+    self, Plan, Report, Trace,
+    fault::ALL,
+    plan::{Taste, bytes_of},
+};
 
 /// Worlds of every run of the tests.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 2_000;
 
-fn outcome(seed: u64) -> Result<Report, String> {
-    sim::run(seed, &mut Trace::off()).map_err(|failure| format!("seed {seed}: {failure}"))
+fn outcome(name: &str, bytes: &[u8]) -> Result<Report, String> {
+    let plan = Plan::of_bytes(bytes, Taste::default());
+    sim::run_plan(plan, &mut Trace::off()).map_err(|failure| format!("{name}: {failure}"))
+}
+
+fn of_seed(seed: u64) -> Result<Report, String> {
+    outcome(&format!("seed {seed}"), &bytes_of(seed))
 }
 
 #[test]
-fn a_thousand_worlds_keep_every_promise() {
-    let begin = Instant::now();
+fn two_thousand_worlds_keep_every_promise() {
+    let (begin, next) = (Instant::now(), AtomicU64::new(0));
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let share = |first: u64| (first..SEEDS).step_by(threads).map(outcome).collect::<Vec<_>>();
+    let seeds =
+        || std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed)).take_while(|seed| *seed < SEEDS);
     let outcomes: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads as u64).map(|first| scope.spawn(move || share(first))).collect();
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| seeds().map(of_seed).collect::<Vec<_>>())).collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("a world catches its panics")).collect()
     });
     let (held, broken): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
@@ -28,20 +44,37 @@ fn a_thousand_worlds_keep_every_promise() {
         "{broken:#?}\nsee one with: cargo run --release -p tuyen-tests --bin sim -- --seed N"
     );
     // What never happens is not tested.
-    let count = |of: fn(&Report) -> usize| held.iter().flatten().map(of).sum::<usize>();
+    let held: Vec<_> = held.into_iter().flatten().collect();
+    let count = |of: fn(&Report) -> usize| held.iter().map(of).sum::<usize>();
     let happened = (count(|r| r.records_read), count(|r| r.in_conflict), count(|r| r.forked));
     println!("records read, in conflict, forked: {happened:?}");
-    assert!(happened.0 > 1_000 && happened.1 > 100 && happened.2 > 10, "{happened:?}");
+    assert!(happened.0 > 5_000 && happened.1 > 500 && happened.2 > 50, "{happened:?}");
+    assert!(held.iter().filter(|report| report.part_settled).count() > 100);
+    for (kind, (_, name, _)) in ALL.into_iter().enumerate() {
+        let times: u64 = held.iter().map(|report| report.faults[kind]).sum();
+        assert!(times > 50, "{name} happened only {times} times");
+    }
+}
+
+fn corpus(of: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(of)
 }
 
 #[test]
 fn worlds_that_once_broke_a_promise_keep_it() {
-    let corpus = include_str!("../corpus/sim.txt").lines().filter(|line| !line.starts_with('#'));
-    let seeds = corpus.map(|line| {
+    let lines = std::fs::read_to_string(corpus("sim.txt")).unwrap();
+    let seeds = lines.lines().filter(|line| !line.starts_with('#')).map(|line| {
         let seed = line.split_whitespace().next().expect("a line begins with a seed");
         seed.parse().expect("a seed is a number")
     });
-    let broken: Vec<_> = seeds.filter_map(|seed| outcome(seed).err()).collect();
+    let mut broken: Vec<_> = seeds.filter_map(|seed| of_seed(seed).err()).collect();
+    let mut plans: Vec<_> =
+        std::fs::read_dir(corpus("world")).unwrap().map(|file| file.unwrap().path()).collect();
+    plans.sort();
+    assert!(!plans.is_empty());
+    for plan in plans {
+        broken.extend(outcome(&plan.display().to_string(), &std::fs::read(&plan).unwrap()).err());
+    }
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
@@ -49,12 +82,22 @@ fn worlds_that_once_broke_a_promise_keep_it() {
 fn a_seed_is_a_world() {
     let run = |seed| {
         let mut trace = Trace::full();
-        let report = sim::run(seed, &mut trace).expect("the world keeps its promises");
+        let report = sim::run_plan(Plan::of_bytes(&bytes_of(seed), Taste::default()), &mut trace)
+            .expect("the world keeps its promises");
         (trace.lines().join("\n"), trace.hash(), format!("{report:?}"))
     };
     for seed in 0..20 {
         let (first, second) = (run(seed), run(seed));
         println!("seed {seed:>2} trace {}", first.1);
         assert!(first == second, "seed {seed} went otherwise the second time");
+    }
+}
+
+/// What a fuzzer finds is as much a world as what a seed finds: any bytes are, and the same bytes are the same world.
+#[test]
+fn any_bytes_are_a_world() {
+    for seed in 0..200 {
+        let bytes = bytes_of(seed);
+        outcome("the beginning of some bytes", &bytes[..bytes.len().min(seed as usize)]).unwrap();
     }
 }

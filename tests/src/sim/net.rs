@@ -46,6 +46,8 @@ pub struct Conn {
     ways: [Way; 2],
     /// Pieces that would arrive later are lost.
     cut_at: Option<Millis>,
+    /// When something arrives that is no frame.
+    pub garbled_at: Option<Millis>,
 }
 
 impl Conn {
@@ -61,7 +63,7 @@ impl Conn {
             sent: (0, 0),
         };
         let way = || Way { line_free_at: 0, last_arrival: [0; STREAMS], silent: false };
-        Self { ends: ends.map(end), line, ways: [way(), way()], cut_at: None }
+        Self { ends: ends.map(end), line, ways: [way(), way()], cut_at: None, garbled_at: None }
     }
 
     /// Puts bytes on the line; when they arrive at the other end. None when they never will.

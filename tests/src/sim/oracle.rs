@@ -53,6 +53,8 @@ pub struct Ledger {
     written: BTreeSet<Key>,
     /// Written, but only a destroyed disk held it.
     may_be_lost: BTreeSet<Key>,
+    /// What somebody was told to be durable at the root.
+    told_safe_at_root: BTreeSet<Key>,
     /// What each node's disks held when they were put back to older copies.
     destroyed: BTreeMap<usize, BTreeSet<Key>>,
 }
@@ -107,6 +109,23 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// Remembers what a claim has told.
+    pub fn safe_at_root(&mut self, claim: &Claim<'_>, store: &MemStore) {
+        let rows = store.heads(claim.lane, claim.from, usize::MAX).expect("memory does not fail");
+        for head in rows.iter().take_while(|head| head.seq <= claim.to && head.offered_to.is_none()) {
+            let entry = store.entry(head.seq).expect("memory does not fail").expect("a row has an entry");
+            self.told_safe_at_root.insert(key(&entry));
+        }
+    }
+
+    /// Where at most one disk was taken away, whatever was said to be at the root is there.
+    pub fn check_safe_at_root(&self, root: &MemStore) -> Result<(), Failure> {
+        match self.told_safe_at_root.iter().find(|key| self.written.contains(key) && !holds(root, key)) {
+            Some(key) => Err(Failure::new("safe at the root is for ever", format_args!("{key:?} is gone"))),
+            None => Ok(()),
+        }
     }
 
     /// How much was written.
@@ -172,7 +191,15 @@ pub fn check_final(
             return Err(Failure::new("nothing written is lost", text));
         }
     }
-    for one in all {
+    check_part(all, places)
+}
+
+/// What has to be true of machines that reach the root through one another, whatever the others do. The root comes
+/// first.
+pub fn check_part(part: &[Final<'_>], places: &BTreeMap<OrgId, OrgPath>) -> Result<(), Failure> {
+    let root = part[0].store;
+    let at_root: BTreeSet<Key> = keys_after(root, 0).map(|(_, key)| key).collect();
+    for one in part {
         check_scope(one, root, &at_root, places)?;
         check_digests(one, root, places)?;
         if one.says_all_safe != (true, true) {

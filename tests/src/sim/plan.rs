@@ -1,48 +1,66 @@
-//! What a seed stands for: a tree, its lines and disks, how much is written, and what goes wrong.
+//! What a byte string stands for: a tree, its lines and disks, what is written, what goes wrong and when.
 //!
-//! Kinds of faults are switched on and off by world: a fault that happens everywhere hides those that need
-//! quiet to show themselves.
+//! Bytes come from three sources, a seed, a fuzzer, and a file of the corpus, and are read in one way: a head of
+//! [`HEAD_BYTES`], then items of [`ITEM_BYTES`] up to the end. To leave out an item is to leave out its bytes, which is how
+//! a failing plan is made small. Every string of bytes is a plan; what is missing at its end is zero.
 
+use std::fmt;
+
+use arbitrary::{Arbitrary, Unstructured};
 use sync_core::{
     id::{NodeId, OrgId, OrgPath},
     identity::{NodeInfo, Role},
     time::Millis,
 };
 
-use super::rng::Rng;
+use super::{
+    fault::{ALL, Fault, Faults},
+    rng::Rng,
+};
 
-/// Something that goes wrong once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// A connection ends; its two ends learn of it at different times.
-    Drop,
-    /// One direction of a connection falls silent, until both ends give it up.
-    Silence,
-    /// A machine dials again while it has a connection.
-    DoubleDial,
-    /// A machine's dials are refused for a while.
-    RefuseDials,
-    /// A machine dies at the next effects that it asks for, and starts again.
-    Crash,
-    /// A machine dies and starts several times in a row.
-    CrashLoop,
-    /// A machine's disk is slow for a while.
-    SlowDisk,
-    /// A copy of a machine's disk is put aside.
-    Backup,
-    /// A machine goes on with an older copy of its disk.
-    Restore,
-    /// A second machine starts from a copy of a machine's disk, with its identity.
-    Clone,
-    /// A running machine is copied, memory and all, and both copies run on.
-    Twin,
+/// Most hubs.
+const HUBS_MAX: usize = 5;
+/// Most leaves.
+const LEAVES_MAX: usize = 12;
+/// Bytes of the head.
+pub const HEAD_BYTES: usize = 8 + 4 + 4 + 2 * (HUBS_MAX + LEAVES_MAX) + 8;
+/// Bytes of an item.
+pub const ITEM_BYTES: usize = 7;
+/// Most items: what a fuzzer adds beyond is not looked at.
+const ITEMS_MAX: usize = 1_000;
+/// Of 256 items so many are writes, and so many more several people who write one record at once.
+const WRITES: u8 = 140;
+const MEETINGS: u8 = 16;
+const MINUTE: Millis = 60_000;
+const DAY: Millis = 86_400_000;
+
+/// The first bytes.
+#[derive(Debug, Clone, Copy, Arbitrary)]
+struct Head {
+    /// What chance draws from, where nothing else decides.
+    chance: u64,
+    off: u32,
+    hubs: u8,
+    leaves: u8,
+    span: u8,
+    mood: u8,
+    lines: [u16; HUBS_MAX + LEAVES_MAX],
+    disk: u8,
+    crash: u8,
+    cut: u8,
+    names: u8,
+    large: u8,
+    real: u8,
+    part: u8,
+    clocks: u8,
 }
 
-impl Fault {
-    /// Whether the fault can take away what a disk held, or run two machines with one identity.
-    pub fn is_of_identity(self) -> bool {
-        matches!(self, Fault::Restore | Fault::Clone | Fault::Twin)
-    }
+/// One of the items that follow.
+#[derive(Debug, Clone, Copy, Arbitrary)]
+struct Item {
+    kind: u8,
+    at: u16,
+    chance: u32,
 }
 
 /// One line's properties.
@@ -67,17 +85,40 @@ pub struct NodePlan {
     pub line: Line,
 }
 
-/// Everything that a seed decides in advance.
+/// Something that somebody does, or that happens to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Somebody writes.
+    Write,
+    /// Two to five people write the same record before they hear of one another.
+    Meet,
+    /// Something goes wrong.
+    Fault(Fault),
+}
+
+/// What happens when. Who it happens to, and all else about it, is drawn from `chance` alone, so that it stays the
+/// same when other acts are left out.
+#[derive(Debug, Clone, Copy)]
+pub struct Act {
+    /// When.
+    pub at: Millis,
+    /// What.
+    pub what: What,
+    /// What its own choices are drawn from.
+    pub chance: u64,
+}
+
+/// Everything that is decided in advance.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// What chance draws from, where nothing else decides.
+    pub chance: u64,
     /// The tree; parents before children.
     pub nodes: Vec<NodePlan>,
     /// Until when things go wrong and entries are written.
     pub calm_at: Millis,
-    /// When something is written.
-    pub writes: Vec<Millis>,
-    /// When something goes wrong.
-    pub faults: Vec<(Millis, Fault)>,
+    /// What happens until then, in the order in which it was drawn.
+    pub acts: Vec<Act>,
     /// Longest time that a disk takes for a commit.
     pub disk: Millis,
     /// A machine dies once in so many effects; 0 for never.
@@ -91,97 +132,208 @@ pub struct Plan {
     /// Whether records are FHIR resources and people read and settle them; otherwise changes are opaque, which is
     /// several times cheaper.
     pub real: bool,
+    /// Whether some machines stay away for a while after all is calm, and the others have to settle without them.
+    pub part: bool,
+    /// One clock in so many is wrong from the start, by up to fifty years; 0 for none.
+    pub wrong_clock_one_in: u64,
+}
+
+/// What the driver of a world decides over its bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Taste {
+    /// Faults that do not happen.
+    pub without: Faults,
+    /// Whether records are FHIR resources; as the bytes say where it is none.
+    pub real: Option<bool>,
+}
+
+/// The bytes of a seed.
+pub fn bytes_of(seed: u64) -> Vec<u8> {
+    let mut rng = Rng::new(seed, "plan");
+    let items = [20, 60, 120, 250][rng.below(4) as usize];
+    rng.bytes(HEAD_BYTES + ITEM_BYTES * items)
 }
 
 impl Plan {
     /// The plan of a seed.
-    pub fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed, "plan");
-        let calm_at = rng.range(5, 40) * 60_000;
-        let nodes = tree(&mut rng);
-        let count = [20, 60, 150][rng.below(3) as usize];
-        let writes = (0..count).map(|_| rng.below(calm_at)).collect();
-        let faults = faults(&mut rng, calm_at);
-        let quiet = faults.is_empty();
-        Self {
-            nodes,
-            calm_at,
-            writes,
-            faults,
-            disk: [2, 20, 400][rng.below(3) as usize],
-            crash_one_in: if quiet || rng.one_in(2) { 0 } else { rng.range(50, 400) },
-            cut_one_in: if quiet { 0 } else { rng.below(8) },
-            shared_names: if rng.one_in(2) { 0 } else { rng.range(1, 4) },
-            large_one_in: if rng.one_in(2) { 0 } else { rng.range(5, 30) },
-            real: rng.one_in(8),
+    pub fn of_seed(seed: u64) -> Self {
+        Self::of_bytes(&bytes_of(seed), Taste::default())
+    }
+
+    /// The plan of a byte string.
+    pub fn of_bytes(bytes: &[u8], taste: Taste) -> Self {
+        let mut source = Unstructured::new(bytes);
+        let head = Head::arbitrary(&mut source).expect("what is missing is zero");
+        let mut items = Vec::new();
+        while source.len() >= ITEM_BYTES && items.len() < ITEMS_MAX {
+            items.push(Item::arbitrary(&mut source).expect("there are enough bytes"));
         }
+        let calm_at = span(head.span);
+        let is_quiet = head.mood.is_multiple_of(8);
+        let keeps_identity = head.mood % 3 == 0;
+        let off = Faults::of_mask(head.off).and(taste.without);
+        let happens =
+            |fault: Fault| !is_quiet && !off.has(fault) && !(keeps_identity && fault.is_of_identity());
+        let act = |item: Item| {
+            let what = what(item.kind);
+            if matches!(what, What::Fault(fault) if !happens(fault)) {
+                return None;
+            }
+            let at = calm_at * Millis::from(item.at) / (1 << 16);
+            Some(Act { at, what, chance: u64::from(item.chance) << 16 | u64::from(item.at) })
+        };
+        Self {
+            chance: head.chance,
+            nodes: tree(&head),
+            calm_at,
+            acts: items.into_iter().filter_map(act).collect(),
+            disk: [2, 20, 400][usize::from(head.disk % 3)],
+            crash_one_in: if is_quiet { 0 } else { [0, 0, 60, 150, 300][usize::from(head.crash % 5)] },
+            cut_one_in: if is_quiet { 0 } else { u64::from(head.cut % 8) },
+            shared_names: u64::from(head.names % 8).saturating_sub(3),
+            large_one_in: [0, 0, 7, 30][usize::from(head.large % 4)],
+            real: taste.real.unwrap_or(head.real.is_multiple_of(8)),
+            part: head.part.is_multiple_of(4),
+            wrong_clock_one_in: [0, 4, 4, 2][usize::from(head.clocks % 4)],
+        }
+    }
+
+    /// The faults that are to happen.
+    pub fn faults(&self) -> impl Iterator<Item = Fault> {
+        self.acts.iter().filter_map(|act| match act.what {
+            What::Fault(fault) => Some(fault),
+            _ => None,
+        })
     }
 
     /// Whether the world has no restores, no clones and no twins.
     pub fn keeps_identity(&self) -> bool {
-        !self.faults.iter().any(|(_, fault)| fault.is_of_identity())
+        !self.faults().any(Fault::is_of_identity)
+    }
+
+    /// Whether at most one disk is taken away, and no node has two machines.
+    pub fn takes_one_away(&self) -> bool {
+        let mut of_identity = self.faults().filter(|fault| fault.is_of_identity());
+        let first = of_identity.next();
+        of_identity.next().is_none() && matches!(first, Some(Fault::Restore | Fault::EmptyDisk))
     }
 }
 
-fn tree(rng: &mut Rng) -> Vec<NodePlan> {
-    let mut nodes = Vec::new();
-    let mut add = |rng: &mut Rng, name: String, parent: Option<usize>, role| {
+fn what(kind: u8) -> What {
+    if kind < WRITES {
+        return What::Write;
+    }
+    if kind < WRITES + MEETINGS {
+        return What::Meet;
+    }
+    let total: u32 = ALL.iter().map(|(.., weight)| u32::from(*weight)).sum();
+    let mut left = u32::from(kind - WRITES - MEETINGS) * total / (256 - u32::from(WRITES + MEETINGS));
+    for (fault, _, weight) in ALL {
+        match left.checked_sub(u32::from(weight)) {
+            Some(rest) => left = rest,
+            None => return What::Fault(fault),
+        }
+    }
+    unreachable!("what is left is below the sum of all weights")
+}
+
+/// Most worlds last as long as an evening, some a year.
+fn span(byte: u8) -> Millis {
+    match byte % 16 {
+        0 => 365 * DAY,
+        1 => 30 * DAY,
+        2 | 3 => 2 * DAY,
+        n => Millis::from(n) * 3 * MINUTE,
+    }
+}
+
+fn tree(head: &Head) -> Vec<NodePlan> {
+    let mut nodes: Vec<NodePlan> = Vec::new();
+    let mut names = Rng::new(head.chance, "tree");
+    let mut add = |name: String, parent: Option<usize>, role, line| {
         let org = OrgId::new(&name).expect("a plain name");
-        let place = match parent {
-            None => OrgPath::root(org),
-            Some(parent) => {
-                let above: &NodePlan = &nodes[parent];
-                above.info.place.child(org)
-            }
-        };
-        let node = NodeId(rng.bytes(NodeId::LEN).try_into().expect("as many as were asked for"));
-        let line = line(rng);
-        nodes.push(NodePlan { info: NodeInfo { node, place, role }, parent, line });
-        nodes.len() - 1
+        let place = parent
+            .map_or_else(|| OrgPath::root(org.clone()), |parent| nodes[parent].info.place.child(org.clone()));
+        let info = NodeInfo { node: NodeId(names.array()), place, role };
+        nodes.push(NodePlan { info, parent, line: line_of(line) });
     };
-    let root = add(rng, "tw".to_owned(), None, Role::Root);
-    let hubs: Vec<_> =
-        (1..=rng.range(1, 3)).map(|n| add(rng, format!("h{n}"), Some(root), Role::Hub)).collect();
-    for n in 1..=rng.range(1, 6) {
-        let hub = hubs[rng.below(hubs.len() as u64) as usize];
-        add(rng, format!("l{n}"), Some(hub), Role::Leaf);
+    let hubs = [1, 2, 1, 3, 2, 0, 4, 5][usize::from(head.hubs % 8)];
+    let leaves = [1, 2, 3, 4, 5, 6, 2, 3, 4, 8, 10, 12][usize::from(head.leaves % 12)];
+    add("tw".to_owned(), None, Role::Root, 0);
+    for hub in 0..hubs {
+        add(format!("h{}", hub + 1), Some(0), Role::Hub, head.lines[hub]);
+    }
+    for leaf in 0..leaves {
+        let line = head.lines[HUBS_MAX + leaf];
+        let parent = if hubs == 0 { 0 } else { 1 + usize::from(line >> 8) % hubs };
+        add(format!("l{}", leaf + 1), Some(parent), Role::Leaf, line);
     }
     nodes
 }
 
-fn line(rng: &mut Rng) -> Line {
-    let latency = [1, 30, 600][rng.below(3) as usize];
-    let jitter = [0, 50, 2_000][rng.below(3) as usize];
-    let rate = [8_000, 100_000, 10_000_000][rng.below(3) as usize];
-    Line { latency, jitter, rate }
+fn line_of(bits: u16) -> Line {
+    let [a, b, c] = [bits % 3, bits / 3 % 3, bits / 9 % 3].map(usize::from);
+    Line { latency: [1, 30, 600][a], jitter: [0, 50, 2_000][b], rate: [8_000, 100_000, 10_000_000][c] }
 }
 
-fn faults(rng: &mut Rng, calm_at: Millis) -> Vec<(Millis, Fault)> {
-    let mut faults = Vec::new();
-    if rng.one_in(8) {
-        return faults;
-    }
-    let ordinary = [
-        (Fault::Drop, 12),
-        (Fault::Silence, 6),
-        (Fault::DoubleDial, 6),
-        (Fault::RefuseDials, 4),
-        (Fault::Crash, 10),
-        (Fault::CrashLoop, 2),
-        (Fault::SlowDisk, 4),
-    ];
-    let of_identity = [(Fault::Restore, 4), (Fault::Clone, 2), (Fault::Twin, 2)];
-    let mut some = |rng: &mut Rng, fault: Fault, most: u64| {
-        if rng.one_in(2) {
-            let times = rng.range(1, most);
-            faults.extend((0..times).map(|_| (rng.below(calm_at), fault)));
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parents = self.nodes.iter().map(|node| format!("{} {:?}", node.info.place, node.line));
+        writeln!(f, "tree:\n  {}", parents.collect::<Vec<_>>().join("\n  "))?;
+        writeln!(
+            f,
+            "calm at {} s; disk {} ms; dies once in {} effects; cuts one frame in {}; {} shared names; large one in {}; \
+             one wrong clock in {}; {}{}",
+            self.calm_at / 1000,
+            self.disk,
+            self.crash_one_in,
+            self.cut_one_in,
+            self.shared_names,
+            self.large_one_in,
+            self.wrong_clock_one_in,
+            if self.real { "FHIR records" } else { "opaque records" },
+            if self.part { "; a part settles alone" } else { "" },
+        )?;
+        let mut acts = self.acts.clone();
+        acts.sort_by_key(|act| act.at);
+        for act in acts {
+            let what = match act.what {
+                What::Write => "write",
+                What::Meet => "meet",
+                What::Fault(fault) => fault.name(),
+            };
+            writeln!(f, "  {:>12.3} s {what}", act.at as f64 / 1000.0)?;
         }
-    };
-    ordinary.into_iter().for_each(|(fault, most)| some(rng, fault, most));
-    if !rng.one_in(3) {
-        of_identity.into_iter().for_each(|(fault, most)| some(rng, fault, most));
-        let backups = rng.range(2, 12);
-        faults.extend((0..backups).map(|_| (rng.below(calm_at), Fault::Backup)));
+        Ok(())
     }
-    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_and_items_have_their_sizes() {
+        let bytes = [1; HEAD_BYTES + ITEM_BYTES];
+        let mut source = Unstructured::new(&bytes);
+        Head::arbitrary(&mut source).unwrap();
+        assert_eq!(source.len(), ITEM_BYTES);
+        Item::arbitrary(&mut source).unwrap();
+        assert_eq!(source.len(), 0);
+    }
+
+    #[test]
+    fn every_kind_of_byte_is_an_act_and_every_fault_has_a_byte() {
+        let drawn: Vec<_> = (0..=u8::MAX).map(what).collect();
+        for (fault, name, _) in ALL {
+            assert!(drawn.contains(&What::Fault(fault)), "{name}");
+            assert_eq!(Faults::named(name).unwrap(), Faults::default().with(fault));
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_a_plan_too() {
+        let plan = Plan::of_bytes(&[], Taste::default());
+        assert_eq!((plan.nodes.len(), plan.acts.len()), (3, 0));
+    }
 }

@@ -2,12 +2,14 @@
 //!
 //! Values come from small sets, so that two people often say the same and often do not.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 use sync_core::{
     change::Entry,
     conflict,
     fold::Opened,
-    id::{Lane, RecordId},
+    id::{ChangeHash, Lane, RecordId},
     record::{Author, Choice, NewChange, Record},
     store::{Op, Projected, Store, StoreError},
 };
@@ -117,13 +119,31 @@ fn change_items(
     if items.is_empty() { map.remove(name) } else { map.insert(name.to_owned(), Value::Array(items)) }
 }
 
-/// Whoever has written reads what they wrote, also at a machine of which a running copy writes too.
-pub fn reads_its_writes(who: &str, store: &impl Store, written: &[Key]) -> Result<(), Failure> {
+/// Whoever has written reads what they wrote, also at a machine of which a running copy writes too; and nothing that
+/// was read there before is gone. `read`: what was, and afterwards what is now.
+pub fn reads_its_writes(
+    who: &str,
+    store: &impl Store,
+    written: &[Key],
+    read: &mut BTreeMap<RecordId, BTreeSet<ChangeHash>>,
+) -> Result<(), Failure> {
     for (id, change) in written {
         let opened = Opened::load(store, id).map_err(|e| Failure::new("the store does not fail", e))?;
-        if !opened.record.contains(change) {
+        let now: BTreeSet<_> = opened.record.history().into_iter().map(|item| item.change).collect();
+        if !now.contains(change) {
             return Err(Failure::new("writers read their writes", format_args!("{who}, {id}, {change:?}")));
         }
+        // Of two changes that two running copies of a machine made under one name, one is named and not shown.
+        let failed = |e: StoreError| Failure::new("the store does not fail", e);
+        let mut set_aside = BTreeSet::new();
+        for (row, _) in opened.project(1).unreadable {
+            set_aside.extend(store.entry(row).map_err(failed)?.map(|entry| entry.change_hash()));
+        }
+        let before = read.entry(id.clone()).or_default();
+        if let Some(gone) = before.difference(&now).find(|change| !set_aside.contains(change)) {
+            return Err(Failure::new("readers do not go back", format_args!("{who}, {id}, {gone:?}")));
+        }
+        *before = now;
     }
     Ok(())
 }
@@ -140,7 +160,7 @@ pub struct Shown {
     version: String,
     conflicts: Option<String>,
     /// The changes that could not be read.
-    unreadable: Vec<sync_core::id::ChangeHash>,
+    unreadable: Vec<ChangeHash>,
 }
 
 impl Shown {

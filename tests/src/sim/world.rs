@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sync_core::{
     engine::{Alert, Effect, Engine, Event, LinkId, Ticket, refusal},
     feed::Seq,
-    id::{Lane, OrgId, OrgPath, RecordId},
+    id::{ChangeHash, Lane, OrgId, OrgPath, RecordId},
     session::{BATCH_START_BYTES, Direction, WINDOW_BATCHES},
     store::{Batch, Frontier, MemStore, Op, Store, StoreMut},
     time::{Millis, Now},
@@ -13,10 +13,11 @@ use sync_core::{
 };
 
 use super::{
+    fault::{self, Fault},
     identity::{Registry, SimIdentity},
     net::{Conn, STREAMS},
     oracle::{self, Claim, Failure, Final, Key, Ledger, check_final, key},
-    plan::{Fault, Line, Plan},
+    plan::{Line, Plan, What},
     records::{self, Shown},
     rng::Rng,
     trace::Trace,
@@ -36,6 +37,10 @@ const REDIAL_MAX: Millis = 30_000;
 const OFF_MAX: Millis = 60_000;
 /// A line when nothing goes wrong.
 const GOOD_LINE: Line = Line { latency: 20, jitter: 10, rate: 1_000_000 };
+/// Bytes a second of a line that has fallen to 8 kbit/s.
+const SLOW_LINE_RATE: u64 = 1_000;
+/// Frames up to this size may arrive byte by byte.
+const CRUMBLED_MAX_BYTES: usize = 400;
 /// A disk when nothing goes wrong.
 const GOOD_DISK: Millis = 5;
 /// A reconnect after which nothing has changed may cost this many bytes, in both directions together.
@@ -43,8 +48,13 @@ const RECONNECT_MAX_BYTES: u64 = 400;
 /// In a world whose nodes keep their identity, entries are sent 1.3 times at most, and beyond that what may be under
 /// way when a session ends: a window of the smallest batches in one lane.
 const SURPLUS_PER_SESSION_BYTES: u64 = (WINDOW_BATCHES * BATCH_START_BYTES) as u64;
-/// A world that needs more events than this is going round in circles.
-const EVENTS_MAX: u64 = 2_000_000;
+/// A calm world that needs more events than this is going round in circles.
+const EVENTS_MAX: u64 = 1_000_000;
+/// A world in which power was lost so often loses it between two effects no more: in a year of it nothing else would
+/// happen.
+const POWER_CUTS_MAX: u64 = 200;
+/// When a world begins, in milliseconds since 1970: in September 2026.
+const EPOCH: i64 = 1_790_000_000_000;
 
 #[derive(Debug)]
 enum Ev {
@@ -55,9 +65,8 @@ enum Ev {
     Closed { conn: u64, end: usize },
     Disk(usize, u64),
     Timer(usize, u64),
-    Write,
     Edit(usize, RecordId),
-    Fault(Fault),
+    Act(usize),
     Heal(usize),
     Crash(usize),
     Calm,
@@ -74,16 +83,39 @@ struct Machine {
     /// What the disk is busy with.
     pending: Option<Batch>,
     backups: Vec<MemStore>,
-    /// How wrong its clock is, in milliseconds.
-    clock: i64,
+    clock: Clock,
     timer: Option<Millis>,
     /// The frontiers that were last held against other disks.
     claimed: BTreeMap<(Frontier, Lane), Seq>,
     tickets: BTreeMap<Ticket, Vec<Key>>,
     dialing: bool,
-    refused: bool,
-    slow_disk: bool,
+    /// Suspended up to here.
+    asleep_until: Millis,
+    trouble: Trouble,
+    /// What people have read here of each record.
+    read: BTreeMap<RecordId, BTreeSet<ChangeHash>>,
+    /// Off, while a part of the world settles without it.
+    stays_away: bool,
     retired: bool,
+}
+
+/// What goes wrong at a machine for a while.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trouble {
+    away: bool,
+    slow_line: bool,
+    slow_disk: bool,
+    full_disk: bool,
+    disk_error: bool,
+}
+
+/// What a machine's clock says.
+#[derive(Debug, Clone, Copy)]
+enum Clock {
+    /// So many milliseconds later than the true time.
+    Runs(i64),
+    /// Always this, in milliseconds since 1970.
+    Stands(i64),
 }
 
 /// What a world came to.
@@ -91,6 +123,14 @@ struct Machine {
 pub struct Report {
     /// Events.
     pub events: u64,
+    /// Virtual time of all machines together, in milliseconds.
+    pub node_millis: u64,
+    /// How often each kind of fault had an effect, by its place in [`fault::ALL`].
+    pub faults: [u64; fault::ALL.len()],
+    /// Machines that lost power between two effects or in a commit.
+    pub power_cuts: u64,
+    /// Whether a part of the world settled while the rest was away.
+    pub part_settled: bool,
     /// Local writes that were answered.
     pub written: usize,
     /// Sessions.
@@ -132,13 +172,12 @@ pub struct World<'t> {
 }
 
 impl<'t> World<'t> {
-    /// The world of a seed, before its first event.
-    pub fn new(seed: u64, trace: &'t mut Trace) -> Self {
-        let plan = Plan::new(seed);
+    /// The world of a plan, before its first event.
+    pub fn new(plan: Plan, trace: &'t mut Trace) -> Self {
         let registry = plan.nodes.iter().map(|node| (node.info.node, node.info.clone())).collect();
         let places = plan.nodes.iter().map(|n| (n.info.place.org().clone(), n.info.place.clone())).collect();
         let mut world = Self {
-            rng: Rng::new(seed, "world"),
+            rng: Rng::new(plan.chance, "world"),
             registry: Registry::new(registry),
             places,
             now: 0,
@@ -157,9 +196,9 @@ impl<'t> World<'t> {
             let machine = world.add_machine(node, MemStore::default());
             world.after(0, Ev::Start(machine));
         }
-        let writes: Vec<_> = world.plan.writes.iter().map(|at| (*at, Ev::Write)).collect();
-        let faults: Vec<_> = world.plan.faults.iter().map(|(at, fault)| (*at, Ev::Fault(*fault))).collect();
-        writes.into_iter().chain(faults).for_each(|(at, event)| world.after(at, event));
+        for act in 0..world.plan.acts.len() {
+            world.after(world.plan.acts[act].at, Ev::Act(act));
+        }
         world.after(world.plan.calm_at, Ev::Calm);
         world
     }
@@ -168,12 +207,18 @@ impl<'t> World<'t> {
     pub fn run(mut self) -> Result<Report, Failure> {
         self.run_until_quiet()?;
         self.report.settled_after = self.now.saturating_sub(self.plan.calm_at);
+        self.bring_back_the_rest()?;
         self.report.written = self.ledger.written();
         let finals: Vec<_> = self.finals();
         check_final(&self.ledger, &finals, &self.places)?;
+        if self.plan.takes_one_away() {
+            self.ledger.check_safe_at_root(finals[0].store)?;
+        }
         self.check_records()?;
         self.reconnect_costs_little()?;
         self.little_was_sent_twice()?;
+        let machines = self.machines.iter().filter(|machine| !machine.retired).count() as u64;
+        self.report.node_millis = self.now * machines;
         Ok(self.report)
     }
 
@@ -188,7 +233,7 @@ impl<'t> World<'t> {
     }
 
     fn finals(&self) -> Vec<Final<'_>> {
-        let running = self.machines.iter().filter(|machine| !machine.retired);
+        let running = self.machines.iter().filter(|machine| !machine.retired && !machine.stays_away);
         let mut all: Vec<_> = running
             .map(|machine| {
                 let engine = machine.engine.as_ref().expect("all machines run when it is calm");
@@ -205,11 +250,18 @@ impl<'t> World<'t> {
     }
 
     fn run_until_quiet(&mut self) -> Result<(), Failure> {
-        let mut bound = Millis::MAX;
-        while let Some(((at, _), event)) = self.queue.pop_first() {
+        let (mut bound, mut calm_events) = (Millis::MAX, 0);
+        while let Some(((at, order), event)) = self.queue.pop_first() {
             self.now = at;
+            let sleeper = self.whose(&event).map(|machine| &self.machines[machine]);
+            if let Some(wakes) = sleeper.map(|one| one.asleep_until).filter(|wakes| *wakes > at) {
+                // In the order in which it was to be, so that what is in order on a line stays so.
+                self.queue.insert((wakes, order), event);
+                continue;
+            }
             self.report.events += 1;
-            if self.now > bound || self.report.events > EVENTS_MAX {
+            calm_events += u64::from(self.calm);
+            if self.now > bound || calm_events > EVENTS_MAX {
                 return Err(Failure::new("all settles in time", format_args!("not yet at {at} ms")));
             }
             self.happen(event)?;
@@ -225,7 +277,9 @@ impl<'t> World<'t> {
     fn time_to_settle(&self) -> Millis {
         let largest = self.machines.iter().map(|machine| stored_bytes(&machine.store)).max().unwrap_or(0);
         let transfer = 2 * largest * self.machines.len() as u64 * 1000 / GOOD_LINE.rate;
-        OFF_MAX
+        let under_way = self.conns.values().flat_map(|conn| (0..2).map(|end| conn.last_arrival(end))).max();
+        under_way.unwrap_or(0).saturating_sub(self.now)
+            + OFF_MAX
             + IDLE_TIMEOUT
             + 2 * REDIAL_MAX
             + sync_core::session::SETTLE_TIMEOUT_MILLIS
@@ -256,39 +310,71 @@ impl<'t> World<'t> {
                     self.drive(machine, Event::Timeout)?;
                 }
             }
-            Ev::Write => {
-                let running: Vec<_> =
-                    (0..self.machines.len()).filter(|m| self.machines[*m].engine.is_some()).collect();
-                if let Some(&machine) = self.rng.pick(&running) {
-                    self.write(machine, None)?;
-                }
-            }
             Ev::Edit(machine, record) => {
                 if self.machines[machine].engine.is_some() {
                     self.write(machine, Some(&record))?;
                 }
             }
-            Ev::Fault(fault) => self.go_wrong(fault)?,
-            Ev::Heal(machine) => {
-                self.machines[machine].refused = false;
-                self.machines[machine].slow_disk = false;
+            Ev::Act(act) => self.act(act)?,
+            Ev::Heal(machine) => self.heal(machine),
+            Ev::Crash(machine) => {
+                self.crash(machine);
             }
-            Ev::Crash(machine) => self.crash(machine),
             Ev::Calm => self.become_calm()?,
         }
         Ok(())
+    }
+
+    /// One act of the plan, with a chance of its own.
+    fn act(&mut self, act: usize) -> Result<(), Failure> {
+        let act = self.plan.acts[act];
+        let of_world = std::mem::replace(&mut self.rng, Rng::new(act.chance, "act"));
+        let done = match act.what {
+            What::Write => {
+                let awake: Vec<_> = (0..self.machines.len()).filter(|m| self.is_awake(*m)).collect();
+                self.rng.pick(&awake).copied().map_or(Ok(()), |machine| self.write(machine, None))
+            }
+            What::Meet => {
+                self.meet();
+                Ok(())
+            }
+            What::Fault(fault) => self.go_wrong(fault),
+        };
+        self.rng = of_world;
+        done
+    }
+
+    /// The machine to which an event happens, when it has to be awake for it.
+    fn whose(&self, event: &Ev) -> Option<usize> {
+        match event {
+            Ev::Dial(machine, _) | Ev::Disk(machine, _) | Ev::Timer(machine, _) | Ev::Edit(machine, _) => {
+                Some(*machine)
+            }
+            Ev::Bytes { conn, from: end, .. } => self.conns.get(conn).map(|conn| conn.ends[1 - end].machine),
+            Ev::Closed { conn, end } => self.conns.get(conn).map(|conn| conn.ends[*end].machine),
+            Ev::Start(_) | Ev::Open(_) | Ev::Act(_) | Ev::Heal(_) | Ev::Crash(_) | Ev::Calm => None,
+        }
+    }
+
+    fn is_awake(&self, machine: usize) -> bool {
+        self.machines[machine].engine.is_some() && self.machines[machine].asleep_until <= self.now
     }
 
     fn is_up(&self, machine: usize, boot: u64) -> bool {
         self.machines[machine].boot == boot && self.machines[machine].engine.is_some()
     }
 
+    /// So many milliseconds, up to fifty years either way.
+    fn fifty_years(&mut self) -> i64 {
+        let most = 50 * 365 * 86_400_000;
+        self.rng.range(0, 2 * most) as i64 - most as i64
+    }
+
     fn add_machine(&mut self, node: usize, store: MemStore) -> usize {
         let siblings = self.machines.iter().filter(|machine| machine.node == node).count();
         let name = format!("{}{}", self.plan.nodes[node].info.place.org(), "'".repeat(siblings));
-        // A quarter of all clocks is wrong, by up to fifty years.
-        let fifty_years = 50 * 365 * 86_400_000;
-        let wrong = self.rng.range(0, 2 * fifty_years) as i64 - fifty_years as i64;
+        let one_in = self.plan.wrong_clock_one_in;
+        let wrong = if one_in > 0 && self.rng.one_in(one_in) { self.fifty_years() } else { 0 };
         self.machines.push(Machine {
             name,
             node,
@@ -297,13 +383,15 @@ impl<'t> World<'t> {
             boot: 0,
             pending: None,
             backups: Vec::new(),
-            clock: if self.rng.one_in(4) { wrong } else { 0 },
+            clock: Clock::Runs(wrong),
             timer: None,
             claimed: BTreeMap::new(),
             tickets: BTreeMap::new(),
             dialing: false,
-            refused: false,
-            slow_disk: false,
+            asleep_until: 0,
+            trouble: Trouble::default(),
+            read: BTreeMap::new(),
+            stays_away: false,
             retired: false,
         });
         self.machines.len() - 1
@@ -311,7 +399,7 @@ impl<'t> World<'t> {
 
     fn start(&mut self, machine: usize) -> Result<(), Failure> {
         let one = &self.machines[machine];
-        if one.engine.is_some() || one.retired {
+        if one.engine.is_some() || one.retired || one.stays_away {
             return Ok(());
         }
         let names = Rng::new(self.rng.next_u64(), "names");
@@ -357,12 +445,16 @@ impl<'t> World<'t> {
     }
 
     fn clock(&self, machine: usize) -> Now {
-        let wall = 1_790_000_000_000 + self.now as i64 + self.machines[machine].clock;
+        let wall = match self.machines[machine].clock {
+            Clock::Runs(wrong) => EPOCH + self.now as i64 + wrong,
+            Clock::Stands(at) => at,
+        };
         Now { mono: self.now, wall }
     }
 
     fn loses_power(&mut self) -> bool {
-        !self.calm && self.plan.crash_one_in > 0 && self.rng.one_in(self.plan.crash_one_in)
+        let may = !self.calm && self.plan.crash_one_in > 0 && self.report.power_cuts < POWER_CUTS_MAX;
+        may && self.rng.one_in(self.plan.crash_one_in)
     }
 
     fn set_timer(&mut self, machine: usize) {
@@ -381,7 +473,7 @@ impl<'t> World<'t> {
         match effect {
             Effect::Commit(batch) => {
                 let most = if self.calm { GOOD_DISK } else { self.plan.disk };
-                let slow = if self.machines[machine].slow_disk { 20_000 } else { 0 };
+                let slow = if self.machines[machine].trouble.slow_disk { 20_000 } else { 0 };
                 let delay = self.rng.range(1, most + slow);
                 let one = &mut self.machines[machine];
                 let boot = one.boot;
@@ -397,7 +489,7 @@ impl<'t> World<'t> {
                 let keys = one.tickets.remove(&ticket).unwrap_or_default();
                 self.ledger.write(&one.name, &keys, &one.store)?;
                 if self.plan.real {
-                    records::reads_its_writes(&one.name, &one.store, &keys)?;
+                    records::reads_its_writes(&one.name, &one.store, &keys, &mut one.read)?;
                 }
                 self.note(machine, format_args!("has written {keys:?}"));
             }
@@ -411,8 +503,9 @@ impl<'t> World<'t> {
         let told = format!("{}: {alert:?}", self.machines[machine].name);
         match alert {
             Alert::Refused { code, .. } | Alert::RefusedByPeer { code, .. } => {
-                let excused =
-                    *code == refusal::REPLACED || (*code == refusal::TIMEOUT && !self.plan.faults.is_empty());
+                let excused = *code == refusal::REPLACED
+                    || (*code == refusal::TIMEOUT && self.plan.faults().next().is_some())
+                    || (*code == refusal::PROTOCOL && self.report.faults[Fault::Garbage.index()] > 0);
                 if excused { Ok(()) } else { Err(Failure::new("no link is refused", told)) }
             }
             Alert::Restored { .. } | Alert::Forked { .. } if self.plan.keeps_identity() => {
@@ -428,6 +521,12 @@ impl<'t> World<'t> {
         }
         let one = &mut self.machines[machine];
         let Some(batch) = one.pending.take() else { return Ok(()) };
+        let fails = one.trouble.full_disk || std::mem::take(&mut one.trouble.disk_error);
+        if fails && (one.trouble.full_disk || self.rng.one_in(2)) {
+            self.note(machine, format_args!("cannot commit"));
+            self.crash(machine);
+            return Ok(());
+        }
         one.store.commit(&batch).map_err(store_failed)?;
         let received = |op: &Op| match op {
             Op::Append { entry, src: Some(_), .. } => entry.encoded_len() as u64,
@@ -436,8 +535,8 @@ impl<'t> World<'t> {
         self.report.entry_bytes_needed += batch.iter().map(received).sum::<u64>();
         let tip = self.machines[machine].store.tip().map_err(store_failed)?;
         self.note(machine, format_args!("has committed {} facts, tip {tip}", batch.len()));
-        if self.loses_power() {
-            self.note(machine, format_args!("loses power before it hears of it"));
+        if fails || self.loses_power() {
+            self.note(machine, format_args!("does not hear of it"));
             self.crash(machine);
             return Ok(());
         }
@@ -460,6 +559,9 @@ impl<'t> World<'t> {
             let place = &self.plan.nodes[one.node].info.place;
             let claim = Claim { who: &one.name, place, at, lane, from, to };
             self.ledger.claim(&claim, &one.store, node, &disks)?;
+            if which == Frontier::Root {
+                self.ledger.safe_at_root(&claim, &one.store);
+            }
         }
         self.machines[machine].claimed = now;
         Ok(())

@@ -7,13 +7,17 @@ use super::*;
 impl World<'_> {
     /// A machine that has a parent and no connection to it dials before long.
     pub(super) fn dial_later(&mut self, machine: usize) {
+        self.dial_after(machine, 0);
+    }
+
+    fn dial_after(&mut self, machine: usize, wait: Millis) {
         let one = &self.machines[machine];
         let idle = !one.dialing && !self.has_uplink(machine);
         if self.plan.nodes[one.node].parent.is_some() && one.engine.is_some() && idle {
             self.machines[machine].dialing = true;
             let boot = self.machines[machine].boot;
             let delay = self.rng.range(100, if self.calm { 3_000 } else { REDIAL_MAX });
-            self.after(delay, Ev::Dial(machine, boot));
+            self.after(wait + delay, Ev::Dial(machine, boot));
         }
     }
 
@@ -29,16 +33,31 @@ impl World<'_> {
         self.machines[machine].dialing = false;
         let node = self.machines[machine].node;
         let Some(parent) = self.plan.nodes[node].parent else { return };
-        let up = |m: &usize| self.machines[*m].node == parent && self.machines[*m].engine.is_some();
-        let parents: Vec<_> = (0..self.machines.len()).filter(up).collect();
+        // A machine that reaches nobody dials again when it does.
+        if self.machines[machine].trouble.away {
+            return;
+        }
+        let of_parent: Vec<_> =
+            (0..self.machines.len()).filter(|m| self.machines[*m].node == parent).collect();
+        let awake: Vec<_> = of_parent.iter().copied().filter(|m| self.is_awake(*m)).collect();
         // A node has one uplink; when it dials again all the same, it is the same address.
         let same = self.conns.values().find(|conn| conn.ends[0].machine == machine && conn.ends[0].open);
-        let same = same.map(|conn| conn.ends[1].machine).filter(up);
-        let target = same.or_else(|| self.rng.pick(&parents).copied());
-        let Some(target) = target.filter(|_| !self.machines[machine].refused) else {
-            return self.dial_later(machine);
+        let same = same.map(|conn| conn.ends[1].machine).filter(|m| awake.contains(m));
+        let target = same.or_else(|| self.rng.pick(&awake).copied());
+        let Some(target) = target else {
+            let sleeps =
+                |m: &usize| self.machines[*m].engine.is_some().then_some(self.machines[*m].asleep_until);
+            // Nobody answers while they sleep: when the first wakes is soon enough.
+            return match of_parent.iter().filter_map(sleeps).min() {
+                Some(wakes) => self.dial_after(machine, wakes - self.now),
+                None if of_parent.iter().all(|m| self.machines[*m].stays_away) => {}
+                None => self.dial_later(machine),
+            };
         };
-        let line = if self.calm { GOOD_LINE } else { self.plan.nodes[node].line };
+        let mut line = if self.calm { GOOD_LINE } else { self.plan.nodes[node].line };
+        if self.machines[machine].trouble.slow_line {
+            line.rate = SLOW_LINE_RATE;
+        }
         let ends = [machine, target].map(|m| (m, self.machines[m].boot, LinkId(self.fresh_name())));
         let conn = self.fresh_name();
         let mut made = Conn::new(ends, line);
@@ -60,7 +79,8 @@ impl World<'_> {
         if self.is_up(child, child_boot) {
             self.machines[child].dialing = false;
         }
-        if !self.is_up(child, child_boot) || !self.is_up(parent, parent_boot) {
+        let is_there = |m, boot| self.is_up(m, boot) && self.is_awake(m);
+        if !is_there(child, child_boot) || !is_there(parent, parent_boot) {
             self.conns.remove(&conn);
             if self.is_up(child, child_boot) {
                 self.dial_later(child);
@@ -95,20 +115,28 @@ impl World<'_> {
             Frame::Batch(EntryBatch { lane, .. }) => 1 + *lane as usize,
             _ => 0,
         };
-        let cut = self.plan.cut_one_in > 0 && self.rng.one_in(self.plan.cut_one_in) && bytes.len() > 1;
-        let middle = if cut { 1 + self.rng.below(bytes.len() as u64 - 1) as usize } else { bytes.len() };
-        let conn = self.conns.get_mut(&id).expect("it was found");
-        let sent = &mut conn.ends[from].sent;
+        let sent = &mut self.conns.get_mut(&id).expect("it was found").ends[from].sent;
         *sent = (sent.0 + 1, sent.1 + bytes.len() as u64);
-        for piece in [&bytes[..middle], &bytes[middle..]] {
+        let size = self.piece_size(bytes.len());
+        for piece in bytes.chunks(size) {
             let conn = self.conns.get_mut(&id).expect("it was found");
-            if !piece.is_empty()
-                && let Some(at) = conn.transmit(from, stream, piece.len(), self.now, &mut self.rng)
-            {
+            if let Some(at) = conn.transmit(from, stream, piece.len(), self.now, &mut self.rng) {
                 let event = Ev::Bytes { conn: id, from, stream, bytes: piece.to_vec() };
                 self.after(at - self.now, event);
             }
         }
+    }
+
+    /// In how large pieces a frame arrives: whole, in a few, or byte by byte.
+    fn piece_size(&mut self, frame: usize) -> usize {
+        let one_in = self.plan.cut_one_in;
+        if one_in == 0 || !self.rng.one_in(one_in) {
+            return frame;
+        }
+        if frame <= CRUMBLED_MAX_BYTES && self.rng.one_in(4) {
+            return 1;
+        }
+        frame.div_ceil(self.rng.range(2, 4) as usize)
     }
 
     fn find(&self, machine: usize, link: LinkId) -> Option<(u64, usize)> {
@@ -142,6 +170,10 @@ impl World<'_> {
                     self.drive(machine, Event::Received(link, frame))?;
                 }
                 Ok(None) => return Ok(()),
+                Err(error) if self.conns[&conn].garbled_at.is_some_and(|at| at <= now) => {
+                    self.drive(machine, Event::Garbled(link, error))?;
+                    return Ok(());
+                }
                 Err(error) => return Err(Failure::new("frames decode", error)),
             }
         }

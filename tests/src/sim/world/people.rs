@@ -34,6 +34,30 @@ impl World<'_> {
         self.drive(machine, Event::Write { ticket, entries, projection })
     }
 
+    /// Two to five machines that hold the same record are about to write it.
+    pub(super) fn meet(&mut self) {
+        let awake: Vec<_> = (0..self.machines.len()).filter(|m| self.is_awake(*m)).collect();
+        let Some(&first) = self.rng.pick(&awake) else { return };
+        let store = &self.machines[first].store;
+        let tip = store.tip().expect("memory does not fail");
+        if tip == 0 {
+            return;
+        }
+        let row = store.unfolded(self.rng.below(tip), 1).expect("memory does not fail").pop();
+        let Some((_, record)) = row else { return };
+        let holds =
+            |m: &usize| !self.machines[*m].store.rows_of(&record).expect("memory does not fail").is_empty();
+        let mut holders: Vec<_> = awake.into_iter().filter(holds).collect();
+        let most = self.rng.range(2, 5) as usize;
+        while holders.len() > most {
+            holders.remove(self.rng.below(holders.len() as u64) as usize);
+        }
+        for machine in holders {
+            let delay = self.rng.range(1, 1_000);
+            self.after(delay, Ev::Edit(machine, record.clone()));
+        }
+    }
+
     /// When its disk is idle, a machine may fold a little.
     pub(super) fn fold_a_little(&mut self, machine: usize) -> Result<(), Failure> {
         let one = &self.machines[machine];

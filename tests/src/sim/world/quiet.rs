@@ -3,6 +3,39 @@
 use super::*;
 
 impl World<'_> {
+    /// Those that were away while the rest settled come back, and all settles again. What can reach the root without
+    /// them has settled before.
+    pub(super) fn bring_back_the_rest(&mut self) -> Result<(), Failure> {
+        let away: Vec<_> = (0..self.machines.len()).filter(|m| self.machines[*m].stays_away).collect();
+        if away.is_empty() {
+            return Ok(());
+        }
+        self.check_part()?;
+        self.report.part_settled = true;
+        for machine in away {
+            self.machines[machine].stays_away = false;
+            self.after(0, Ev::Start(machine));
+        }
+        (0..self.machines.len()).for_each(|machine| self.dial_later(machine));
+        self.run_until_quiet()
+    }
+
+    fn check_part(&self) -> Result<(), Failure> {
+        let there: BTreeSet<_> = self.finals().iter().map(|one| one.place.clone()).collect();
+        let reaches_root = |one: &Final<'_>| {
+            let mut above = one.place.parent();
+            while let Some(place) = above {
+                if !there.contains(&place) {
+                    return false;
+                }
+                above = place.parent();
+            }
+            true
+        };
+        let part: Vec<_> = self.finals().into_iter().filter(reaches_root).collect();
+        oracle::check_part(&part, &self.places)
+    }
+
     /// Everybody reconnects although nothing has changed. After a restore the first time may cost a question more: of
     /// a feed that was empty then, a reader could not name a place in lanes in which nothing has come.
     pub(super) fn reconnect_costs_little(&mut self) -> Result<(), Failure> {
