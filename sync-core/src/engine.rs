@@ -163,7 +163,7 @@ struct Sender {
 enum Intent {
     Receive(Sender, Vec<EntryBatch>),
     Stand(Vec<(Lane, Cursor)>),
-    Announce(Announcement, NodeInfo),
+    Announce(LinkId, Announcement, NodeInfo),
     Write(Ticket, Vec<Entry>, Vec<Op>),
     Folded(Vec<Op>),
     Revoke(Revocation),

@@ -70,7 +70,9 @@ impl<I: Identity> Engine<I> {
             Intent::Stand(cursors) => {
                 draft.ops.extend(cursors.into_iter().map(|(lane, cursor)| Op::Read(lane, cursor)));
             }
-            Intent::Announce(announcement, info) => draft.ops.push(Op::Announce(announcement, info)),
+            Intent::Announce(link, announcement, info) => {
+                self.draft_announced(link, announcement, info, draft, store)?
+            }
             Intent::Write(ticket, entries, projection) => {
                 let caught_up = draft.folded == draft.after.tip;
                 for entry in entries {
@@ -94,6 +96,42 @@ impl<I: Identity> Engine<I> {
                 draft.after.revoked = true;
             }
             Intent::Fork(segment) => self.rename_from(segment, draft),
+        }
+        Ok(())
+    }
+
+    /// Of a run the first announcement stands. Another one that names another parent tells that two machines have opened
+    /// a segment under one name: whoever comes second is shown the first, and gives its own segment another name.
+    fn draft_announced(
+        &mut self,
+        link: LinkId,
+        announcement: Announcement,
+        info: NodeInfo,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let run = announcement.incarnation;
+        let drafted = draft.ops.iter().find_map(|op| match op {
+            Op::Announce(known, _) if known.incarnation == run => Some(known.clone()),
+            _ => None,
+        });
+        let known = match drafted {
+            Some(known) => Some(known),
+            None => store.announcement(run)?.map(|(known, _)| known),
+        };
+        let Some(known) = known else {
+            draft.ops.push(Op::Announce(announcement, info));
+            return Ok(());
+        };
+        if known.parent == announcement.parent {
+            return Ok(());
+        }
+        if announcement.node == self.info().node {
+            if self.segments.iter().any(|segment| segment.incarnation == run) {
+                self.fork(run);
+            }
+        } else if self.links.get(&link).is_some_and(|link| link.peer.node == announcement.node) {
+            self.send(link, Frame::Announce(known));
         }
         Ok(())
     }

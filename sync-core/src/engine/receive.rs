@@ -178,7 +178,7 @@ impl<I: Identity> Engine<I> {
 
     /// Somebody else has written under the name of this segment. What this node has of it gets another name; then
     /// all neighbours are met anew.
-    fn fork(&mut self, segment: Incarnation) {
+    pub(super) fn fork(&mut self, segment: Incarnation) {
         let known = self.intents.iter().any(|intent| matches!(intent, Intent::Fork(s) if *s == segment));
         if !known {
             self.intents.push_back(Intent::Fork(segment));
@@ -192,7 +192,8 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if store.announcement(a.incarnation)?.is_some() {
+        let known = store.announcement(a.incarnation)?;
+        if known.is_some_and(|(known, _)| known.parent == a.parent) {
             return Ok(());
         }
         if a.chain.is_empty() {
@@ -215,7 +216,7 @@ impl<I: Identity> Engine<I> {
             self.refuse(link, refusal::NAME_CLASH, text);
         } else {
             self.places.learn(&info.place);
-            self.intents.push_back(Intent::Announce(a, info));
+            self.intents.push_back(Intent::Announce(link, a, info));
         }
         Ok(())
     }
