@@ -51,12 +51,17 @@ fn main() -> Result<ExitCode> {
     let mut escaped = Vec::new();
     println!("| planted bug | found by | seed | CPU seconds |\n|---|---|---|---|");
     for canary in chosen {
-        match field.try_out(&canary)? {
-            Some(Found { promise, seed, seconds }) => {
+        match field.try_out(&canary) {
+            Ok(Some(Found { promise, seed, seconds })) => {
                 println!("| {} | {promise} | {seed} | {seconds:.0} |", canary.promise)
             }
-            None => {
+            Ok(None) => {
                 println!("| {} | **NOT FOUND** | | |", canary.promise);
+                escaped.push(canary.name);
+            }
+            Err(error) => {
+                println!("| {} | **NOT TRIED** | | |", canary.promise);
+                eprintln!("{error:#}");
                 escaped.push(canary.name);
             }
         }
@@ -64,7 +69,7 @@ fn main() -> Result<ExitCode> {
     if escaped.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("not found: {}", escaped.join(", "));
+    eprintln!("not found, or not tried: {}", escaped.join(", "));
     Ok(ExitCode::FAILURE)
 }
 
@@ -148,7 +153,10 @@ impl Field {
 
     /// Makes the copy what the tree is. A file that is the same already is not touched, so that it is not built anew.
     fn restore(&self) -> Result<()> {
-        let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(&self.root).output();
+        let listed = Command::new("git")
+            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+            .current_dir(&self.root)
+            .output();
         let listed = listed.context("cannot run git; install it")?;
         ensure!(listed.status.success(), "git does not list the files of {}", self.root.display());
         for name in String::from_utf8(listed.stdout)?.split('\0').filter(|name| !name.is_empty()) {

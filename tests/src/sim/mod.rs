@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use oracle::Failure;
 pub use plan::Plan;
 pub use trace::Trace;
-pub use world::Report;
+pub use world::{Report, matrix};
 
 /// Runs the world of a seed to its end.
 pub fn run(seed: u64, trace: &mut Trace) -> Result<Report, Failure> {

@@ -128,6 +128,11 @@ impl Ledger {
         }
     }
 
+    /// How much of what was written is not at the root.
+    pub fn lost(&self, root: &MemStore) -> usize {
+        self.written.iter().filter(|key| !holds(root, key)).count()
+    }
+
     /// How much was written.
     pub fn written(&self) -> usize {
         self.written.len()

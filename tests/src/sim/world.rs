@@ -26,6 +26,7 @@ use super::{
 
 mod faults;
 mod links;
+pub mod matrix;
 mod people;
 mod quiet;
 
@@ -168,6 +169,8 @@ pub struct World<'t> {
     ledger: Ledger,
     report: Report,
     calm: bool,
+    /// What somebody was told.
+    alerts: u64,
     trace: &'t mut Trace,
 }
 
@@ -189,6 +192,7 @@ impl<'t> World<'t> {
             ledger: Ledger::default(),
             report: Report { keeps_identity: plan.keeps_identity(), ..Report::default() },
             calm: false,
+            alerts: 0,
             trace,
             plan,
         };
@@ -500,6 +504,7 @@ impl<'t> World<'t> {
 
     fn alert(&mut self, machine: usize, alert: &Alert) -> Result<(), Failure> {
         self.note(machine, format_args!("alert {alert:?}"));
+        self.alerts += 1;
         let told = format!("{}: {alert:?}", self.machines[machine].name);
         match alert {
             Alert::Refused { code, .. } | Alert::RefusedByPeer { code, .. } => {
@@ -508,7 +513,7 @@ impl<'t> World<'t> {
                     || (*code == refusal::PROTOCOL && self.report.faults[Fault::Garbage.index()] > 0);
                 if excused { Ok(()) } else { Err(Failure::new("no link is refused", told)) }
             }
-            Alert::Restored { .. } | Alert::Forked { .. } if self.plan.keeps_identity() => {
+            Alert::Restored { .. } | Alert::Forked { .. } if self.report.keeps_identity => {
                 Err(Failure::new("no false alarm", told))
             }
             _ => Ok(()),

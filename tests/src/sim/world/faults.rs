@@ -216,7 +216,7 @@ impl World<'_> {
         true
     }
 
-    fn replace_disk(&mut self, machine: usize, copy: MemStore) {
+    pub(super) fn replace_disk(&mut self, machine: usize, copy: MemStore) {
         self.machines[machine].read.clear();
         let before = std::mem::replace(&mut self.machines[machine].store, copy);
         let node = self.machines[machine].node;
