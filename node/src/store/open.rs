@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, types::Value};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig, types::Value};
 
 use super::{
     Fault, SqliteStore,
@@ -220,6 +220,8 @@ fn connect(
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags_and_vfs(path, flags, files.vfs()).map_err(sqlite)?;
+    // Closing the last connection copies the log, with the settings that the connection has by then.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
     unlock(&conn, key)?;
     let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
     if application != APPLICATION_ID {
@@ -233,6 +235,7 @@ fn connect(
         return Err(OpenError::Older { path: path.to_owned(), found });
     }
     apply(&conn, settings(cache_kib))?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
     if migrate {
         schema::migrate(&conn).map_err(|fault| failed(path, fault))?;
     }
