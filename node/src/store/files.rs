@@ -3,11 +3,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
 };
 
 use super::key::PRIVATE;
+
+/// Bytes that are written again at a time.
+const REWRITE_BYTES: usize = 1 << 20;
 
 /// A file system that a store can lie on.
 pub trait FileSystem {
@@ -23,6 +26,8 @@ pub trait FileSystem {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Gives a file another name, in the place of a file that may have it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Writes every byte of a file again, and makes them durable. Nothing when there is no file.
+    fn rewrite(&self, path: &Path) -> io::Result<()>;
     /// Makes the entry of a file in its directory durable.
     fn sync_parent(&self, path: &Path) -> io::Result<()>;
 }
@@ -56,6 +61,22 @@ impl FileSystem for SystemFiles {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn rewrite(&self, path: &Path) -> io::Result<()> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        let (mut piece, mut at) = (vec![0; REWRITE_BYTES], 0);
+        loop {
+            let read = file.read_at(&mut piece, at)?;
+            if read == 0 {
+                return file.sync_all();
+            }
+            file.write_all_at(&piece[..read], at)?;
+            at += read as u64;
+        }
     }
 
     fn sync_parent(&self, path: &Path) -> io::Result<()> {

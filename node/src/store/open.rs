@@ -243,6 +243,20 @@ fn connect(
     Ok(conn)
 }
 
+/// Makes durable what the log reads as. When the process before could not sync it, the system may take for written
+/// what is only in its cache, and no later sync writes that: a commit behind it would be lost with the power. The
+/// lock keeps every other writer away meanwhile. The directory is synced because SQLite does not tell when it cannot
+/// do that for a new log, which would be lost with its name.
+fn settle(files: &dyn FileSystem, conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    let sqlite = |e: rusqlite::Error| failed(path, e.into());
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    conn.execute_batch("BEGIN IMMEDIATE").map_err(sqlite)?;
+    let settled = files.rewrite(Path::new(&log)).and_then(|()| files.sync_parent(path));
+    conn.execute_batch("ROLLBACK").map_err(sqlite)?;
+    settled.map_err(|source| OpenError::Io { path: path.to_owned(), source })
+}
+
 fn failed(path: &Path, fault: Fault) -> OpenError {
     let of_surroundings = fault.is_of_surroundings();
     OpenError::Sqlite { path: path.to_owned(), reason: fault.to_string(), of_surroundings }
@@ -303,6 +317,7 @@ impl SqliteStore {
     /// [`SqliteStore::open`] on another file system.
     pub fn open_on(files: &dyn FileSystem, path: &Path, key: &Key) -> Result<Self, OpenError> {
         let conn = connect(files, path, key, WRITER_CACHE_KIB, true)?;
+        settle(files, &conn, path)?;
         Self::load(conn).map_err(|fault| failed(path, fault))
     }
 
