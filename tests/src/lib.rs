@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod conformance;
+pub mod disk;
 pub mod intruder;
 pub mod proxy;
 pub mod run;
