@@ -197,14 +197,15 @@ fn model_tip(model: &MemStore) -> Seq {
 }
 
 /// Makes batches, and remembers which names to ask for.
-struct Script {
-    random: Rng,
+#[derive(Debug, Clone)]
+pub(crate) struct Script {
+    pub(crate) random: Rng,
     tip: Seq,
     segments: Vec<Segment>,
-    neighbours: Vec<(Incarnation, u64)>,
-    nodes: Vec<NodeId>,
+    pub(crate) neighbours: Vec<(Incarnation, u64)>,
+    pub(crate) nodes: Vec<NodeId>,
     orgs: Vec<OrgId>,
-    records: Vec<(RecordId, Lane)>,
+    pub(crate) records: Vec<(RecordId, Lane)>,
     /// The rows that hold entries.
     held: Vec<(Seq, RecordId, ChangeHash)>,
     marks: Vec<Mark>,
@@ -213,7 +214,7 @@ struct Script {
 }
 
 impl Script {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Rng::new(seed, "store");
         let neighbours = (0..3).map(|_| (Incarnation(random.array()), 0)).collect();
         let nodes = (0..3).map(|_| NodeId(random.array())).collect();
@@ -233,7 +234,8 @@ impl Script {
         }
     }
 
-    fn batch(&mut self, first: bool) -> Batch {
+    /// The next batch; `first` opens a segment, as every start does.
+    pub(crate) fn batch(&mut self, first: bool) -> Batch {
         let mut batch = Batch::new();
         if first {
             self.open_segment(&mut batch);

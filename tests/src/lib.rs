@@ -6,6 +6,8 @@ pub mod bench;
 pub mod cluster;
 pub mod conformance;
 #[cfg(feature = "processes")]
+pub mod disk;
+#[cfg(feature = "processes")]
 pub mod intruder;
 #[cfg(feature = "processes")]
 pub mod proxy;

@@ -14,6 +14,8 @@ use std::{
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 
+use super::files::{FileSystem, SystemFiles};
+
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
 /// Owner may read and write, nobody else anything.
@@ -78,7 +80,7 @@ impl Key {
         let line = format!("{}\n", self.hex());
         file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
         wipe(line.into_bytes());
-        super::sync_parent(path).map_err(io)
+        SystemFiles.sync_parent(path).map_err(io)
     }
 
     /// Reads a key file: 64 hexadecimal digits and a line end.

@@ -9,6 +9,7 @@
 //! and the moments of a checkpoint (the daemon's). The file's layout is drawn in `docs/STORAGE.md`.
 
 mod check;
+mod files;
 mod key;
 mod listing;
 mod names;
@@ -31,6 +32,7 @@ use sync_core::{
 };
 
 pub use self::{
+    files::{FileSystem, SystemFiles},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
     open::{LEAF_CACHE_KIB, OpenError},
@@ -95,12 +97,6 @@ type Fallible<T> = Result<T, Fault>;
 
 fn broken<T>(what: impl Into<String>) -> Fallible<T> {
     Err(Fault::Broken(what.into()))
-}
-
-/// Makes the entry of a file in its directory durable.
-fn sync_parent(path: &std::path::Path) -> std::io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    std::fs::File::open(parent)?.sync_all()
 }
 
 impl Fault {

@@ -5,20 +5,18 @@
 //! the store does not open when one of them did not take.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, types::Value};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig, types::Value};
 
 use super::{
     Fault, SqliteStore,
-    key::{Key, PRIVATE, wipe},
+    files::{FileSystem, SystemFiles},
+    key::{Key, wipe},
     listing::Reader,
     schema::{self, APPLICATION_ID, VERSION},
-    sync_parent,
 };
 
 /// Memory for pages of the writer's connection, in KiB. The indexes of a million records fit.
@@ -208,14 +206,22 @@ fn unlock(conn: &Connection, key: &Key) -> Result<(), OpenError> {
 }
 
 /// Opens an existing file, and brings its layout up to date if `migrate`.
-fn connect(path: &Path, key: &Key, cache_kib: i64, migrate: bool) -> Result<Connection, OpenError> {
-    recognise(path)?;
+fn connect(
+    files: &dyn FileSystem,
+    path: &Path,
+    key: &Key,
+    cache_kib: i64,
+    migrate: bool,
+) -> Result<Connection, OpenError> {
+    recognise(files, path)?;
     let sqlite = |e: rusqlite::Error| match e.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::WrongKey(path.to_owned()),
         _ => failed(path, e.into()),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    let conn = Connection::open_with_flags_and_vfs(path, flags, files.vfs()).map_err(sqlite)?;
+    // Closing the last connection copies the log, with the settings that the connection has by then.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
     unlock(&conn, key)?;
     let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
     if application != APPLICATION_ID {
@@ -229,11 +235,26 @@ fn connect(path: &Path, key: &Key, cache_kib: i64, migrate: bool) -> Result<Conn
         return Err(OpenError::Older { path: path.to_owned(), found });
     }
     apply(&conn, settings(cache_kib))?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
     if migrate {
         schema::migrate(&conn).map_err(|fault| failed(path, fault))?;
     }
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(conn)
+}
+
+/// Makes durable what the log reads as. When the process before could not sync it, the system may take for written
+/// what is only in its cache, and no later sync writes that: a commit behind it would be lost with the power. The
+/// lock keeps every other writer away meanwhile. The directory is synced because SQLite does not tell when it cannot
+/// do that for a new log, which would be lost with its name.
+fn settle(files: &dyn FileSystem, conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    let sqlite = |e: rusqlite::Error| failed(path, e.into());
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    conn.execute_batch("BEGIN IMMEDIATE").map_err(sqlite)?;
+    let settled = files.rewrite(Path::new(&log)).and_then(|()| files.sync_parent(path));
+    conn.execute_batch("ROLLBACK").map_err(sqlite)?;
+    settled.map_err(|source| OpenError::Io { path: path.to_owned(), source })
 }
 
 fn failed(path: &Path, fault: Fault) -> OpenError {
@@ -242,13 +263,12 @@ fn failed(path: &Path, fault: Fault) -> OpenError {
 }
 
 /// Says in one line what a file is that is certainly no store.
-fn recognise(path: &Path) -> Result<(), OpenError> {
+fn recognise(files: &dyn FileSystem, path: &Path) -> Result<(), OpenError> {
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
         _ => OpenError::Io { path: path.to_owned(), source },
     };
-    let mut start = Vec::new();
-    File::open(path).and_then(|file| file.take(PAGE_BYTES as u64).read_to_end(&mut start)).map_err(io)?;
+    let start = files.start_of(path, PAGE_BYTES as u64).map_err(io)?;
     if start.starts_with(b"SQLite format 3\0") {
         return Err(OpenError::Plain(path.to_owned()));
     }
@@ -262,30 +282,42 @@ impl SqliteStore {
     /// Creates a store, and opens it. The file gets its name only when it is whole, so that a crash in the
     /// middle leaves no store rather than half of one.
     pub fn create(path: &Path, key: &Key) -> Result<Self, OpenError> {
-        if path.exists() {
+        Self::create_on(&SystemFiles, path, key)
+    }
+
+    /// [`SqliteStore::create`] on another file system.
+    pub fn create_on(files: &dyn FileSystem, path: &Path, key: &Key) -> Result<Self, OpenError> {
+        if files.exists(path) {
             return Err(OpenError::Exists(path.to_owned()));
         }
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        if partial.exists() {
-            fs::remove_file(&partial).map_err(io)?;
+        if files.exists(&partial) {
+            files.remove(&partial).map_err(io)?;
         }
-        OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&partial).map_err(io)?;
+        files.create_private(&partial).map_err(io)?;
         let sqlite = |e: rusqlite::Error| failed(path, e.into());
-        let conn = Connection::open(&partial).map_err(sqlite)?;
+        let conn = Connection::open_with_flags_and_vfs(&partial, OpenFlags::default(), files.vfs());
+        let conn = conn.map_err(sqlite)?;
         unlock(&conn, key)?;
         apply(&conn, vec![pragma("synchronous", "EXTRA", 3)])?;
         schema::migrate(&conn).map_err(|fault| failed(path, fault))?;
         conn.close().map_err(|(_, e)| sqlite(e))?;
-        fs::rename(&partial, path).and_then(|()| sync_parent(path)).map_err(io)?;
-        Self::open(path, key)
+        files.rename(&partial, path).and_then(|()| files.sync_parent(path)).map_err(io)?;
+        Self::open_on(files, path, key)
     }
 
     /// Opens a store, and brings it to the layout of this program.
     pub fn open(path: &Path, key: &Key) -> Result<Self, OpenError> {
-        let conn = connect(path, key, WRITER_CACHE_KIB, true)?;
+        Self::open_on(&SystemFiles, path, key)
+    }
+
+    /// [`SqliteStore::open`] on another file system.
+    pub fn open_on(files: &dyn FileSystem, path: &Path, key: &Key) -> Result<Self, OpenError> {
+        let conn = connect(files, path, key, WRITER_CACHE_KIB, true)?;
+        settle(files, &conn, path)?;
         Self::load(conn).map_err(|fault| failed(path, fault))
     }
 
@@ -298,7 +330,12 @@ impl SqliteStore {
 impl Reader {
     /// Opens a second connection to a store that the writer has opened already.
     pub fn open(path: &Path, key: &Key) -> Result<Self, OpenError> {
-        let conn = connect(path, key, READER_CACHE_KIB, false)?;
+        Self::open_on(&SystemFiles, path, key)
+    }
+
+    /// [`Reader::open`] on another file system.
+    pub fn open_on(files: &dyn FileSystem, path: &Path, key: &Key) -> Result<Self, OpenError> {
+        let conn = connect(files, path, key, READER_CACHE_KIB, false)?;
         apply(&conn, vec![pragma("query_only", "ON", 1)])?;
         Ok(Self::new(conn))
     }

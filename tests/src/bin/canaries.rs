@@ -1,7 +1,8 @@
 //! Plants bugs, one after another, in a copy of the tree, and requires that each is caught; `canaries --help` says how.
 //!
 //! `tests/canaries/*.patch` are the bugs. The lines before `diff --git` say which promise the patch breaks and who has to
-//! find out: `Promise: ...` and `Caught by: sim`, or `Caught by: test NAME FILTER` for a test of this crate.
+//! find out: `Promise: ...` and `Caught by: sim`, `Caught by: disk`, or `Caught by: test NAME FILTER` for a test of this
+//! crate.
 
 use std::{
     fs,
@@ -22,6 +23,8 @@ Plants bugs in a copy of the tree and requires that each is caught.
 ";
 /// Processor time within which a bug has to be found.
 const MOST: Duration = Duration::from_secs(600);
+/// Seeds of the crash disk.
+const DISK_SEEDS: &str = "0..20";
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn main() -> Result<ExitCode> {
@@ -85,6 +88,7 @@ fn few(all: Vec<Canary>, number: usize) -> Result<Vec<Canary>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum By {
     Sim,
+    Disk,
     Test(Vec<String>),
 }
 
@@ -120,10 +124,11 @@ impl Canary {
         let by = said("Caught by:")?;
         let by = match by.split_whitespace().collect::<Vec<_>>()[..] {
             ["sim"] => By::Sim,
+            ["disk"] => By::Disk,
             ["test", ref test @ ..] if !test.is_empty() => {
                 By::Test(test.iter().map(|s| s.to_string()).collect())
             }
-            _ => bail!("{}: {by:?} is neither sim nor test NAME FILTER", patch.display()),
+            _ => bail!("{}: {by:?} is neither sim nor disk nor test NAME FILTER", patch.display()),
         };
         let name = patch.file_stem().expect("it has an extension").to_string_lossy().into_owned();
         Ok(Self { name, promise: said("Promise:")?, by, patch })
@@ -181,24 +186,30 @@ impl Field {
         let said = || String::from_utf8_lossy(&applied.stderr).into_owned();
         ensure!(applied.status.success(), "{} does not fit the tree any more: {}", canary.name, said());
         let found = match &canary.by {
-            By::Sim => self.simulate(canary),
+            By::Sim => {
+                let seconds = (MOST / self.cores()).as_secs().to_string();
+                let alone = ["--no-default-features"];
+                self.run(canary, "sim", &alone, &["--seeds", "0..1000000", "--first", "--seconds", &seconds])
+            }
+            By::Disk => self.run(canary, "disk", &[], &["--seeds", DISK_SEEDS]),
             By::Test(test) => self.test(canary, test),
         };
         self.restore()?;
         found
     }
 
-    fn simulate(&self, canary: &Canary) -> Result<Option<Found>> {
-        let package = ["--release", "--quiet", "-p", "tuyen-tests", "--no-default-features", "--bin", "sim"];
-        let built = self.cargo("build").args(package).output()?;
+    fn cores(&self) -> u32 {
+        std::thread::available_parallelism().map_or(1, usize::from) as u32
+    }
+
+    /// Builds one of the programs that run seeds, and runs it.
+    fn run(&self, canary: &Canary, name: &str, with: &[&str], seeds: &[&str]) -> Result<Option<Found>> {
+        let package = ["--release", "--quiet", "-p", "tuyen-tests", "--bin", name];
+        let built = self.cargo("build").args(package).args(with).output()?;
         ensure!(built.status.success(), "{} does not build: {}", canary.name, text(&built));
-        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
         let begin = Instant::now();
-        let seconds = (MOST / cores).as_secs().to_string();
-        let ran = Command::new(self.build().join("release/sim"))
-            .args(["--seeds", "0..1000000", "--first", "--seconds", &seconds])
-            .output()?;
-        let seconds = begin.elapsed().as_secs_f64() * f64::from(cores);
+        let ran = Command::new(self.build().join("release").join(name)).args(seeds).output()?;
+        let seconds = begin.elapsed().as_secs_f64() * f64::from(self.cores());
         let text = text(&ran);
         let broken = text.lines().find_map(|line| line.strip_prefix("seed ")?.split_once(" BROKEN "));
         Ok(broken.map(|(seed, promise)| {
