@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cluster;
 pub mod conformance;
 pub mod intruder;
+pub mod naive;
 pub mod proxy;
 pub mod run;
 pub mod sim;
