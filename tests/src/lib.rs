@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod conformance;
+pub mod fuzz;
 pub mod intruder;
 pub mod naive;
 pub mod proxy;

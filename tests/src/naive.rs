@@ -99,6 +99,24 @@ pub fn compare<'c>(
     Ok(())
 }
 
+/// Checks that a change of the product writes the presence of every element around what it writes, up to the record, so
+/// that an edit meets a deletion made elsewhere.
+pub fn writes_presence(change: &[u8]) -> Result<(), String> {
+    let change = Change::try_from(change).map_err(|_| "not a change".to_owned())?.decode();
+    let written: BTreeSet<String> = change
+        .operations
+        .iter()
+        .filter_map(|op| if let Key::Map(key) = &op.key { Some(key.to_string()) } else { None })
+        .collect();
+    for key in written.iter().filter(|key| *key != STATE) {
+        let around = key.match_indices('.').map(|(dot, _)| &key[..dot]).chain([STATE]);
+        if let Some(missing) = around.into_iter().find(|key| !written.contains(*key)) {
+            return Err(format!("a change writes {key} and not {missing} around it"));
+        }
+    }
+    Ok(())
+}
+
 /// What these changes say.
 pub fn said<'c>(id: &RecordId, changes: impl IntoIterator<Item = &'c [u8]>) -> Said {
     let (registers, makers) = registers(&in_causal_closure(changes));
