@@ -74,7 +74,7 @@ fn altered(mut c: Choices<'_>) {
             }
         }
         if mended && let Some(body) = body(&bytes) {
-            bytes = chunk(bytes[BEFORE_TYPE], &body.to_vec());
+            bytes = chunk(bytes[BEFORE_TYPE], body);
         }
         changes.push(bytes);
     }

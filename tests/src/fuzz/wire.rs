@@ -128,7 +128,7 @@ fn batch(mut c: Choices<'_>) {
     // The other frames with a structure, from the same choices.
     let cursor = |n: u8| Cursor {
         at: Position { segment: Incarnation([n; 16]), pos: after >> 1 },
-        chain: (n % 2 == 0).then_some(Chain([n; 16])),
+        chain: n.is_multiple_of(2).then_some(Chain([n; 16])),
     };
     let cursors = Lane::ALL.into_iter().map(|one| (one, cursor(lane.min(one as u8)))).collect();
     let frame = Frame::Cursors(cursors);
