@@ -8,7 +8,10 @@ pub mod conformance;
 #[cfg(feature = "processes")]
 pub mod disk;
 #[cfg(feature = "processes")]
+pub mod fuzz;
+#[cfg(feature = "processes")]
 pub mod intruder;
+pub mod naive;
 #[cfg(feature = "processes")]
 pub mod proxy;
 #[cfg(feature = "processes")]

@@ -69,7 +69,7 @@ fn worlds_that_once_broke_a_promise_keep_it() {
     });
     let mut broken: Vec<_> = seeds.filter_map(|seed| of_seed(seed).err()).collect();
     let mut plans: Vec<_> =
-        std::fs::read_dir(corpus("world")).unwrap().map(|file| file.unwrap().path()).collect();
+        std::fs::read_dir(corpus("fuzz/world")).unwrap().map(|file| file.unwrap().path()).collect();
     plans.sort();
     assert!(!plans.is_empty());
     for plan in plans {

@@ -302,6 +302,9 @@ impl<I: Identity> Engine<I> {
         if writer != Some(state.peer.node) {
             return wrong("the neighbour sent from a feed that is not its own");
         }
+        if batch.entries.is_empty() && batch.upto.is_none() {
+            return wrong("the neighbour sent a batch that says nothing");
+        }
         let reading = state.reading[batch.lane as usize].filter(|at| at.segment == batch.segment);
         if batch.after > reading.map_or(0, |at| at.pos) {
             return wrong("the neighbour left out a part of its feed");
@@ -383,15 +386,29 @@ impl<I: Identity> Engine<I> {
             for (lane, at) in early.map(|state| std::mem::take(&mut state.early)).unwrap_or_default() {
                 self.on_safe_at_root(link, lane, at);
             }
-            let held =
-                self.links.get_mut(&link).map(|state| std::mem::take(&mut state.held)).unwrap_or_default();
-            for batch in held {
-                if self.links.contains_key(&link) {
-                    self.on_batch(link, batch, store)?;
-                }
-            }
+            self.take_held(link, store)?;
             self.send_rows(link, store, now)?;
             self.send_receipts(link);
+        }
+        Ok(())
+    }
+
+    /// Takes those of the batches that were held back that can be taken now. In each lane one that cannot holds up what
+    /// came after it, so a look at all of them is one pass.
+    fn take_held(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
+        let agreed = self.links.get_mut(&link).filter(|state| state.agrees());
+        let held = agreed.map(|state| std::mem::take(&mut state.held)).unwrap_or_default();
+        let mut waits = [false; 3];
+        for batch in held {
+            let lane = batch.lane as usize;
+            let before = self.links.get(&link).map_or(0, |state| state.held.len());
+            if !waits[lane] {
+                self.take_batch(link, batch, store)?;
+            } else if let Some(state) = self.links.get_mut(&link) {
+                state.held.push_back(batch);
+            }
+            let Some(state) = self.links.get(&link) else { return Ok(()) };
+            waits[lane] = state.held.len() > before;
         }
         Ok(())
     }

@@ -115,10 +115,29 @@ pub(super) fn history(doc: &Automerge) -> Vec<HistoryItem> {
     items
 }
 
+/// All changes without what they wrote, by stamp and hash.
+pub(super) fn makers(doc: &Automerge) -> Vec<HistoryItem> {
+    let item = |meta: &automerge::ChangeMetadata<'_>| {
+        let message = Message::read(meta.message.as_deref());
+        HistoryItem {
+            change: from_engine(&meta.hash),
+            incarnation: incarnation(&meta.actor),
+            stamp: Stamp(meta.timestamp),
+            by: message.by,
+            software: message.sw,
+            why: message.why,
+            paths: Vec::new(),
+        }
+    };
+    let mut items: Vec<_> = doc.get_changes_meta(&[]).iter().map(item).collect();
+    items.sort_by_key(|item| (item.stamp, item.change));
+    items
+}
+
 /// What a record shows that has only this change; `None` for a change that takes a document to understand.
 pub(super) fn fold_single(id: &RecordId, change: &Change, policies: &Policies) -> Option<Folded> {
     let (registers, plain) = registers(change);
-    if !plain || !change.deps().is_empty() {
+    if !plain || !change.deps().is_empty() || change.seq() != 1 {
         return None;
     }
     let source = Source::Genesis(Maker {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use super::{
-    natural::{canonical_statement, element_id, natural_key},
+    natural::{canonical, canonical_statement, element_id, natural_key},
     shape::Statement,
 };
 
@@ -78,7 +78,7 @@ impl Pairing {
 
 fn share_a_part(a: Statement<'_>, b: Statement<'_>) -> bool {
     let (Some(Json::Object(a)), Some(Json::Object(b))) = (a.json, b.json) else { return false };
-    a.iter().any(|(name, value)| b.get(name) == Some(value))
+    a.iter().any(|(name, value)| b.get(name).is_some_and(|other| canonical(other) == canonical(value)))
 }
 
 /// For each item of `new`, the item of `old` that it is.

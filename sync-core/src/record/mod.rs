@@ -190,9 +190,11 @@ impl Record {
         self.doc.get_change_meta_by_hash(&to_engine(change)).is_some()
     }
 
-    /// The bytes of a change that is in the record, as they were when it was made.
+    /// The bytes of a change that is in the record, as they were when it was made; none also for a false one that the
+    /// engine cannot put together again.
     pub fn change(&self, change: &ChangeHash) -> Option<Vec<u8>> {
-        self.doc.get_change_by_hash(&to_engine(change)).map(|change| change.raw_bytes().to_vec())
+        let found = isolated(&self.id, || Ok(self.doc.get_change_by_hash(&to_engine(change)))).ok().flatten();
+        found.map(|change| change.raw_bytes().to_vec())
     }
 
     /// Those of `changes` that are not in the record.
@@ -336,9 +338,10 @@ impl Record {
         self.fold().conflicts
     }
 
-    /// Who changed what and when: causes before effects, otherwise by stamp and hash.
+    /// Who changed what and when: causes before effects, otherwise by stamp and hash. When a false change keeps the
+    /// engine from putting the changes together again, it says of each who made it and when, by stamp and hash.
     pub fn history(&self) -> Vec<HistoryItem> {
-        history::history(&self.doc)
+        isolated(&self.id, || Ok(history::history(&self.doc))).unwrap_or_else(|_| history::makers(&self.doc))
     }
 
     /// The latest stamp of any change.

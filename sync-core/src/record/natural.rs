@@ -67,7 +67,8 @@ pub(super) fn natural_key(name: &str, item: Statement<'_>, parts: bool) -> Optio
     }
 }
 
-/// JSON text that is equal for equal values: members in order of their names.
+/// JSON text that is equal for equal values: members in order of their names, exponents as `serde_json` spells them,
+/// because what comes out of a register has gone through it and what comes in may be spelt in another way.
 pub(super) fn canonical(json: &Json) -> String {
     match json {
         Json::Object(map) => {
@@ -79,7 +80,16 @@ pub(super) fn canonical(json: &Json) -> String {
             format!("{{{}}}", members.join(","))
         }
         Json::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        Json::Number(number) => number_as_read(&number.to_string()),
         scalar => scalar.to_string(),
+    }
+}
+
+fn number_as_read(text: &str) -> String {
+    match text.split_once(['e', 'E']) {
+        Some((digits, power)) if power.starts_with(['+', '-']) => format!("{digits}e{power}"),
+        Some((digits, power)) => format!("{digits}e+{power}"),
+        None => text.to_owned(),
     }
 }
 

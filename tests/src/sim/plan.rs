@@ -172,11 +172,10 @@ impl Plan {
         let is_quiet = head.mood.is_multiple_of(8);
         let keeps_identity = head.mood % 3 == 0;
         let off = Faults::of_mask(head.off).and(taste.without);
-        let happens =
-            |fault: Fault| !is_quiet && !off.has(fault) && !(keeps_identity && fault.is_of_identity());
+        let is_off = |fault: Fault| is_quiet || off.has(fault) || (keeps_identity && fault.is_of_identity());
         let act = |item: Item| {
             let what = what(item.kind);
-            if matches!(what, What::Fault(fault) if !happens(fault)) {
+            if matches!(what, What::Fault(fault) if is_off(fault)) {
                 return None;
             }
             let at = calm_at * Millis::from(item.at) / (1 << 16);

@@ -14,6 +14,8 @@ use sync_core::{
     store::{Op, Projected, Store, StoreError},
 };
 
+use crate::naive;
+
 use super::{
     oracle::{Failure, Key},
     rng::Rng,
@@ -176,7 +178,7 @@ impl Shown {
 }
 
 /// What a disk on which all is folded shows of a record. Checks that this is what its entries say when they are read
-/// afresh and in another order.
+/// afresh and in another order, and what a naive model of the registers makes of them.
 pub fn shown(who: &str, store: &impl Store, id: &RecordId) -> Result<Shown, Failure> {
     let failed = |error: StoreError| Failure::new("the store does not fail", error);
     let Projected { resource, version, conflicts, waiting, unreadable, .. } = store
@@ -204,6 +206,8 @@ pub fn shown(who: &str, store: &impl Store, id: &RecordId) -> Result<Shown, Fail
         }
     }
     let folded = afresh.fold();
+    naive::compare(id, entries.iter().map(|(_, entry)| entry.change().as_ref()), &folded)
+        .map_err(|text| Failure::new("a naive model says the same", format_args!("{who}: {text}")))?;
     let open = conflict::open(&folded.conflicts).count();
     let list =
         (open > 0).then(|| serde_json::to_string(&folded.conflicts).expect("conflicts are plain data"));

@@ -1,0 +1,454 @@
+//! A node among hostile neighbours: whatever they say, in whatever order, the engine keeps its contract, sends nobody
+//! what is not theirs, and takes from nobody what is not theirs to give.
+//!
+//! The node under test is a hub below a root, with two children; its neighbours have genuine certificates and may be
+//! anybody of the tree. Their frames are put together from few names, so that they often mean something.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use sync_core::{
+    engine::{Effect, Engine, Event, Identity, LinkId, Ticket},
+    feed::{CHAIN_START, Cursor, Position},
+    id::{Chain, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
+    identity::{Announcement, NodeInfo, Reason, Revocation, Role},
+    session::{Direction, HELD_MAX_BATCHES, SETTLE_TIMEOUT_MILLIS},
+    store::{Batch, MemStore, Op, Store, StoreMut},
+    time::Now,
+    wire::{EntryBatch, FRAME_MAX_BYTES, Frame, Hello, POSITION_MAX, WireError},
+};
+
+use super::bytes::Choices;
+use crate::{
+    conformance::{entry, org, record},
+    sim::{
+        identity::{Registry, SimIdentity},
+        rng::Rng,
+    },
+};
+
+const STEPS_MAX: usize = 200;
+/// The tree; the node under test is the second.
+const TREE: [(&str, Role); 5] = [
+    ("tw", Role::Root),
+    ("tw/hg", Role::Hub),
+    ("tw/hg/dv", Role::Leaf),
+    ("tw/hg/mv", Role::Leaf),
+    ("tw/qn", Role::Leaf),
+];
+const UNDER_TEST: usize = 1;
+const HOMES: [&str; 6] = ["dv", "mv", "hg", "qn", "tw", "nobody"];
+const RECORDS: [&str; 5] = ["Patient/1", "Patient/2", "Flag/3", "AuditEvent/4", "Observation/5"];
+/// Most bytes of a frame's length.
+const LENGTH_MAX_BYTES: usize = 3;
+/// A batch that is sent on and on has come too often by then: those that wait, and some that were taken.
+const FLOOD_BATCHES: usize = HELD_MAX_BATCHES + 8;
+
+fn info(n: usize) -> NodeInfo {
+    let (place, role) = TREE[n];
+    NodeInfo { node: NodeId([n as u8 + 1; 16]), place: place.parse().expect("a path"), role }
+}
+
+/// Where an organization stands.
+fn place_of(org: &OrgId) -> Option<OrgPath> {
+    (0..TREE.len()).map(|n| info(n).place).find(|place| place.org() == org)
+}
+
+fn is_within(org: &OrgId, place: &OrgPath) -> bool {
+    place_of(org).is_some_and(|at| at.is_within(place))
+}
+
+/// A link that stands, as its other end knows it.
+struct Open {
+    peer: NodeInfo,
+    direction: Direction,
+    said_hello: bool,
+}
+
+struct World {
+    engine: Engine<SimIdentity>,
+    store: MemStore,
+    neighbours: Vec<SimIdentity>,
+    links: BTreeMap<LinkId, Open>,
+    next_link: u64,
+    committing: Option<Batch>,
+    now: Now,
+    serial: u64,
+    writes: BTreeSet<Ticket>,
+    flooded: bool,
+}
+
+/// The bytes tell what happens to the node.
+pub fn session(data: &[u8]) {
+    let mut c = Choices::new(data);
+    let mut world = World::new();
+    for _ in 0..STEPS_MAX {
+        if c.is_done() {
+            break;
+        }
+        world.step(&mut c);
+    }
+    while world.committing.is_some() {
+        world.disk_is_done();
+    }
+    assert!(world.writes.is_empty(), "every local write is answered");
+    while let Some(ops) = sync_core::fold::next(&world.store, 100).expect("memory does not fail") {
+        world.happens(Event::Folded(ops));
+        while world.committing.is_some() {
+            world.disk_is_done();
+        }
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let registry: Registry = Rc::new((0..TREE.len()).map(|n| (info(n).node, info(n))).collect());
+        let identity = |n| SimIdentity::new(&registry, &info(n), Rng::new(n as u64, "names"));
+        let store = MemStore::default();
+        let engine = Engine::new(identity(UNDER_TEST), "f", &store).expect("memory does not fail");
+        Self {
+            engine,
+            store,
+            neighbours: (0..TREE.len()).map(identity).collect(),
+            links: BTreeMap::new(),
+            next_link: 0,
+            committing: None,
+            now: Now { mono: 0, wall: 0 },
+            serial: 0,
+            writes: BTreeSet::new(),
+            flooded: false,
+        }
+    }
+
+    fn step(&mut self, c: &mut Choices<'_>) {
+        let link = self.a_link(c);
+        match (c.below(16), link) {
+            (0, _) | (_, None) => self.connects(c),
+            (1, _) => self.writes(c),
+            (2 | 3, _) => self.disk_is_done(),
+            (4, Some(link)) if c.one_in(2) => {
+                self.links.remove(&link);
+                self.happens(Event::Closed(link));
+            }
+            (4, Some(link)) => self.happens(Event::Garbled(link, WireError::UnknownType(99))),
+            (5, _) if c.one_in(4) => {
+                self.now.mono += SETTLE_TIMEOUT_MILLIS;
+                self.happens(Event::Timeout);
+            }
+            (5, _) => self.now.mono += u64::from(c.byte()) * 100,
+            (6, Some(link)) if !self.flooded => self.floods(link, c),
+            (_, Some(link)) => {
+                let frame = self.a_frame(link, c);
+                self.receives(link, frame);
+            }
+        }
+    }
+
+    fn a_link(&self, c: &mut Choices<'_>) -> Option<LinkId> {
+        let links: Vec<_> = self.links.keys().copied().collect();
+        (!links.is_empty()).then(|| c.pick(&links))
+    }
+
+    fn connects(&mut self, c: &mut Choices<'_>) {
+        let (n, direction) = c.pick(&[(2, Direction::Down), (3, Direction::Down), (0, Direction::Up)]);
+        let (peer, link) = (info(n), LinkId(self.next_link));
+        self.next_link += 1;
+        self.links.insert(link, Open { peer: peer.clone(), direction, said_hello: false });
+        let chain = SimIdentity::chain(peer.node);
+        self.happens(Event::Connected { link, peer, chain, direction });
+    }
+
+    /// The node's own people write; the entries that they make are sound.
+    fn writes(&mut self, c: &mut Choices<'_>) {
+        self.serial += 1;
+        let ticket = Ticket(self.serial);
+        let record = record(c.pick(&RECORDS));
+        let lane = Lane::of_resource_type(record.resource_type());
+        let home = org(c.pick(&["hg", "dv", "mv"]));
+        let length = c.below(40);
+        let entry = entry(&record, &home, lane, self.engine.incarnation(), self.serial, &[], c.take(length));
+        self.writes.insert(ticket);
+        self.happens(Event::Write { ticket, entries: vec![entry], projection: Vec::new() });
+    }
+
+    /// A neighbour that sends on and on is refused before it fills the memory.
+    fn floods(&mut self, link: LinkId, c: &mut Choices<'_>) {
+        self.flooded = true;
+        if !c.one_in(8) {
+            return;
+        }
+        let mut batch = self.a_batch(c);
+        // Of what moves the cursor any number may come, once the cursors are agreed on.
+        batch.upto = batch.upto.filter(|_| !self.links[&link].said_hello);
+        if batch.upto.is_none() {
+            batch.entries.clear();
+        }
+        let frame = Frame::Batch(batch);
+        for _ in 0..FLOOD_BATCHES {
+            if !self.links.contains_key(&link) {
+                return;
+            }
+            self.receives(link, frame.clone());
+        }
+        assert!(!self.links.contains_key(&link), "what is held back of a neighbour is bounded");
+    }
+
+    /// A frame arrives as bytes; of what is larger than a frame, or is none, the transport says so.
+    fn receives(&mut self, link: LinkId, frame: Frame) {
+        let bytes = frame.encode();
+        let mut deframer = sync_core::wire::Deframer::default();
+        deframer.push(&bytes);
+        match deframer.next_frame() {
+            Ok(Some(frame)) => {
+                if let (Frame::Hello(_), Some(open)) = (&frame, self.links.get_mut(&link)) {
+                    open.said_hello = true;
+                }
+                self.happens(Event::Received(link, frame));
+            }
+            Ok(None) => panic!("a frame is whole"),
+            Err(error) => self.happens(Event::Garbled(link, error)),
+        }
+    }
+
+    fn a_frame(&mut self, link: LinkId, c: &mut Choices<'_>) -> Frame {
+        if !self.links[&link].said_hello && !c.one_in(8) {
+            return Frame::Hello(self.a_hello(c));
+        }
+        let lane = c.pick(&Lane::ALL);
+        match c.below(16) {
+            0 => Frame::Hello(self.a_hello(c)),
+            1 => Frame::Need(self.a_run(c)),
+            2 => Frame::Lost,
+            3 => Frame::Cursors(self.cursors(c)),
+            4 | 5 => Frame::Ack(lane, self.a_place(c)),
+            6 => Frame::SafeAtRoot(lane, self.a_place(c)),
+            7 => Frame::Revocations(vec![self.a_revocation(c)]),
+            8 => Frame::Refuse { code: c.pick(&[100, 101, 104, 7]), text: "x".repeat(c.below(256) * 5) },
+            9 => {
+                let length = usize::from(c.byte());
+                Frame::decode(c.take(length)).unwrap_or(Frame::Lost)
+            }
+            10..=12 => Frame::Announce(self.an_announcement(c)),
+            _ => Frame::Batch(self.a_batch(c)),
+        }
+    }
+
+    fn a_run(&self, c: &mut Choices<'_>) -> Incarnation {
+        let own: Vec<_> = self.store.segments().expect("memory").iter().map(|s| s.incarnation).collect();
+        match c.below(8) {
+            0 => self.engine.incarnation(),
+            1 if !own.is_empty() => c.pick(&own),
+            n => Incarnation([n as u8; 16]),
+        }
+    }
+
+    fn a_place(&self, c: &mut Choices<'_>) -> Position {
+        let pos = match c.below(8) {
+            0 => POSITION_MAX,
+            1 => POSITION_MAX - u64::from(c.byte()),
+            n => n as u64 - 2,
+        };
+        Position { segment: self.a_run(c), pos }
+    }
+
+    fn cursors(&self, c: &mut Choices<'_>) -> Vec<(Lane, Cursor)> {
+        let mut cursors = Vec::new();
+        for lane in Lane::ALL {
+            if c.one_in(2) {
+                let at = self.a_place(c);
+                let segments = self.store.segments().expect("memory");
+                let base = segments.iter().find(|s| s.incarnation == at.segment).map(|s| s.base + at.pos);
+                let right = base.and_then(|seq| self.store.chain(seq).expect("memory"));
+                let chain = c.pick(&[right, None, Some(CHAIN_START), Some(Chain([9; 16]))]);
+                cursors.push((lane, Cursor { at, chain }));
+            }
+        }
+        cursors
+    }
+
+    fn a_hello(&self, c: &mut Choices<'_>) -> Hello {
+        Hello {
+            run: self.a_run(c),
+            software: "f".repeat(c.below(80)),
+            tip: c.one_in(2).then(|| self.a_place(c)),
+            cursors: if c.one_in(2) { self.cursors(c) } else { Vec::new() },
+            revocations: u64::from(c.one_in(4)),
+        }
+    }
+
+    /// Signed by anybody of the tree, or by nobody.
+    fn an_announcement(&self, c: &mut Choices<'_>) -> Announcement {
+        let who = c.below(TREE.len());
+        let parent = match c.below(4) {
+            0 => Some(self.a_place(c)),
+            1 => Some(Position { segment: self.a_run(c), pos: u64::MAX }),
+            _ => None,
+        };
+        let mut announcement = self.neighbours[who].announce(self.a_run(c), parent);
+        match c.below(8) {
+            0 => announcement.signature[0] ^= 1,
+            1 => announcement.chain.clear(),
+            2 => announcement.node = info(c.below(TREE.len())).node,
+            _ => {}
+        }
+        announcement
+    }
+
+    fn a_revocation(&self, c: &mut Choices<'_>) -> Revocation {
+        Revocation {
+            node: info(c.below(TREE.len())).node,
+            serial: None,
+            place: info(c.below(TREE.len())).place,
+            reason: Reason::Lost,
+            at: 0,
+            signer: info(c.below(TREE.len())).node,
+            signature: vec![0; 64],
+            chain: Vec::new(),
+        }
+    }
+
+    /// Entries that go on where the node has read to, or anywhere.
+    fn a_batch(&mut self, c: &mut Choices<'_>) -> EntryBatch {
+        let (lane, segment) = (c.pick(&Lane::ALL), self.a_run(c));
+        let read = self.store.read(lane, segment).expect("memory").map_or(0, |cursor| cursor.at.pos);
+        let after = if c.one_in(4) { self.a_place(c).pos } else { read };
+        let origin = if c.one_in(2) { self.a_run(c) } else { segment };
+        let (mut entries, mut pos) = (Vec::new(), after);
+        for _ in 0..c.below(4) {
+            let Some(next) = pos.checked_add(1 + c.below(3) as u64).filter(|pos| *pos <= POSITION_MAX) else {
+                break;
+            };
+            pos = next;
+            let record: RecordId = record(c.pick(&RECORDS));
+            let of_lane = if c.one_in(8) { lane } else { Lane::of_resource_type(record.resource_type()) };
+            let author = if c.one_in(16) { self.a_run(c) } else { origin };
+            // Now and then an entry comes twice.
+            let n = if c.one_in(4) {
+                1
+            } else {
+                self.serial += 1;
+                self.serial
+            };
+            entries.push((pos, entry(&record, &org(c.pick(&HOMES)), of_lane, author, n, &[], &[n as u8])));
+        }
+        let upto = match c.below(4) {
+            0 => None,
+            1 => Some((self.a_place(c).pos, Chain([8; 16]))),
+            _ => Some((pos, Chain([8; 16]))),
+        };
+        EntryBatch { lane, segment, after, upto, origin, entries }
+    }
+
+    fn disk_is_done(&mut self) {
+        if let Some(batch) = self.committing.take() {
+            // The reference store panics when the engine asks for what no store can do.
+            self.store.commit(&batch).expect("memory does not fail");
+            self.happens(Event::Committed);
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        let durable = matches!(event, Event::Committed);
+        self.engine.handle(event, &self.store, self.now).expect("memory does not fail");
+        while let Some(effect) = self.engine.poll_effect() {
+            self.is_allowed(effect, durable);
+        }
+        let known: BTreeSet<_> = self.engine.links().map(|status| status.link).collect();
+        assert!(known.iter().eq(self.links.keys()), "the engine knows the links that stand");
+        if let Some((at, _)) = self.engine.poll_timeout() {
+            assert!(at <= self.now.mono + SETTLE_TIMEOUT_MILLIS, "nobody is waited for without an end");
+        }
+    }
+
+    fn is_allowed(&mut self, effect: Effect, durable: bool) {
+        match effect {
+            Effect::Commit(batch) => {
+                assert!(self.committing.is_none(), "one commit is under way at a time");
+                batch.iter().for_each(|op| self.may_be_kept(op, &batch));
+                self.committing = Some(batch);
+            }
+            Effect::Send(link, frame) => self.may_be_sent(link, &frame, durable),
+            Effect::Close(link) => {
+                assert!(self.links.remove(&link).is_some(), "a link is closed once");
+            }
+            Effect::Written(ticket) => {
+                assert!(durable, "a write is answered when it is durable");
+                assert!(self.writes.remove(&ticket), "and once");
+            }
+            Effect::Alert(_) => {}
+        }
+    }
+
+    fn node_of(&self, run: Incarnation, batch: &[Op]) -> Option<NodeInfo> {
+        let stored = self.store.announcement(run).expect("memory").map(|(_, info)| info);
+        let now = batch.iter().find_map(|op| match op {
+            Op::Announce(announcement, info) if announcement.incarnation == run => Some(info.clone()),
+            _ => None,
+        });
+        stored.or(now)
+    }
+
+    /// What a child brings is of its part of the tree, and its author's to write.
+    fn may_be_kept(&self, op: &Op, batch: &[Op]) {
+        let Op::Append { entry, src: Some(src), .. } = op else { return };
+        let sender = self.node_of(src.segment, batch).expect("a feed is announced before its rows are kept");
+        if sender.place.depth() < info(UNDER_TEST).place.depth() {
+            return;
+        }
+        let author = self.node_of(entry.origin(), batch).expect("an author is announced");
+        assert!(is_within(entry.home(), &author.place), "an author writes for its own part of the tree");
+        let mut homes = self.store.homes(entry.record()).expect("memory");
+        homes.extend(batch.iter().filter_map(|op| match op {
+            Op::AddHome(record, home) if record == entry.record() => Some(home.clone()),
+            _ => None,
+        }));
+        homes.push(entry.home().clone());
+        assert!(
+            homes.iter().any(|home| is_within(home, &sender.place)),
+            "a child brings records of its own part"
+        );
+    }
+
+    fn may_be_sent(&self, link: LinkId, frame: &Frame, durable: bool) {
+        let bytes = frame.encode();
+        assert!(bytes.len() <= FRAME_MAX_BYTES as usize + LENGTH_MAX_BYTES, "a frame is within its limit");
+        // A link that the engine refuses is told so before it is closed.
+        let open = self.links.get(&link).expect("nothing is sent on a link that is gone");
+        match frame {
+            Frame::Batch(batch) => {
+                assert!(open.said_hello, "rows are sent to a neighbour that has named its place");
+                for (pos, entry) in &batch.entries {
+                    let at = Position { segment: batch.segment, pos: *pos };
+                    assert!(self.is_durable(at), "what is sent is durable");
+                    if open.direction == Direction::Down {
+                        let homes = self.store.homes(entry.record()).expect("memory");
+                        let theirs = homes.iter().any(|home| is_within(home, &open.peer.place));
+                        assert!(theirs, "{} gets nothing of another scope", open.peer.place);
+                    }
+                }
+            }
+            Frame::Ack(lane, at) => {
+                assert!(durable, "an acknowledgement follows from a commit");
+                assert!(self.has_read(*lane, *at), "and tells what is durable");
+            }
+            Frame::SafeAtRoot(lane, at) => {
+                assert!(open.direction == Direction::Down, "receipts go down");
+                assert!(self.has_read(*lane, *at), "what is safe above is durable here");
+            }
+            Frame::Refuse { text, .. } => assert!(!text.is_empty(), "a refusal says why"),
+            _ => {}
+        }
+    }
+
+    fn is_durable(&self, at: Position) -> bool {
+        let segments = self.store.segments().expect("memory");
+        let tip = self.store.tip().expect("memory");
+        segments.iter().any(|s| s.incarnation == at.segment && s.base + at.pos <= tip)
+    }
+
+    fn has_read(&self, lane: Lane, at: Position) -> bool {
+        self.store.read_before(lane, at).expect("memory").is_some_and(|cursor| cursor.at == at)
+    }
+}
