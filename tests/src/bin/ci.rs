@@ -1,7 +1,7 @@
 //! `cargo ci`: everything that has to hold before a change lands, in one command.
 //!
-//! Format, lints with warnings as errors, all programs, all tests (among them the purity and direction checks
-//! and the simulated seeds), the demo on made-up records and, where `../shared/data` exists, on real ones. Every
+//! Format, lints with warnings as errors, all programs, all tests (among them the purity and direction checks,
+//! the simulated seeds and the crash disk), some planted bugs that have to be found, the demo on made-up records and, where `../shared/data` exists, on real ones. Every
 //! step prints what it is and how long it took; the first that fails ends the run.
 
 use std::{
@@ -12,6 +12,8 @@ use std::{
 
 /// Records of the demo on made-up data.
 const DEMO_RECORDS: &str = "2000";
+/// Planted bugs of every run; other ones each day.
+const CANARIES: &str = "5";
 /// What cargo says to the program that it runs. Build scripts would take it for a change, and build anew.
 const FROM_CARGO: [&str; 5] =
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
@@ -19,11 +21,14 @@ const FROM_CARGO: [&str; 5] =
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace");
     let data = root.join("../shared/data");
+    let canaries =
+        ["run", "--release", "--quiet", "-p", "tuyen-tests", "--bin", "canaries", "--", "--few", CANARIES];
     let mut steps: Vec<(&str, Vec<&str>)> = vec![
         ("format", vec!["fmt", "--all", "--check"]),
         ("programs", vec!["build", "--release", "--workspace", "--bins"]),
         ("lints", vec!["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         ("tests", vec!["test", "--release", "--workspace"]),
+        ("planted bugs", canaries.to_vec()),
         ("demo", vec!["run", "--release", "--quiet", "--", "demo", "--records", DEMO_RECORDS]),
     ];
     let (hl7, synthea) = (data.join("hl7-r4-examples.ndjson"), data.join("synthea"));
