@@ -18,6 +18,8 @@ struct Draft {
     added: BTreeSet<(RecordId, ChangeHash)>,
     homes: BTreeMap<RecordId, Vec<OrgId>>,
     rows: BTreeMap<RecordId, Vec<Seq>>,
+    /// The announcements that neighbours have brought.
+    brought: BTreeMap<Incarnation, Announcement>,
     bytes: usize,
     at: i64,
     /// How far the projection is folded once this commit is durable.
@@ -49,6 +51,7 @@ impl<I: Identity> Engine<I> {
             added: BTreeSet::new(),
             homes: BTreeMap::new(),
             rows: BTreeMap::new(),
+            brought: BTreeMap::new(),
             bytes: 0,
             at: now.wall,
             folded: store.folded()?,
@@ -111,15 +114,12 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<(), StoreError> {
         let run = announcement.incarnation;
-        let drafted = draft.ops.iter().find_map(|op| match op {
-            Op::Announce(known, _) if known.incarnation == run => Some(known.clone()),
-            _ => None,
-        });
-        let known = match drafted {
-            Some(known) => Some(known),
+        let known = match draft.brought.get(&run) {
+            Some(known) => Some(known.clone()),
             None => store.announcement(run)?.map(|(known, _)| known),
         };
         let Some(known) = known else {
+            draft.brought.insert(run, announcement.clone());
             draft.ops.push(Op::Announce(announcement, info));
             return Ok(());
         };

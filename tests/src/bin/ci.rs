@@ -1,8 +1,9 @@
 //! `cargo ci`: everything that has to hold before a change lands, in one command.
 //!
 //! Format, lints with warnings as errors, all programs, all tests (among them the purity and direction checks,
-//! the simulated seeds and the crash disk), some planted bugs that have to be found, the demo on made-up records and, where `../shared/data` exists, on real ones. Every
-//! step prints what it is and how long it took; the first that fails ends the run.
+//! the simulated seeds and the crash disk), some planted bugs that have to be found, the demo on made-up records and,
+//! where `../shared/data` exists, on real ones. Every step prints what it is and how long it took; the first that fails
+//! ends the run.
 
 use std::{
     path::Path,
