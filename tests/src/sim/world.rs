@@ -12,6 +12,7 @@ use sync_core::{
     wire::{EntryBatch, Frame},
 };
 
+use self::claims::frontiers;
 use super::{
     fault::{self, Fault},
     identity::{Registry, SimIdentity},
@@ -24,6 +25,7 @@ use super::{
     workload::{Taste, Writer, compose},
 };
 
+mod claims;
 mod faults;
 mod links;
 pub mod matrix;
@@ -548,72 +550,6 @@ impl<'t> World<'t> {
         self.drive(machine, Event::Committed)?;
         self.fold_a_little(machine)
     }
-
-    fn check_claims(&mut self, machine: usize) -> Result<(), Failure> {
-        let one = &self.machines[machine];
-        let Some(engine) = &one.engine else { return Ok(()) };
-        let now = frontiers(engine);
-        let (Some(parent), false) = (self.plan.nodes[one.node].parent, now == one.claimed) else {
-            return Ok(());
-        };
-        for (&(which, lane), &to) in now.iter().filter(|((which, _), _)| *which != Frontier::Last) {
-            let from = one.claimed[&(which, lane)];
-            let (node, at) =
-                if which == Frontier::Root { (0, "at the root") } else { (parent, "at its parent") };
-            let disks = self.disks(node);
-            let place = &self.plan.nodes[one.node].info.place;
-            let claim = Claim { who: &one.name, place, at, lane, from, to };
-            self.ledger.claim(&claim, &one.store, node, &disks)?;
-            if which == Frontier::Root {
-                self.ledger.safe_at_root(&claim, &one.store);
-            }
-        }
-        self.machines[machine].claimed = now;
-        Ok(())
-    }
-
-    /// A child that has heard where its parent stands claims nothing that this parent's disk does not hold, whatever
-    /// was lost and excused before. With links to two running copies of its parent it has heard two things.
-    fn check_heard(&mut self, machine: usize) -> Result<(), Failure> {
-        let one = &self.machines[machine];
-        let Some(engine) = &one.engine else { return Ok(()) };
-        let unheard = |conn: &&mut Conn| {
-            let [child, parent] = &conn.ends;
-            child.machine == machine
-                && child.open
-                && !child.heard
-                && self.machines[parent.machine].boot == parent.boot
-        };
-        let uplinks = self.conns.values().filter(|c| c.ends[0].machine == machine && c.ends[0].open).count();
-        for conn in self.conns.values_mut().filter(unheard).filter(|_| uplinks == 1) {
-            let parent = &self.machines[conn.ends[1].machine];
-            let link = conn.ends[0].link;
-            if parent.engine.is_none() || !engine.links().any(|status| status.link == link && status.settled)
-            {
-                continue;
-            }
-            conn.ends[0].heard = true;
-            let place = &self.plan.nodes[one.node].info.place;
-            for lane in Lane::ALL {
-                let to = engine.frontier(Frontier::Hub, lane);
-                let claim =
-                    Claim { who: &one.name, place, at: "at the parent it has heard", lane, from: 0, to };
-                self.ledger.claim(&claim, &one.store, usize::MAX, &[&parent.store])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The disks of a node.
-    fn disks(&self, node: usize) -> Vec<&MemStore> {
-        let of_node = self.machines.iter().filter(|machine| machine.node == node && !machine.retired);
-        of_node.map(|machine| &machine.store).collect()
-    }
-}
-
-fn frontiers(engine: &Engine<SimIdentity>) -> BTreeMap<(Frontier, Lane), Seq> {
-    let both = Frontier::ALL.into_iter().flat_map(|which| Lane::ALL.map(|lane| (which, lane)));
-    both.map(|(which, lane)| ((which, lane), engine.frontier(which, lane))).collect()
 }
 
 fn stored_bytes(store: &MemStore) -> u64 {
