@@ -222,6 +222,10 @@ impl Field {
         let (name, filter) = test.split_first().expect("a test has a name");
         let package = ["--release", "--quiet", "-p", "tuyen-tests"];
         let target = if name == "lib" { vec!["--lib"] } else { vec!["--test", name] };
+        // Tests with real processes run the programs that lie beside them.
+        let programs =
+            self.cargo("build").args(["--release", "--quiet", "--workspace", "--bins"]).output()?;
+        ensure!(programs.status.success(), "{} does not build: {}", canary.name, text(&programs));
         let built = self.cargo("test").args(package).args(&target).arg("--no-run").output()?;
         ensure!(built.status.success(), "{} does not build: {}", canary.name, text(&built));
         let begin = Instant::now();
