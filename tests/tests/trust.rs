@@ -117,7 +117,8 @@ impl Hostile {
 
     /// What it is told in the end.
     fn told(self) -> (u16, String) {
-        let ended = self.runtime.block_on(self.connection.closed());
+        let end = async { tokio::time::timeout(TOLD_WITHIN, self.connection.closed()).await };
+        let ended = self.runtime.block_on(end).expect("it is neither refused nor let go");
         refusal_of(&ended).unwrap_or_else(|| panic!("no refusal: {ended}"))
     }
 }
@@ -168,6 +169,8 @@ impl Provinces {
     }
 }
 
+/// Longer than any refusal takes.
+const TOLD_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 const FOREIGN: Incarnation = Incarnation([9; 16]);
 const OWN: Incarnation = Incarnation([8; 16]);
 
