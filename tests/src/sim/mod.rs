@@ -29,11 +29,6 @@ pub use plan::Plan;
 pub use trace::Trace;
 pub use world::{Report, matrix};
 
-/// Runs the world of a seed to its end.
-pub fn run(seed: u64, trace: &mut Trace) -> Result<Report, Failure> {
-    run_plan(Plan::of_seed(seed), trace)
-}
-
 /// Runs the world of a plan to its end.
 pub fn run_plan(plan: Plan, trace: &mut Trace) -> Result<Report, Failure> {
     let outcome = catch_unwind(AssertUnwindSafe(|| world::World::new(plan, trace).run()));

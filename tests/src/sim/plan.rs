@@ -155,11 +155,6 @@ pub fn bytes_of(seed: u64) -> Vec<u8> {
 }
 
 impl Plan {
-    /// The plan of a seed.
-    pub fn of_seed(seed: u64) -> Self {
-        Self::of_bytes(&bytes_of(seed), Taste::default())
-    }
-
     /// The plan of a byte string.
     pub fn of_bytes(bytes: &[u8], taste: Taste) -> Self {
         let mut source = Unstructured::new(bytes);

@@ -16,11 +16,6 @@ impl Trace {
         Self { lines: None, hasher: None }
     }
 
-    /// Keeps only the hash.
-    pub fn hash_only() -> Self {
-        Self { lines: None, hasher: Some(Sha256::new()) }
-    }
-
     /// Keeps every line.
     pub fn full() -> Self {
         Self { lines: Some(Vec::new()), hasher: Some(Sha256::new()) }

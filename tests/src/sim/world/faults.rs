@@ -264,13 +264,10 @@ impl World<'_> {
 
     /// People at two running copies of one machine edit the same record before either hears of the other.
     fn edit_at_both(&mut self, machines: [usize; 2]) {
-        let store = &self.machines[machines[0]].store;
-        let tip = store.tip().expect("memory does not fail");
-        if !self.plan.real || tip == 0 {
+        if !self.plan.real {
             return;
         }
-        let row = store.unfolded(self.rng.below(tip), 1).expect("memory does not fail").pop();
-        let Some((_, record)) = row else { return };
+        let Some(record) = self.a_record_of(machines[0]) else { return };
         for machine in machines.into_iter().chain(machines) {
             let delay = self.rng.range(1, 1_000);
             self.after(delay, Ev::Edit(machine, record.clone()));

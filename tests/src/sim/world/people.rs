@@ -34,17 +34,19 @@ impl World<'_> {
         self.drive(machine, Event::Write { ticket, entries, projection })
     }
 
+    /// One of the records that a machine holds.
+    pub(super) fn a_record_of(&mut self, machine: usize) -> Option<RecordId> {
+        let store = &self.machines[machine].store;
+        let tip = store.tip().expect("memory does not fail");
+        let row = self.rng.below(tip.max(1));
+        store.unfolded(row, 1).expect("memory does not fail").pop().map(|(_, record)| record)
+    }
+
     /// Two to five machines that hold the same record are about to write it.
     pub(super) fn meet(&mut self) {
         let awake: Vec<_> = (0..self.machines.len()).filter(|m| self.is_awake(*m)).collect();
         let Some(&first) = self.rng.pick(&awake) else { return };
-        let store = &self.machines[first].store;
-        let tip = store.tip().expect("memory does not fail");
-        if tip == 0 {
-            return;
-        }
-        let row = store.unfolded(self.rng.below(tip), 1).expect("memory does not fail").pop();
-        let Some((_, record)) = row else { return };
+        let Some(record) = self.a_record_of(first) else { return };
         let holds =
             |m: &usize| !self.machines[*m].store.rows_of(&record).expect("memory does not fail").is_empty();
         let mut holders: Vec<_> = awake.into_iter().filter(holds).collect();
