@@ -237,10 +237,21 @@ impl Link {
     /// For each lane the newest place that we have read in what the neighbour still knows to be its feed, with the
     /// running hash there: it tells the neighbour whether what it knows is what we have read. The beginning of its
     /// first segment when we have read nothing of it.
+    ///
+    /// When we have read more of the segment that the neighbour writes now than it has said to have written, we name the
+    /// end of that: somebody else writes under the same name, and nobody but we can tell the neighbour.
     fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
         let mut found = Vec::new();
+        let Some(hello) = &self.hello else { return Ok(found) };
+        let live = hello.tip.filter(|tip| tip.segment == hello.run);
         for lane in Lane::ALL {
-            let mut end = self.hello.as_ref().and_then(|hello| hello.tip);
+            let beyond =
+                |tip: Position| Ok(store.read(lane, tip.segment)?.filter(|cursor| cursor.at.pos > tip.pos));
+            if let Some(cursor) = live.map(beyond).transpose()?.flatten() {
+                found.push((lane, cursor));
+                continue;
+            }
+            let mut end = hello.tip;
             while let Some(at) = end {
                 let known = store.announcement(at.segment)?;
                 end = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
