@@ -238,35 +238,59 @@ impl<I: Identity> Engine<I> {
             self.refuse(link, refusal::PROTOCOL, text);
             return Ok(());
         }
-        if !state.agrees() || state.held.iter().any(|held| held.lane == batch.lane) {
-            state.held.push_back(batch);
-            return Ok(());
+        let waits = !state.agrees() || state.held.iter().any(|held| held.lane == batch.lane);
+        let writer = self.writer_of(link, &batch, store)?;
+        if waits {
+            self.hold_back(link, batch);
+        } else {
+            self.take_batch(link, batch, writer);
         }
-        self.take_batch(link, batch, store)
+        Ok(())
     }
 
-    /// Takes a batch if everything about its origin is known, and holds it back otherwise.
-    fn take_batch(&mut self, link: LinkId, batch: EntryBatch, store: &impl Store) -> Result<(), StoreError> {
-        let mut writer = None;
-        for run in [batch.origin, batch.segment] {
-            let Some((_, info)) = store.announcement(run)? else {
-                let state = self.links.get_mut(&link).expect("the caller has found it");
-                state.held.push_back(batch);
-                if state.asked.insert(run) {
-                    self.send(link, Frame::Need(run));
-                }
-                return Ok(());
-            };
-            writer = Some(info.node);
+    /// The node from whose feed a batch is, if the runs that it names are announced. Those that are not are asked for,
+    /// also for a batch that waits: one after another they would take a round trip each.
+    fn writer_of(
+        &mut self,
+        link: LinkId,
+        batch: &EntryBatch,
+        store: &impl Store,
+    ) -> Result<Option<NodeId>, StoreError> {
+        let origin = self.announced(link, batch.origin, store)?;
+        let segment = self.announced(link, batch.segment, store)?;
+        Ok(origin.and(segment))
+    }
+
+    fn announced(
+        &mut self,
+        link: LinkId,
+        run: Incarnation,
+        store: &impl Store,
+    ) -> Result<Option<NodeId>, StoreError> {
+        let known = store.announcement(run)?.map(|(_, info)| info.node);
+        if known.is_none() && self.links.get_mut(&link).is_some_and(|state| state.asked.insert(run)) {
+            self.send(link, Frame::Need(run));
+        }
+        Ok(known)
+    }
+
+    fn hold_back(&mut self, link: LinkId, batch: EntryBatch) {
+        if let Some(state) = self.links.get_mut(&link) {
+            state.held.push_back(batch);
+        }
+    }
+
+    /// Takes a batch if the node from whose feed it is is known, and holds it back otherwise.
+    fn take_batch(&mut self, link: LinkId, batch: EntryBatch, writer: Option<NodeId>) {
+        if writer.is_none() {
+            return self.hold_back(link, batch);
         }
         if self.links[&link].barred.contains(&batch.segment) {
             // Another link has brought rows of this segment since we have agreed on a place in it.
-            self.hang_up(link);
-            return Ok(());
+            return self.hang_up(link);
         }
         if let Err((code, text)) = self.check_batch(link, &batch, writer) {
-            self.refuse(link, code, text);
-            return Ok(());
+            return self.refuse(link, code, text);
         }
         for other in writer.map(|node| self.links_of(node)).unwrap_or_default() {
             if other != link {
@@ -288,7 +312,6 @@ impl<I: Identity> Engine<I> {
             let from = Sender { link, direction: state.direction, place: state.peer.place.clone() };
             self.intents.push_back(Intent::Receive(from, batches));
         }
-        Ok(())
     }
 
     fn check_batch(
@@ -402,10 +425,11 @@ impl<I: Identity> Engine<I> {
         for batch in held {
             let lane = batch.lane as usize;
             let before = self.links.get(&link).map_or(0, |state| state.held.len());
-            if !waits[lane] {
-                self.take_batch(link, batch, store)?;
-            } else if let Some(state) = self.links.get_mut(&link) {
-                state.held.push_back(batch);
+            if waits[lane] {
+                self.hold_back(link, batch);
+            } else {
+                let writer = self.writer_of(link, &batch, store)?;
+                self.take_batch(link, batch, writer);
             }
             let Some(state) = self.links.get(&link) else { return Ok(()) };
             waits[lane] = state.held.len() > before;
