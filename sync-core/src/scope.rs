@@ -30,6 +30,11 @@ impl Places {
         self.0.get(place.org()).filter(|known| *known != place)
     }
 
+    /// Where the organization stands; none when nobody has announced it.
+    pub fn of(&self, org: &OrgId) -> Option<&OrgPath> {
+        self.0.get(org)
+    }
+
     /// Whether the organization stands at `subtree` or below it. An organization that nobody has announced
     /// stands nowhere.
     pub fn is_within(&self, org: &OrgId, subtree: &OrgPath) -> bool {

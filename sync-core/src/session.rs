@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
     feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
-    id::{Incarnation, Lane},
+    id::{Incarnation, Lane, OrgId},
     identity::NodeInfo,
     scope::Neighbour,
     store::{Store, StoreError},
@@ -35,6 +35,9 @@ pub const SETTLE_TIMEOUT_MILLIS: Millis = 120_000;
 pub const HELD_MAX_BATCHES: usize = 4096;
 /// Most bytes of them. A sender has less under way: in each lane a full window, and one batch of one large entry.
 pub const HELD_MAX_BYTES: usize = 3 * (WINDOW_BATCHES + 2) * crate::wire::BATCH_MAX_RAW_BYTES;
+
+/// Most organizations of which a neighbour is asked, or may ask, where they stand: several times those of a country.
+pub const PLACES_MAX: usize = 4096;
 
 /// Names a link within one run of the host. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,6 +139,10 @@ pub(crate) struct Link {
     /// What has arrived of a stretch that is not complete, by lane.
     pub stretch: [Vec<EntryBatch>; 3],
     pub asked: BTreeSet<Incarnation>,
+    /// Organizations of which the neighbour was asked where they stand.
+    pub asked_places: BTreeSet<OrgId>,
+    /// Organizations of which the neighbour wants to know where they stand.
+    pub wanted_places: BTreeSet<OrgId>,
     /// The neighbour does not know our cursors and waits for others.
     pub owes_cursors: bool,
     /// What the neighbour has said to be safe at the root before it has said how far it has read.
@@ -164,6 +171,8 @@ impl Link {
             held: VecDeque::new(),
             stretch: Default::default(),
             asked: BTreeSet::new(),
+            asked_places: BTreeSet::new(),
+            wanted_places: BTreeSet::new(),
             owes_cursors: false,
             early: Vec::new(),
             doubled: false,

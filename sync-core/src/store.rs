@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::Entry,
     feed::{Cursor, Digest, Position, Segment, Seq},
-    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
     identity::{Announcement, NodeInfo, Revocation},
 };
 
@@ -174,6 +174,8 @@ pub trait Store {
     fn marks(&self) -> Result<Vec<Mark>, StoreError>;
     /// An announcement, and what its certificate says.
     fn announcement(&self, incarnation: Incarnation) -> Result<Option<(Announcement, NodeInfo)>, StoreError>;
+    /// An announcement of any run of the node at that place.
+    fn announcement_at(&self, place: &OrgPath) -> Result<Option<Announcement>, StoreError>;
     /// All nodes that have announced themselves, each once.
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError>;
     /// All revocations.

@@ -8,7 +8,7 @@ use crate::{
     change::{ChangeError, Entry},
     codec::{DecodeError, Reader, Writer},
     feed::{Cursor, Position},
-    id::{Chain, EntryHash, Incarnation, Lane},
+    id::{Chain, EntryHash, Incarnation, Lane, ORG_ID_MAX_BYTES, OrgId},
     identity::{Announcement, Malformed, Revocation},
 };
 
@@ -106,6 +106,8 @@ pub enum Frame {
     Announce(Announcement),
     /// Asks for the announcement of a run.
     Need(Incarnation),
+    /// Asks for the announcement of any run of an organization's node: the asker does not know where it stands.
+    NeedPlace(OrgId),
     /// The sender does not know a cursor of the reader, or does not remember having written as far: it is an older
     /// copy, or not the only writer. All its segments are announced, and the reader is to name places in them.
     Lost,
@@ -139,6 +141,7 @@ mod frame_type {
     pub const SAFE_AT_ROOT: u8 = 8;
     pub const REVOCATIONS: u8 = 9;
     pub const REFUSE: u8 = 10;
+    pub const NEED_PLACE: u8 = 11;
 }
 
 impl Frame {
@@ -164,6 +167,9 @@ impl Frame {
             }
             Frame::Need(incarnation) => {
                 w.u8(frame_type::NEED).raw(&incarnation.0);
+            }
+            Frame::NeedPlace(org) => {
+                w.u8(frame_type::NEED_PLACE).bytes(org.as_str().as_bytes());
             }
             Frame::Lost => {
                 w.u8(frame_type::LOST);
@@ -209,6 +215,10 @@ impl Frame {
                 Frame::Announce(Announcement::decode(rest)?)
             }
             frame_type::NEED => Frame::Need(Incarnation(r.array("the run")?)),
+            frame_type::NEED_PLACE => {
+                let name = r.str(ORG_ID_MAX_BYTES as u64, "the organization")?;
+                Frame::NeedPlace(OrgId::new(name).map_err(|_| DecodeError::Value("the organization"))?)
+            }
             frame_type::LOST => Frame::Lost,
             frame_type::CURSORS => Frame::Cursors(cursors(&mut r)?),
             frame_type::BATCH => Frame::Batch(batch(&mut r)?),

@@ -161,7 +161,9 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
         .unwrap();
     store = reopen(store);
     assert_eq!(store.nodes().unwrap(), std::slice::from_ref(&info));
-    assert_eq!(store.announcement(old.incarnation).unwrap(), Some((old.clone(), old_info)));
+    assert_eq!(store.announcement(old.incarnation).unwrap(), Some((old.clone(), old_info.clone())));
+    assert_eq!(store.announcement_at(&old_info.place).unwrap(), Some(old.clone()));
+    assert_eq!(store.announcement_at(&"tw/nobody".parse().unwrap()).unwrap(), None);
     assert_eq!(store.announcement(new.incarnation).unwrap(), Some((new.clone(), info)));
 
     // Of a node's cursors the one that moved last counts.

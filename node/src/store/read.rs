@@ -9,7 +9,7 @@ use sync_core::{
     change::Entry,
     codec::Reader as Bytes,
     feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq},
-    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
     identity::{Announcement, NodeInfo, Revocation, Role},
     store::{Frontier, Head, Mark, Projected, Store, StoreError},
 };
@@ -431,6 +431,20 @@ impl Store for SqliteStore {
 
     fn announcement(&self, incarnation: Incarnation) -> Result<Option<(Announcement, NodeInfo)>, StoreError> {
         self.reading(|| self.announcement_of(incarnation))
+    }
+
+    fn announcement_at(&self, place: &OrgPath) -> Result<Option<Announcement>, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT i.name FROM certificate c JOIN announcement a ON a.certificate = c.id
+                 JOIN incarnation i ON i.id = a.incarnation WHERE c.place = ?1 LIMIT 1",
+            )?;
+            let name = statement.query_row([place.to_string()], |row| row.get(0)).optional()?;
+            Ok(match name {
+                Some(name) => self.announcement_of(Incarnation(name))?.map(|(found, _)| found),
+                None => None,
+            })
+        })
     }
 
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError> {

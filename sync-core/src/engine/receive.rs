@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     feed::Cursor,
-    session::{HELD_MAX_BATCHES, HELD_MAX_BYTES, Resolved, resolve},
+    session::{HELD_MAX_BATCHES, HELD_MAX_BYTES, PLACES_MAX, Resolved, resolve},
     wire::UNPACKED_MAX_BYTES,
 };
 
@@ -33,6 +33,7 @@ impl<I: Identity> Engine<I> {
             Frame::Hello(hello) => self.on_hello(link, hello, store)?,
             Frame::Announce(announcement) => self.on_announce(link, announcement, store)?,
             Frame::Need(run) => self.on_need(link, run, store)?,
+            Frame::NeedPlace(org) => self.on_need_place(link, org),
             Frame::Lost => {
                 state.owes_cursors = true;
                 let peer = state.peer.clone();
@@ -248,8 +249,30 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    /// The node from whose feed a batch is, if the runs that it names are announced. Those that are not are asked for,
-    /// also for a batch that waits: one after another they would take a round trip each.
+    /// The neighbour asks where an organization stands. It is told as soon as this node knows.
+    fn on_need_place(&mut self, link: LinkId, org: OrgId) {
+        let state = self.links.get_mut(&link).filter(|state| state.wanted_places.len() < PLACES_MAX);
+        if let Some(state) = state {
+            state.wanted_places.insert(org);
+        }
+    }
+
+    fn tell_places(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
+        let wanted = self.links.get(&link).map(|state| state.wanted_places.clone()).unwrap_or_default();
+        for org in wanted {
+            let announcement =
+                self.places.of(&org).map(|place| store.announcement_at(place)).transpose()?.flatten();
+            if let (Some(announcement), Some(state)) = (announcement, self.links.get_mut(&link)) {
+                state.wanted_places.remove(&org);
+                self.send(link, Frame::Announce(announcement));
+            }
+        }
+        Ok(())
+    }
+
+    /// The node from whose feed a batch is, if everything that it names is known: the runs, and where the homes stand. So
+    /// whoever holds an entry can tell the next. What is not known is asked for, also for a batch that waits: one thing
+    /// after another would take a round trip each.
     fn writer_of(
         &mut self,
         link: LinkId,
@@ -258,7 +281,22 @@ impl<I: Identity> Engine<I> {
     ) -> Result<Option<NodeId>, StoreError> {
         let origin = self.announced(link, batch.origin, store)?;
         let segment = self.announced(link, batch.segment, store)?;
-        Ok(origin.and(segment))
+        let places = self.places_are_known(link, batch);
+        Ok(origin.and(segment).filter(|_| places))
+    }
+
+    fn places_are_known(&mut self, link: LinkId, batch: &EntryBatch) -> bool {
+        let Some(state) = self.links.get_mut(&link) else { return true };
+        let homes = batch.entries.iter().map(|(_, entry)| entry.home());
+        let unknown: BTreeSet<_> = homes.filter(|home| self.places.of(home).is_none()).collect();
+        let mut asks = Vec::new();
+        for home in &unknown {
+            if state.asked_places.len() < PLACES_MAX && state.asked_places.insert((*home).clone()) {
+                asks.push((*home).clone());
+            }
+        }
+        asks.into_iter().for_each(|org| self.send(link, Frame::NeedPlace(org)));
+        unknown.is_empty()
     }
 
     fn announced(
@@ -409,6 +447,7 @@ impl<I: Identity> Engine<I> {
             for (lane, at) in early.map(|state| std::mem::take(&mut state.early)).unwrap_or_default() {
                 self.on_safe_at_root(link, lane, at);
             }
+            self.tell_places(link, store)?;
             self.take_held(link, store)?;
             self.send_rows(link, store, now)?;
             self.send_receipts(link);

@@ -250,6 +250,10 @@ impl Store for MemStore {
         Ok(self.announcements.get(&incarnation).cloned())
     }
 
+    fn announcement_at(&self, place: &OrgPath) -> Result<Option<Announcement>, StoreError> {
+        Ok(self.announcements.values().find(|(_, info)| info.place == *place).map(|(found, _)| found.clone()))
+    }
+
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError> {
         Ok(self.nodes.values().cloned().collect())
     }

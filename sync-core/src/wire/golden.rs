@@ -5,7 +5,7 @@
 use super::*;
 use crate::{
     change::opaque_chunk,
-    id::{NodeId, OrgId},
+    id::NodeId,
     identity::{Reason, Serial},
     time::Stamp,
 };
@@ -102,6 +102,7 @@ fn golden() -> Vec<(Frame, &'static str)> {
             "2802010101010101010101010101010101010100030303030303030303030303030303030304040400",
         ),
         (Frame::Need(Incarnation([1; 16])), "110301010101010101010101010101010101"),
+        (Frame::NeedPlace(OrgId::new("dv").unwrap()), "040b026476"),
         (Frame::Lost, "0104"),
         (Frame::Cursors(cursors), "15050104040404040404040404040404040404040000"),
         (
