@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 pub struct Choices<'a>(Unstructured<'a>);
 
 impl<'a> Choices<'a> {
+    /// Choices from these bytes.
     pub fn new(data: &'a [u8]) -> Self {
         Self(Unstructured::new(data))
     }
@@ -16,10 +17,12 @@ impl<'a> Choices<'a> {
         self.0.is_empty()
     }
 
+    /// A byte.
     pub fn byte(&mut self) -> u8 {
         self.0.arbitrary().unwrap_or_default()
     }
 
+    /// A number.
     pub fn u64(&mut self) -> u64 {
         self.0.arbitrary().unwrap_or_default()
     }
@@ -29,10 +32,12 @@ impl<'a> Choices<'a> {
         usize::from(self.byte()) % n
     }
 
+    /// True once in `n` times.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == n - 1
     }
 
+    /// One of several; there is at least one, and no more than 256.
     pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())].clone()
     }

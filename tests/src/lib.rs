@@ -2,6 +2,7 @@
 
 #[cfg(feature = "processes")]
 pub mod bench;
+pub mod bytes;
 #[cfg(feature = "processes")]
 pub mod cluster;
 pub mod conformance;
@@ -9,6 +10,7 @@ pub mod conformance;
 pub mod disk;
 #[cfg(feature = "processes")]
 pub mod fuzz;
+pub mod hostile;
 #[cfg(feature = "processes")]
 pub mod intruder;
 pub mod naive;

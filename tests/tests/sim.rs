@@ -49,6 +49,7 @@ fn two_thousand_worlds_keep_every_promise() {
     let happened = (count(|r| r.records_read), count(|r| r.in_conflict), count(|r| r.forked));
     println!("records read, in conflict, forked: {happened:?}");
     assert!(happened.0 > 5_000 && happened.1 > 500 && happened.2 > 50, "{happened:?}");
+    assert!(count(|r| r.from_hostile) > 100);
     assert!(held.iter().filter(|report| report.part_settled).count() > 100);
     for (kind, (_, name, _)) in ALL.into_iter().enumerate() {
         let times: u64 = held.iter().map(|report| report.faults[kind]).sum();

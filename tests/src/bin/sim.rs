@@ -178,6 +178,7 @@ impl Runner {
             ("forked records", totals.forked),
             ("power cuts", totals.power_cuts),
             ("a part settles alone", totals.parts),
+            ("entries of the hostile leaf", totals.from_hostile),
         ];
         never.extend(others.iter().filter(|(_, n)| *n == 0).map(|(name, _)| *name));
         if never.is_empty() && totals.failed == 0 {
@@ -240,6 +241,7 @@ struct Totals {
     records_read: u64,
     in_conflict: u64,
     forked: u64,
+    from_hostile: u64,
     slowest: (Duration, u64),
 }
 
@@ -257,6 +259,7 @@ impl Totals {
         self.records_read += report.records_read as u64;
         self.in_conflict += report.in_conflict as u64;
         self.forked += report.forked as u64;
+        self.from_hostile += report.from_hostile as u64;
         if report.keeps_identity {
             self.entry_bytes_sent += report.entry_bytes_sent;
             self.entry_bytes_needed += report.entry_bytes_needed;
@@ -283,6 +286,7 @@ impl Totals {
         self.records_read += other.records_read;
         self.in_conflict += other.in_conflict;
         self.forked += other.forked;
+        self.from_hostile += other.from_hostile;
         self.slowest = self.slowest.max(other.slowest);
     }
 }
@@ -301,8 +305,8 @@ impl std::fmt::Display for Totals {
         )?;
         writeln!(
             f,
-            "{} records read afresh, {} in conflict, {} forked",
-            self.records_read, self.in_conflict, self.forked
+            "{} records read afresh, {} in conflict, {} forked; {} entries of a hostile leaf at the root",
+            self.records_read, self.in_conflict, self.forked, self.from_hostile
         )?;
         writeln!(
             f,

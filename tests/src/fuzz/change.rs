@@ -12,7 +12,7 @@ use sync_core::{
     record::{Applied, Author, Record, read_change},
 };
 
-use super::bytes::{Choices, chunk};
+use crate::bytes::{Choices, chunk};
 use crate::conformance::{org, record as named};
 
 /// Bytes before the type of a chunk: the magic and the checksum.

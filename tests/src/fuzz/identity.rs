@@ -17,7 +17,7 @@ use sync_core::{
     identity::{CERTIFICATE_MAX_BYTES, Role},
 };
 
-use super::bytes::Choices;
+use crate::bytes::Choices;
 
 /// 2026-07-01: the certificates are of that year.
 const NOW: i64 = 1_782_864_000_000;

@@ -7,7 +7,7 @@ use sync_core::{
     record::{Applied, Author, Choice, Record},
 };
 
-use super::bytes::Choices;
+use crate::bytes::Choices;
 use crate::naive;
 
 /// Most things that happen.

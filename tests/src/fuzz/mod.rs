@@ -4,7 +4,6 @@
 //! broke a promise can be replayed on a stable toolchain (`tests/tests/fuzz.rs`). `tests/fuzz` makes a libFuzzer
 //! program of each. Not here: searching for bytes.
 
-mod bytes;
 mod change;
 mod identity;
 mod import;

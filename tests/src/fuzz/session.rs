@@ -2,7 +2,7 @@
 //! what is not theirs, and takes from nobody what is not theirs to give.
 //!
 //! The node under test is a hub below a root, with two children; its neighbours have genuine certificates and may be
-//! anybody of the tree. Their frames are put together from few names, so that they often mean something.
+//! anybody of the tree (`crate::hostile`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,9 +20,10 @@ use sync_core::{
     wire::{EntryBatch, FRAME_MAX_BYTES, Frame, Hello, POSITION_MAX, WireError},
 };
 
-use super::bytes::Choices;
+use crate::bytes::Choices;
 use crate::{
     conformance::{entry, org, record},
+    hostile::Hostile,
     sim::{
         identity::{Registry, SimIdentity},
         rng::Rng,
@@ -71,6 +72,10 @@ struct World {
     engine: Engine<SimIdentity>,
     store: MemStore,
     neighbours: Vec<SimIdentity>,
+    nodes: Vec<NodeInfo>,
+    runs: Vec<Incarnation>,
+    records: Vec<RecordId>,
+    homes: Vec<OrgId>,
     links: BTreeMap<LinkId, Open>,
     next_link: u64,
     committing: Option<Batch>,
@@ -112,6 +117,10 @@ impl World {
             engine,
             store,
             neighbours: (0..TREE.len()).map(identity).collect(),
+            nodes: (0..TREE.len()).map(info).collect(),
+            runs: (0..8).map(|n| Incarnation([n; 16])).collect(),
+            records: RECORDS.map(record).to_vec(),
+            homes: HOMES.map(org).to_vec(),
             links: BTreeMap::new(),
             next_link: 0,
             committing: None,
@@ -179,7 +188,7 @@ impl World {
         if !c.one_in(8) {
             return;
         }
-        let mut batch = self.a_batch(c);
+        let mut batch = self.hostile().batch(c);
         // Of what moves the cursor any number may come, once the cursors are agreed on.
         batch.upto = batch.upto.filter(|_| !self.links[&link].said_hello);
         if batch.upto.is_none() {
@@ -214,131 +223,23 @@ impl World {
 
     fn a_frame(&mut self, link: LinkId, c: &mut Choices<'_>) -> Frame {
         if !self.links[&link].said_hello && !c.one_in(8) {
-            return Frame::Hello(self.a_hello(c));
+            return Frame::Hello(self.hostile().hello(c));
         }
-        let lane = c.pick(&Lane::ALL);
-        match c.below(16) {
-            0 => Frame::Hello(self.a_hello(c)),
-            1 => Frame::Need(self.a_run(c)),
-            2 => Frame::Lost,
-            3 => Frame::Cursors(self.cursors(c)),
-            4 | 5 => Frame::Ack(lane, self.a_place(c)),
-            6 => Frame::SafeAtRoot(lane, self.a_place(c)),
-            7 => Frame::Revocations(vec![self.a_revocation(c)]),
-            8 => Frame::Refuse { code: c.pick(&[100, 101, 104, 7]), text: "x".repeat(c.below(256) * 5) },
-            9 => {
-                let length = usize::from(c.byte());
-                Frame::decode(c.take(length)).unwrap_or(Frame::Lost)
-            }
-            10..=12 => Frame::Announce(self.an_announcement(c)),
-            _ => Frame::Batch(self.a_batch(c)),
-        }
+        self.hostile().frame(c)
     }
 
-    fn a_run(&self, c: &mut Choices<'_>) -> Incarnation {
-        let own: Vec<_> = self.store.segments().expect("memory").iter().map(|s| s.incarnation).collect();
-        match c.below(8) {
-            0 => self.engine.incarnation(),
-            1 if !own.is_empty() => c.pick(&own),
-            n => Incarnation([n as u8; 16]),
+    /// Who speaks at the other end of a link: somebody with the keys of the whole tree.
+    fn hostile(&mut self) -> Hostile<'_> {
+        Hostile {
+            run: self.engine.incarnation(),
+            store: &self.store,
+            runs: &self.runs,
+            keys: &self.neighbours,
+            nodes: &self.nodes,
+            records: &self.records,
+            homes: &self.homes,
+            serial: &mut self.serial,
         }
-    }
-
-    fn a_place(&self, c: &mut Choices<'_>) -> Position {
-        let pos = match c.below(8) {
-            0 => POSITION_MAX,
-            1 => POSITION_MAX - u64::from(c.byte()),
-            n => n as u64 - 2,
-        };
-        Position { segment: self.a_run(c), pos }
-    }
-
-    fn cursors(&self, c: &mut Choices<'_>) -> Vec<(Lane, Cursor)> {
-        let mut cursors = Vec::new();
-        for lane in Lane::ALL {
-            if c.one_in(2) {
-                let at = self.a_place(c);
-                let segments = self.store.segments().expect("memory");
-                let base = segments.iter().find(|s| s.incarnation == at.segment).map(|s| s.base + at.pos);
-                let right = base.and_then(|seq| self.store.chain(seq).expect("memory"));
-                let chain = c.pick(&[right, None, Some(CHAIN_START), Some(Chain([9; 16]))]);
-                cursors.push((lane, Cursor { at, chain }));
-            }
-        }
-        cursors
-    }
-
-    fn a_hello(&self, c: &mut Choices<'_>) -> Hello {
-        Hello {
-            run: self.a_run(c),
-            software: "f".repeat(c.below(80)),
-            tip: c.one_in(2).then(|| self.a_place(c)),
-            cursors: if c.one_in(2) { self.cursors(c) } else { Vec::new() },
-            revocations: u64::from(c.one_in(4)),
-        }
-    }
-
-    /// Signed by anybody of the tree, or by nobody.
-    fn an_announcement(&self, c: &mut Choices<'_>) -> Announcement {
-        let who = c.below(TREE.len());
-        let parent = match c.below(4) {
-            0 => Some(self.a_place(c)),
-            1 => Some(Position { segment: self.a_run(c), pos: u64::MAX }),
-            _ => None,
-        };
-        let mut announcement = self.neighbours[who].announce(self.a_run(c), parent);
-        match c.below(8) {
-            0 => announcement.signature[0] ^= 1,
-            1 => announcement.chain.clear(),
-            2 => announcement.node = info(c.below(TREE.len())).node,
-            _ => {}
-        }
-        announcement
-    }
-
-    fn a_revocation(&self, c: &mut Choices<'_>) -> Revocation {
-        Revocation {
-            node: info(c.below(TREE.len())).node,
-            serial: None,
-            place: info(c.below(TREE.len())).place,
-            reason: Reason::Lost,
-            at: 0,
-            signer: info(c.below(TREE.len())).node,
-            signature: vec![0; 64],
-            chain: Vec::new(),
-        }
-    }
-
-    /// Entries that go on where the node has read to, or anywhere.
-    fn a_batch(&mut self, c: &mut Choices<'_>) -> EntryBatch {
-        let (lane, segment) = (c.pick(&Lane::ALL), self.a_run(c));
-        let read = self.store.read(lane, segment).expect("memory").map_or(0, |cursor| cursor.at.pos);
-        let after = if c.one_in(4) { self.a_place(c).pos } else { read };
-        let origin = if c.one_in(2) { self.a_run(c) } else { segment };
-        let (mut entries, mut pos) = (Vec::new(), after);
-        for _ in 0..c.below(4) {
-            let Some(next) = pos.checked_add(1 + c.below(3) as u64).filter(|pos| *pos <= POSITION_MAX) else {
-                break;
-            };
-            pos = next;
-            let record: RecordId = record(c.pick(&RECORDS));
-            let of_lane = if c.one_in(8) { lane } else { Lane::of_resource_type(record.resource_type()) };
-            let author = if c.one_in(16) { self.a_run(c) } else { origin };
-            // Now and then an entry comes twice.
-            let n = if c.one_in(4) {
-                1
-            } else {
-                self.serial += 1;
-                self.serial
-            };
-            entries.push((pos, entry(&record, &org(c.pick(&HOMES)), of_lane, author, n, &[], &[n as u8])));
-        }
-        let upto = match c.below(4) {
-            0 => None,
-            1 => Some((self.a_place(c).pos, Chain([8; 16]))),
-            _ => Some((pos, Chain([8; 16]))),
-        };
-        EntryBatch { lane, segment, after, upto, origin, entries }
     }
 
     fn disk_is_done(&mut self) {

@@ -9,7 +9,7 @@ use sync_core::{
     wire::POSITION_MAX,
 };
 
-use super::bytes::Choices;
+use crate::bytes::Choices;
 use crate::conformance::{announcement, entry, org, record};
 
 const RECORDS: [&str; 4] = ["Patient/1", "Flag/2", "AuditEvent/3", "PatientX/1"];

@@ -8,7 +8,7 @@ use sync_core::{
     wire::{Deframer, EntryBatch, FRAME_MAX_BYTES, Frame, UNPACKED_MAX_BYTES, WireError},
 };
 
-use super::bytes::{Choices, chunk};
+use crate::bytes::{Choices, chunk};
 
 /// Most bytes that a varint of a frame's length takes.
 const LENGTH_MAX_BYTES: usize = 3;

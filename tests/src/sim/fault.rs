@@ -44,10 +44,14 @@ pub enum Fault {
     Clone,
     /// A running machine is copied, memory and all, and both copies run on.
     Twin,
+    /// A leaf is revoked, at its parent or at the root, whatever it is in the middle of.
+    Revoke,
+    /// The hostile leaf speaks: what it says is well-formed, signed with its own key, and meant badly.
+    Hostile,
 }
 
 /// Every kind with its name and how often it comes, against the others.
-pub const ALL: [(Fault, &str, u8); 20] = [
+pub const ALL: [(Fault, &str, u8); 22] = [
     (Fault::Drop, "drop", 12),
     (Fault::OneWay, "one-way", 6),
     (Fault::DoubleDial, "double-dial", 6),
@@ -68,6 +72,8 @@ pub const ALL: [(Fault, &str, u8); 20] = [
     (Fault::EmptyDisk, "empty-disk", 2),
     (Fault::Clone, "clone", 2),
     (Fault::Twin, "twin", 2),
+    (Fault::Revoke, "revoke", 1),
+    (Fault::Hostile, "hostile", 6),
 ];
 
 impl Fault {
@@ -84,6 +90,12 @@ impl Fault {
     /// Whether the fault can take away what a disk held, or run two machines with one identity.
     pub fn is_of_identity(self) -> bool {
         self.takes_away() || matches!(self, Fault::Clone | Fault::Twin)
+    }
+
+    /// Whether a machine's connections may stand still because of it, though they go on.
+    pub fn slows_down(self) -> bool {
+        use Fault::{Away, DiskError, FullDisk, SlowDisk, SlowLine, Suspend};
+        matches!(self, Away | SlowLine | SlowDisk | FullDisk | DiskError | Suspend)
     }
 
     /// Whether the fault can take away what a disk held.

@@ -4,14 +4,18 @@
 //! A node's identity is shared by all machines that run under it; each machine has its own source of fresh
 //! names, unless a world wants two to mint the same.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use sha2::{Digest, Sha256};
 use sync_core::{
     engine::Identity,
     feed::Position,
     id::{Incarnation, NodeId},
-    identity::{Announcement, Authority, NodeInfo, Refusal, Revocation},
+    identity::{Announcement, Authority, NodeInfo, Reason, Refusal, Revocation, Role},
 };
 
 use super::rng::Rng;
@@ -30,12 +34,40 @@ pub struct SimIdentity {
     registry: Registry,
     info: NodeInfo,
     names: RefCell<Rng>,
+    revoked: RefCell<BTreeSet<NodeId>>,
 }
 
 impl SimIdentity {
     /// The identity of this node, on a machine with this source of fresh names.
     pub fn new(registry: &Registry, info: &NodeInfo, names: Rng) -> Self {
-        Self { registry: registry.clone(), info: info.clone(), names: RefCell::new(names) }
+        let revoked = RefCell::default();
+        Self { registry: registry.clone(), info: info.clone(), names: RefCell::new(names), revoked }
+    }
+
+    /// A revocation is durable at this machine.
+    pub fn revoke(&self, revocation: &Revocation) {
+        self.revoked.borrow_mut().insert(revocation.node);
+    }
+
+    /// Whether this machine knows that a node is revoked.
+    pub fn has_revoked(&self, node: NodeId) -> bool {
+        self.revoked.borrow().contains(&node)
+    }
+
+    /// Another node's revocation, signed by this one.
+    pub fn revocation_of(&self, other: &NodeInfo, at: i64) -> Revocation {
+        let mut revocation = Revocation {
+            node: other.node,
+            serial: None,
+            place: other.place.clone(),
+            reason: Reason::Lost,
+            at,
+            signer: self.info.node,
+            signature: Vec::new(),
+            chain: Self::chain(self.info.node),
+        };
+        revocation.signature = Self::sign(self.info.node, &revocation.to_be_signed());
+        revocation
     }
 
     /// After a snapshot of a running machine, both copies have the same source of names; this gives one of them
@@ -74,8 +106,25 @@ impl Authority for SimIdentity {
         }
     }
 
-    fn verify_revocation(&self, _: &Revocation) -> Result<(), Refusal> {
-        Err(Refusal::BadSignature { what: "a revocation" })
+    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
+        let is = |node: &&NodeId| Self::chain(**node) == chain;
+        match self.revoked.borrow().iter().find(is) {
+            Some(node) => Err(Refusal::Revoked { who: node.to_string(), reason: Reason::Lost, at: 0 }),
+            None => Ok(()),
+        }
+    }
+
+    fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
+        let genuine = revocation.chain == Self::chain(revocation.signer)
+            && revocation.signature == Self::sign(revocation.signer, &revocation.to_be_signed());
+        match self.registry.get(&revocation.signer) {
+            Some(signer)
+                if genuine && signer.role != Role::Leaf && revocation.place.is_within(&signer.place) =>
+            {
+                Ok(())
+            }
+            _ => Err(Refusal::BadSignature { what: "a revocation" }),
+        }
     }
 }
 

@@ -7,10 +7,12 @@
 
 use sync_core::{engine::LinkId, time::Millis, wire::Deframer};
 
-use super::{plan::Line, rng::Rng};
+use super::{plan::Line, rng::Rng, world::UnderWay};
 
 /// The control stream and one for each lane.
 pub const STREAMS: usize = 4;
+/// The control stream: what it carries does not wait for what the others have put on the line.
+pub const CONTROL: usize = 0;
 
 /// One end of a connection.
 pub struct End {
@@ -28,11 +30,14 @@ pub struct End {
     pub heard: bool,
     /// Frames and bytes that were sent from here.
     pub sent: (u64, u64),
+    /// What was sent from here and is not acknowledged.
+    pub under_way: UnderWay,
 }
 
 /// A direction: from end 0 (who dialled) to end 1, or back.
 struct Way {
     line_free_at: Millis,
+    control_free_at: Millis,
     last_arrival: [Millis; STREAMS],
     silent: bool,
 }
@@ -48,6 +53,8 @@ pub struct Conn {
     cut_at: Option<Millis>,
     /// When something arrives that is no frame.
     pub garbled_at: Option<Millis>,
+    /// Something went wrong with the line or with one of the machines while the connection stood.
+    pub disturbed: bool,
 }
 
 impl Conn {
@@ -61,9 +68,17 @@ impl Conn {
             inbox: Default::default(),
             heard: false,
             sent: (0, 0),
+            under_way: UnderWay::default(),
         };
-        let way = || Way { line_free_at: 0, last_arrival: [0; STREAMS], silent: false };
-        Self { ends: ends.map(end), line, ways: [way(), way()], cut_at: None, garbled_at: None }
+        let way = || Way { line_free_at: 0, control_free_at: 0, last_arrival: [0; STREAMS], silent: false };
+        Self {
+            ends: ends.map(end),
+            line,
+            ways: [way(), way()],
+            cut_at: None,
+            garbled_at: None,
+            disturbed: false,
+        }
     }
 
     /// Puts bytes on the line; when they arrive at the other end. None when they never will.
@@ -79,9 +94,15 @@ impl Conn {
         if way.silent || self.cut_at.is_some() {
             return None;
         }
-        way.line_free_at = way.line_free_at.max(now) + bytes as u64 * 1000 / self.line.rate;
+        let takes = bytes as u64 * 1000 / self.line.rate;
+        way.line_free_at = way.line_free_at.max(now) + takes;
+        let mut gone = way.line_free_at;
+        if stream == CONTROL {
+            way.control_free_at = way.control_free_at.max(now) + takes;
+            gone = way.control_free_at;
+        }
         let jitter = if self.line.jitter == 0 { 0 } else { rng.below(self.line.jitter) };
-        let arrival = (way.line_free_at + self.line.latency + jitter).max(way.last_arrival[stream]);
+        let arrival = (gone + self.line.latency + jitter).max(way.last_arrival[stream]);
         way.last_arrival[stream] = arrival;
         Some(arrival)
     }
@@ -99,10 +120,12 @@ impl Conn {
     /// One direction carries nothing any more.
     pub fn silence(&mut self, from: usize) {
         self.ways[from].silent = true;
+        self.disturbed = true;
     }
 
     /// What would arrive after this time is lost.
     pub fn cut(&mut self, at: Millis) {
+        self.disturbed = true;
         self.cut_at = Some(self.cut_at.map_or(at, |before| before.min(at)));
     }
 

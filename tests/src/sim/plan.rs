@@ -136,6 +136,8 @@ pub struct Plan {
     pub part: bool,
     /// One clock in so many is wrong from the start, by up to fifty years; 0 for none.
     pub wrong_clock_one_in: u64,
+    /// The number of the leaf that is hostile, if there is one; it is the last node. Only in worlds with opaque records.
+    pub hostile: Option<usize>,
 }
 
 /// What the driver of a world decides over its bytes.
@@ -167,6 +169,11 @@ impl Plan {
         let is_quiet = head.mood.is_multiple_of(8);
         let keeps_identity = head.mood % 3 == 0;
         let off = Faults::of_mask(head.off).and(taste.without);
+        let real = taste.real.unwrap_or(head.real.is_multiple_of(8));
+        let mut nodes = tree(&head);
+        let is_hostile = !real && !is_quiet && head.names / 8 % 2 == 0 && !off.has(Fault::Hostile);
+        let hostile = is_hostile.then(|| add_hostile(&mut nodes, &head));
+        let off = if is_hostile { off } else { off.with(Fault::Hostile) };
         let is_off = |fault: Fault| is_quiet || off.has(fault) || (keeps_identity && fault.is_of_identity());
         let act = |item: Item| {
             let what = what(item.kind);
@@ -178,7 +185,7 @@ impl Plan {
         };
         Self {
             chance: head.chance,
-            nodes: tree(&head),
+            nodes,
             calm_at,
             acts: items.into_iter().filter_map(act).collect(),
             disk: [2, 20, 400][usize::from(head.disk % 3)],
@@ -186,9 +193,10 @@ impl Plan {
             cut_one_in: if is_quiet { 0 } else { u64::from(head.cut % 8) },
             shared_names: u64::from(head.names % 8).saturating_sub(3),
             large_one_in: [0, 0, 7, 30][usize::from(head.large % 4)],
-            real: taste.real.unwrap_or(head.real.is_multiple_of(8)),
+            real,
             part: head.part.is_multiple_of(4),
             wrong_clock_one_in: [0, 4, 4, 2][usize::from(head.clocks % 4)],
+            hostile,
         }
     }
 
@@ -200,9 +208,9 @@ impl Plan {
         })
     }
 
-    /// Whether the world has no restores, no clones and no twins.
+    /// Whether the world has no restores, no clones, no twins, and nobody who might pretend that it has.
     pub fn keeps_identity(&self) -> bool {
-        !self.faults().any(Fault::is_of_identity)
+        !self.faults().any(|fault| fault.is_of_identity() || fault == Fault::Hostile)
     }
 
     /// Whether at most one disk is taken away, and no node has two machines.
@@ -263,6 +271,17 @@ fn tree(head: &Head) -> Vec<NodePlan> {
         add(format!("l{}", leaf + 1), Some(parent), Role::Leaf, line);
     }
     nodes
+}
+
+/// One more leaf, below any hub.
+fn add_hostile(nodes: &mut Vec<NodePlan>, head: &Head) -> usize {
+    let hubs: Vec<_> = (0..nodes.len()).filter(|node| nodes[*node].info.role == Role::Hub).collect();
+    let mut names = Rng::new(head.chance, "hostile");
+    let parent = names.pick(&hubs).copied().unwrap_or(0);
+    let place = nodes[parent].info.place.child(OrgId::new("x1").expect("a plain name"));
+    let info = NodeInfo { node: NodeId(names.array()), place, role: Role::Leaf };
+    nodes.push(NodePlan { info, parent: Some(parent), line: line_of(0) });
+    nodes.len() - 1
 }
 
 fn line_of(bits: u16) -> Line {

@@ -5,18 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use sync_core::{
     engine::{Alert, Effect, Engine, Event, LinkId, Ticket, refusal},
     feed::Seq,
-    id::{ChangeHash, Lane, OrgId, OrgPath, RecordId},
+    id::{ChangeHash, Lane, NodeId, OrgId, OrgPath, RecordId},
+    identity::Role,
     session::{BATCH_START_BYTES, Direction, WINDOW_BATCHES},
     store::{Batch, Frontier, MemStore, Op, Store, StoreMut},
     time::{Millis, Now},
     wire::{EntryBatch, Frame},
 };
 
-use self::claims::frontiers;
+pub use self::traffic::UnderWay;
+use self::{claims::frontiers, hostile::Intruder};
 use super::{
     fault::{self, Fault},
     identity::{Registry, SimIdentity},
-    net::{Conn, STREAMS},
+    net::{CONTROL, Conn, STREAMS},
     oracle::{self, Claim, Failure, Final, Key, Ledger, check_final, key},
     plan::{Line, Plan, What},
     records::{self, Shown},
@@ -27,10 +29,13 @@ use super::{
 
 mod claims;
 mod faults;
+mod hostile;
 mod links;
 pub mod matrix;
 mod people;
 mod quiet;
+mod traffic;
+mod trust;
 
 /// A connection that has been silent for this long ends.
 const IDLE_TIMEOUT: Millis = 30_000;
@@ -56,6 +61,8 @@ const EVENTS_MAX: u64 = 1_000_000;
 /// A world in which power was lost so often loses it between two effects no more: in a year of it nothing else would
 /// happen.
 const POWER_CUTS_MAX: u64 = 200;
+/// The code of [`sync_core::identity::Refusal::Revoked`].
+const REVOKED: u16 = 4;
 /// When a world begins, in milliseconds since 1970: in September 2026.
 const EPOCH: i64 = 1_790_000_000_000;
 
@@ -64,14 +71,24 @@ enum Ev {
     Start(usize),
     Dial(usize, u64),
     Open(u64),
-    Bytes { conn: u64, from: usize, stream: usize, bytes: Vec<u8> },
-    Closed { conn: u64, end: usize },
+    Bytes {
+        conn: u64,
+        from: usize,
+        stream: usize,
+        bytes: Vec<u8>,
+    },
+    Closed {
+        conn: u64,
+        end: usize,
+    },
     Disk(usize, u64),
     Timer(usize, u64),
     Edit(usize, RecordId),
     Act(usize),
     Heal(usize),
     Crash(usize),
+    /// The operator of a machine revokes a node.
+    Revoke(usize, usize),
     Calm,
 }
 
@@ -97,6 +114,8 @@ struct Machine {
     trouble: Trouble,
     /// What people have read here of each record.
     read: BTreeMap<RecordId, BTreeSet<ChangeHash>>,
+    /// Its neighbour has told it that it is revoked: it dials no more.
+    told_revoked: bool,
     /// Off, while a part of the world settles without it.
     stays_away: bool,
     retired: bool,
@@ -110,6 +129,12 @@ struct Trouble {
     slow_disk: bool,
     full_disk: bool,
     disk_error: bool,
+}
+
+impl Trouble {
+    fn is_of_disk(self) -> bool {
+        self.slow_disk || self.full_disk || self.disk_error
+    }
 }
 
 /// What a machine's clock says.
@@ -154,6 +179,8 @@ pub struct Report {
     pub in_conflict: usize,
     /// Those of them of which something could not be read, because two running copies of one machine wrote it.
     pub forked: usize,
+    /// Entries that the hostile leaf has brought as far as the root.
+    pub from_hostile: usize,
 }
 
 /// A world that is being run.
@@ -169,6 +196,11 @@ pub struct World<'t> {
     conns: BTreeMap<u64, Conn>,
     names: u64,
     ledger: Ledger,
+    /// The last row of each lane that a node knows to be durable at another: from, to.
+    acknowledged: BTreeMap<(usize, usize, Lane), Seq>,
+    /// Nodes that somebody has ordered to be revoked.
+    revoked: BTreeSet<usize>,
+    intruder: Option<Intruder>,
     report: Report,
     calm: bool,
     /// What somebody was told.
@@ -192,6 +224,9 @@ impl<'t> World<'t> {
             conns: BTreeMap::new(),
             names: 0,
             ledger: Ledger::default(),
+            acknowledged: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+            intruder: None,
             report: Report { keeps_identity: plan.keeps_identity(), ..Report::default() },
             calm: false,
             alerts: 0,
@@ -200,7 +235,11 @@ impl<'t> World<'t> {
         };
         for node in 0..world.plan.nodes.len() {
             let machine = world.add_machine(node, MemStore::default());
-            world.after(0, Ev::Start(machine));
+            if world.plan.hostile == Some(node) {
+                world.intruder = Some(Intruder::new(machine, &world.registry, &world.plan));
+            } else {
+                world.after(0, Ev::Start(machine));
+            }
         }
         for act in 0..world.plan.acts.len() {
             world.after(world.plan.acts[act].at, Ev::Act(act));
@@ -212,6 +251,7 @@ impl<'t> World<'t> {
     /// Runs to the end, or to the first broken promise.
     pub fn run(mut self) -> Result<Report, Failure> {
         self.run_until_quiet()?;
+        self.revoked_are_out()?;
         self.report.settled_after = self.now.saturating_sub(self.plan.calm_at);
         self.bring_back_the_rest()?;
         self.report.written = self.ledger.written();
@@ -220,6 +260,7 @@ impl<'t> World<'t> {
         if self.plan.takes_one_away() {
             self.ledger.check_safe_at_root(finals[0].store)?;
         }
+        self.report.from_hostile = self.hostile_entries(finals[0].store)?;
         self.check_records()?;
         self.reconnect_costs_little()?;
         self.little_was_sent_twice()?;
@@ -240,6 +281,7 @@ impl<'t> World<'t> {
 
     fn finals(&self) -> Vec<Final<'_>> {
         let running = self.machines.iter().filter(|machine| !machine.retired && !machine.stays_away);
+        let running = running.filter(|machine| !self.revoked.contains(&machine.node));
         let mut all: Vec<_> = running
             .map(|machine| {
                 let engine = machine.engine.as_ref().expect("all machines run when it is calm");
@@ -326,6 +368,7 @@ impl<'t> World<'t> {
             Ev::Crash(machine) => {
                 self.crash(machine);
             }
+            Ev::Revoke(machine, node) => self.order_revocation(machine, node)?,
             Ev::Calm => self.become_calm()?,
         }
         Ok(())
@@ -358,7 +401,13 @@ impl<'t> World<'t> {
             }
             Ev::Bytes { conn, from: end, .. } => self.conns.get(conn).map(|conn| conn.ends[1 - end].machine),
             Ev::Closed { conn, end } => self.conns.get(conn).map(|conn| conn.ends[*end].machine),
-            Ev::Start(_) | Ev::Open(_) | Ev::Act(_) | Ev::Heal(_) | Ev::Crash(_) | Ev::Calm => None,
+            Ev::Start(_)
+            | Ev::Open(_)
+            | Ev::Act(_)
+            | Ev::Heal(_)
+            | Ev::Crash(_)
+            | Ev::Revoke(..)
+            | Ev::Calm => None,
         }
     }
 
@@ -397,6 +446,7 @@ impl<'t> World<'t> {
             asleep_until: 0,
             trouble: Trouble::default(),
             read: BTreeMap::new(),
+            told_revoked: false,
             stays_away: false,
             retired: false,
         });
@@ -410,6 +460,7 @@ impl<'t> World<'t> {
         }
         let names = Rng::new(self.rng.next_u64(), "names");
         let identity = SimIdentity::new(&self.registry, &self.plan.nodes[one.node].info, names);
+        one.store.revocations().map_err(store_failed)?.iter().for_each(|known| identity.revoke(known));
         let engine = Engine::new(identity, "sim 0", &one.store).map_err(store_failed)?;
         self.adopt(machine, engine);
         let tip = self.machines[machine].store.tip().map_err(store_failed)?;
@@ -446,6 +497,7 @@ impl<'t> World<'t> {
         }
         self.check_claims(machine)?;
         self.check_heard(machine)?;
+        self.check_trust(machine)?;
         self.set_timer(machine);
         Ok(())
     }
@@ -488,7 +540,7 @@ impl<'t> World<'t> {
                 }
                 self.after(delay, Ev::Disk(machine, boot));
             }
-            Effect::Send(link, frame) => self.send(machine, link, &frame),
+            Effect::Send(link, frame) => self.send(machine, link, &frame)?,
             Effect::Close(link) => self.hang_up(machine, link),
             Effect::Written(ticket) => {
                 let one = &mut self.machines[machine];
@@ -508,9 +560,14 @@ impl<'t> World<'t> {
         self.note(machine, format_args!("alert {alert:?}"));
         self.alerts += 1;
         let told = format!("{}: {alert:?}", self.machines[machine].name);
+        if told.contains(records::CLINICAL) {
+            return Err(Failure::new("nothing clinical is told", told));
+        }
         match alert {
-            Alert::Refused { code, .. } | Alert::RefusedByPeer { code, .. } => {
+            Alert::Refused { peer, code, .. } | Alert::RefusedByPeer { peer, code, .. } => {
                 let excused = *code == refusal::REPLACED
+                    || self.is_of_revoked(machine, peer.node, *code)
+                    || self.is_hostile(peer.node)
                     || (*code == refusal::TIMEOUT && self.plan.faults().next().is_some())
                     || (*code == refusal::PROTOCOL && self.report.faults[Fault::Garbage.index()] > 0);
                 if excused { Ok(()) } else { Err(Failure::new("no link is refused", told)) }
@@ -535,6 +592,13 @@ impl<'t> World<'t> {
             return Ok(());
         }
         one.store.commit(&batch).map_err(store_failed)?;
+        if let Some(engine) = &one.engine {
+            let revocations = batch.iter().filter_map(|op| match op {
+                Op::Revoke(revocation) => Some(revocation),
+                _ => None,
+            });
+            revocations.for_each(|revocation| engine.identity().revoke(revocation));
+        }
         let received = |op: &Op| match op {
             Op::Append { entry, src: Some(_), .. } => entry.encoded_len() as u64,
             _ => 0,

@@ -4,12 +4,17 @@ use super::*;
 
 impl World<'_> {
     pub(super) fn go_wrong(&mut self, fault: Fault) -> Result<(), Failure> {
-        let alive: Vec<_> = (0..self.machines.len()).filter(|m| !self.machines[*m].retired).collect();
+        let honest =
+            |m: &usize| !self.machines[*m].retired && self.plan.hostile != Some(self.machines[*m].node);
+        let alive: Vec<_> = (0..self.machines.len()).filter(honest).collect();
         let machine = *self.rng.pick(&alive).expect("a world has machines");
         let open: Vec<_> = self.conns.iter().filter(|(_, c)| c.ends[0].open || c.ends[1].open).collect();
         let open: Vec<_> = open.into_iter().map(|(id, _)| *id).collect();
         let conn = self.rng.pick(&open).copied();
         self.note(machine, format_args!("fault {} {conn:?}", fault.name()));
+        if fault.slows_down() {
+            self.disturb(machine);
+        }
         let happens = match fault {
             Fault::Drop => conn.is_some_and(|conn| {
                 let first = self.rng.below(2) as usize;
@@ -106,6 +111,8 @@ impl World<'_> {
             }
             Fault::Clone => self.clone_disk(machine),
             Fault::Twin => self.copy_running(machine)?,
+            Fault::Revoke => self.revoke_a_leaf(),
+            Fault::Hostile => self.speak_badly()?,
         };
         self.report.faults[fault.index()] += u64::from(happens);
         Ok(())
@@ -280,6 +287,7 @@ impl World<'_> {
         self.calm = true;
         self.note(0, format_args!("all is calm"));
         self.conns.values_mut().for_each(|conn| conn.line = GOOD_LINE);
+        self.intruder_goes();
         for machine in 0..self.machines.len() {
             self.machines[machine].asleep_until = self.machines[machine].asleep_until.min(self.now);
             self.heal(machine);
@@ -289,9 +297,14 @@ impl World<'_> {
                 self.replace_disk(machine, MemStore::default());
             }
         }
+        for node in self.revoked.clone() {
+            self.after(0, Ev::Revoke(0, node));
+        }
         if self.plan.part {
             for machine in 1..self.machines.len() {
-                if self.rng.one_in(3) && !self.machines[machine].retired {
+                let may =
+                    !self.machines[machine].retired && !self.revoked.contains(&self.machines[machine].node);
+                if self.rng.one_in(3) && may {
                     self.crash(machine);
                     self.machines[machine].stays_away = true;
                 }

@@ -12,7 +12,7 @@ impl World<'_> {
 
     fn dial_after(&mut self, machine: usize, wait: Millis) {
         let one = &self.machines[machine];
-        let idle = !one.dialing && !self.has_uplink(machine);
+        let idle = !one.dialing && !one.told_revoked && !self.has_uplink(machine);
         if self.plan.nodes[one.node].parent.is_some() && one.engine.is_some() && idle {
             self.machines[machine].dialing = true;
             let boot = self.machines[machine].boot;
@@ -34,7 +34,7 @@ impl World<'_> {
         let node = self.machines[machine].node;
         let Some(parent) = self.plan.nodes[node].parent else { return };
         // A machine that reaches nobody dials again when it does.
-        if self.machines[machine].trouble.away {
+        if self.machines[machine].trouble.away || self.machines[machine].told_revoked {
             return;
         }
         let of_parent: Vec<_> =
@@ -61,13 +61,14 @@ impl World<'_> {
         let ends = [machine, target].map(|m| (m, self.machines[m].boot, LinkId(self.fresh_name())));
         let conn = self.fresh_name();
         let mut made = Conn::new(ends, line);
+        made.disturbed = [machine, target].iter().any(|m| self.machines[*m].trouble.is_of_disk());
         made.ends.iter_mut().for_each(|end| end.open = false);
         self.conns.insert(conn, made);
         self.machines[machine].dialing = true;
         self.after(2 * line.latency, Ev::Open(conn));
     }
 
-    fn fresh_name(&mut self) -> u64 {
+    pub(super) fn fresh_name(&mut self) -> u64 {
         self.names += 1;
         self.names
     }
@@ -103,17 +104,26 @@ impl World<'_> {
         Ok(())
     }
 
-    pub(super) fn send(&mut self, machine: usize, link: LinkId, frame: &Frame) {
+    pub(super) fn send(&mut self, machine: usize, link: LinkId, frame: &Frame) -> Result<(), Failure> {
         self.note(machine, format_args!("{link:?} > {}", Brief(frame)));
         if let Frame::Batch(batch) = frame {
             let bytes = |(_, entry): &(u64, sync_core::change::Entry)| entry.encoded_len() as u64;
             self.report.entry_bytes_sent += batch.entries.iter().map(bytes).sum::<u64>();
         }
-        let Some((id, from)) = self.find(machine, link) else { return };
+        let Some((id, from)) = self.find(machine, link) else { return Ok(()) };
+        if let Frame::Batch(batch) = frame {
+            self.rows_go_out(id, from, batch)?;
+        }
+        self.put_on_line(id, from, frame);
+        Ok(())
+    }
+
+    /// A frame leaves one end of a connection.
+    pub(super) fn put_on_line(&mut self, id: u64, from: usize, frame: &Frame) {
         let bytes = frame.encode();
         let stream = match frame {
             Frame::Batch(EntryBatch { lane, .. }) => 1 + *lane as usize,
-            _ => 0,
+            _ => CONTROL,
         };
         let sent = &mut self.conns.get_mut(&id).expect("it was found").ends[from].sent;
         *sent = (sent.0 + 1, sent.1 + bytes.len() as u64);
@@ -156,6 +166,10 @@ impl World<'_> {
             return Ok(());
         };
         one.ends[1 - from].inbox[stream].push(bytes);
+        if self.is_intruders(conn, 1 - from) {
+            self.overhear(conn, stream);
+            return Ok(());
+        }
         loop {
             let Some(one) = self.conns.get_mut(&conn) else { return Ok(()) };
             let end = &mut one.ends[1 - from];
@@ -167,6 +181,9 @@ impl World<'_> {
                 Ok(Some(frame)) => {
                     assert!(stream < STREAMS, "a stream is one of four");
                     self.note(machine, format_args!("{link:?} < {}", Brief(&frame)));
+                    if let Frame::Ack(lane, at) = frame {
+                        self.rows_are_acknowledged(conn, 1 - from, lane, at)?;
+                    }
                     self.drive(machine, Event::Received(link, frame))?;
                 }
                 Ok(None) => return Ok(()),
@@ -195,7 +212,11 @@ impl World<'_> {
 
     /// One end of a connection learns that it is over.
     pub(super) fn close_end(&mut self, conn: u64, end: usize) -> Result<(), Failure> {
-        let Some(one) = self.conns.get_mut(&conn) else { return Ok(()) };
+        if !self.conns.contains_key(&conn) {
+            return Ok(());
+        }
+        self.stood_still(conn, end)?;
+        let one = self.conns.get_mut(&conn).expect("it is there");
         let was_open = std::mem::replace(&mut one.ends[end].open, false);
         let (machine, boot, link) = (one.ends[end].machine, one.ends[end].boot, one.ends[end].link);
         if one.ends.iter().all(|end| !end.open) {

@@ -1,0 +1,192 @@
+//! A neighbour that means badly. Its frames are well-formed, put together from few names so that they often mean
+//! something: places in the other's feed and beyond, runs of others, entries that are not its own, statements that
+//! nobody signed.
+
+use sync_core::{
+    change::{Entry, opaque_chunk},
+    engine::Identity,
+    feed::{CHAIN_START, Cursor, Position},
+    id::{Chain, Incarnation, Lane, OrgId, RecordId},
+    identity::{Announcement, NodeInfo, Reason, Revocation},
+    store::{MemStore, Store},
+    time::Stamp,
+    wire::{EntryBatch, Frame, Hello, POSITION_MAX},
+};
+
+use crate::{bytes::Choices, sim::identity::SimIdentity};
+
+/// One in so many of its entries has a stamp beyond which there is none.
+const LAST_STAMP_ONE_IN: u64 = 7;
+
+/// What a hostile neighbour knows; more than any could.
+pub struct Hostile<'a> {
+    /// The run of the node to which it speaks.
+    pub run: Incarnation,
+    /// What that node holds.
+    pub store: &'a MemStore,
+    /// Other runs of which it speaks; at least one.
+    pub runs: &'a [Incarnation],
+    /// With which keys it signs; at least one.
+    pub keys: &'a [SimIdentity],
+    /// The nodes of the tree.
+    pub nodes: &'a [NodeInfo],
+    /// The records of which it speaks.
+    pub records: &'a [RecordId],
+    /// The homes that it gives them.
+    pub homes: &'a [OrgId],
+    /// How many entries it has made.
+    pub serial: &'a mut u64,
+}
+
+impl Hostile<'_> {
+    /// Anything.
+    pub fn frame(&mut self, c: &mut Choices<'_>) -> Frame {
+        let lane = c.pick(&Lane::ALL);
+        match c.below(16) {
+            0 => Frame::Hello(self.hello(c)),
+            1 => Frame::Need(self.a_run(c)),
+            2 if c.one_in(2) => Frame::NeedPlace(c.pick(self.homes)),
+            2 => Frame::Lost,
+            3 => Frame::Cursors(self.cursors(c)),
+            4 | 5 => Frame::Ack(lane, self.a_place(c)),
+            6 => Frame::SafeAtRoot(lane, self.a_place(c)),
+            7 => Frame::Revocations(vec![self.a_revocation(c)]),
+            8 => Frame::Refuse { code: c.pick(&[100, 101, 104, 7]), text: "x".repeat(c.below(256) * 5) },
+            9 => {
+                let length = usize::from(c.byte());
+                Frame::decode(c.take(length)).unwrap_or(Frame::Lost)
+            }
+            10..=12 => Frame::Announce(self.an_announcement(c)),
+            _ => Frame::Batch(self.batch(c)),
+        }
+    }
+
+    /// How it begins.
+    pub fn hello(&self, c: &mut Choices<'_>) -> Hello {
+        Hello {
+            run: self.a_run(c),
+            software: "f".repeat(c.below(80)),
+            tip: c.one_in(2).then(|| self.a_place(c)),
+            cursors: if c.one_in(2) { self.cursors(c) } else { Vec::new() },
+            revocations: u64::from(c.one_in(4)),
+        }
+    }
+
+    /// Entries that go on where the other has read to, or anywhere.
+    pub fn batch(&mut self, c: &mut Choices<'_>) -> EntryBatch {
+        let (lane, segment) = (c.pick(&Lane::ALL), self.a_run(c));
+        let read = self.store.read(lane, segment).expect("memory").map_or(0, |cursor| cursor.at.pos);
+        let after = if c.one_in(4) { self.a_place(c).pos } else { read };
+        let origin = if c.one_in(2) { self.a_run(c) } else { segment };
+        let (mut entries, mut pos) = (Vec::new(), after);
+        for _ in 0..c.below(4) {
+            let Some(next) = pos.checked_add(1 + c.below(3) as u64).filter(|pos| *pos <= POSITION_MAX) else {
+                break;
+            };
+            pos = next;
+            entries.push((pos, self.an_entry(lane, origin, c)));
+        }
+        let upto = match c.below(4) {
+            0 => None,
+            1 => Some((self.a_place(c).pos, Chain([8; 16]))),
+            _ => Some((pos, Chain([8; 16]))),
+        };
+        EntryBatch { lane, segment, after, upto, origin, entries }
+    }
+
+    /// Entries that it may write: of its own run and home, in order.
+    pub fn sound_batch(&mut self, run: Incarnation, home: &OrgId, c: &mut Choices<'_>) -> EntryBatch {
+        let record: RecordId = c.pick(self.records);
+        let lane = Lane::of_resource_type(record.resource_type());
+        let after = self.store.read(lane, run).expect("memory").map_or(0, |cursor| cursor.at.pos);
+        let entry = |pos: u64| {
+            let chunk = opaque_chunk(run, pos, &[], Stamp(pos as i64), &[pos as u8]);
+            (pos, Entry::new(record.clone(), home.clone(), lane, chunk).expect("a readable header"))
+        };
+        let upto = after + 1 + c.below(3) as u64;
+        let entries = (after + 1..=upto).map(entry).collect();
+        EntryBatch { lane, segment: run, after, upto: Some((upto, Chain([7; 16]))), origin: run, entries }
+    }
+
+    fn an_entry(&mut self, lane: Lane, origin: Incarnation, c: &mut Choices<'_>) -> Entry {
+        let record: RecordId = c.pick(self.records);
+        let of_lane = if c.one_in(8) { lane } else { Lane::of_resource_type(record.resource_type()) };
+        let author = if c.one_in(16) { self.a_run(c) } else { origin };
+        // Now and then an entry comes twice.
+        let n = if c.one_in(4) {
+            1
+        } else {
+            *self.serial += 1;
+            *self.serial
+        };
+        let home = c.pick(self.homes);
+        let stamp = if n.is_multiple_of(LAST_STAMP_ONE_IN) { i64::MAX } else { n as i64 };
+        let chunk = opaque_chunk(author, n, &[], Stamp(stamp), &[n as u8]);
+        Entry::new(record, home, of_lane, chunk).expect("a readable header")
+    }
+
+    fn a_run(&self, c: &mut Choices<'_>) -> Incarnation {
+        let own: Vec<_> = self.store.segments().expect("memory").iter().map(|s| s.incarnation).collect();
+        match c.below(8) {
+            0 => self.run,
+            1 if !own.is_empty() => own[c.below(own.len().min(256))],
+            n => self.runs[n % self.runs.len()],
+        }
+    }
+
+    fn a_place(&self, c: &mut Choices<'_>) -> Position {
+        let pos = match c.below(8) {
+            0 => POSITION_MAX,
+            1 => POSITION_MAX - u64::from(c.byte()),
+            n => n as u64 - 2,
+        };
+        Position { segment: self.a_run(c), pos }
+    }
+
+    fn cursors(&self, c: &mut Choices<'_>) -> Vec<(Lane, Cursor)> {
+        let mut cursors = Vec::new();
+        for lane in Lane::ALL {
+            if c.one_in(2) {
+                let at = self.a_place(c);
+                let segments = self.store.segments().expect("memory");
+                let base = segments.iter().find(|s| s.incarnation == at.segment).map(|s| s.base + at.pos);
+                let right = base.and_then(|seq| self.store.chain(seq).expect("memory"));
+                let chain = c.pick(&[right, None, Some(CHAIN_START), Some(Chain([9; 16]))]);
+                cursors.push((lane, Cursor { at, chain }));
+            }
+        }
+        cursors
+    }
+
+    /// Signed with one of its keys, or wrongly.
+    fn an_announcement(&self, c: &mut Choices<'_>) -> Announcement {
+        let who = c.below(self.keys.len());
+        let parent = match c.below(4) {
+            0 => Some(self.a_place(c)),
+            1 => Some(Position { segment: self.a_run(c), pos: u64::MAX }),
+            _ => None,
+        };
+        let mut announcement = self.keys[who].announce(self.a_run(c), parent);
+        match c.below(8) {
+            0 => announcement.signature[0] ^= 1,
+            1 => announcement.chain.clear(),
+            2 => announcement.node = self.nodes[c.below(self.nodes.len())].node,
+            _ => {}
+        }
+        announcement
+    }
+
+    fn a_revocation(&self, c: &mut Choices<'_>) -> Revocation {
+        let mut node = || &self.nodes[c.below(self.nodes.len())];
+        Revocation {
+            node: node().node,
+            serial: None,
+            place: node().place.clone(),
+            reason: Reason::Lost,
+            at: 0,
+            signer: node().node,
+            signature: vec![0; 64],
+            chain: Vec::new(),
+        }
+    }
+}
