@@ -223,6 +223,8 @@ pub struct Engine<I> {
     hub: [Seq; 3],
     root: [Seq; 3],
     reached: BTreeSet<(Frontier, Lane)>,
+    /// The frontier of the root has moved since the children were told.
+    root_moved: bool,
     marks: BTreeSet<Mark>,
     stale_marks: Vec<Mark>,
     intents: VecDeque<Intent>,
@@ -254,6 +256,7 @@ impl<I: Identity> Engine<I> {
             hub: [0; 3],
             root: [0; 3],
             reached: BTreeSet::new(),
+            root_moved: false,
             marks: store.marks()?.into_iter().collect(),
             stale_marks: Vec::new(),
             intents: VecDeque::new(),

@@ -340,6 +340,7 @@ impl<I: Identity> Engine<I> {
         self.live = after.live;
         self.run = after.run;
         self.marks.extend(after.new_marks);
+        let heard: BTreeSet<_> = after.acks.keys().map(|(link, _)| *link).collect();
         for ((link, lane), at) in after.acks {
             if self.links.contains_key(&link) {
                 self.send(link, Frame::Ack(lane, at));
@@ -355,7 +356,13 @@ impl<I: Identity> Engine<I> {
             self.apply_revocations(store)?;
         }
         self.prune_marks();
-        self.go_on(store, now)
+        let links: Vec<_> = self.links.keys().copied().collect();
+        for link in links {
+            self.go_on(link, store, now)?;
+        }
+        heard.into_iter().for_each(|link| self.send_receipts(link));
+        self.pass_on_root();
+        Ok(())
     }
 
     fn tell_of_runs(&mut self, announced: &[Announcement]) {

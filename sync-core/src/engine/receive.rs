@@ -55,7 +55,10 @@ impl<I: Identity> Engine<I> {
                 self.effects.push_back(Effect::Alert(Alert::RefusedByPeer { peer, code, text }));
             }
         }
-        self.go_on(store, now)
+        self.go_on(link, store, now)?;
+        self.send_receipts(link);
+        self.pass_on_root();
+        Ok(())
     }
 
     fn on_hello(&mut self, link: LinkId, hello: Hello, store: &impl Store) -> Result<(), StoreError> {
@@ -173,6 +176,7 @@ impl<I: Identity> Engine<I> {
             Frontier::Root => &mut self.root,
         };
         if std::mem::replace(&mut all[lane as usize], seq) != seq {
+            self.root_moved |= which == Frontier::Root;
             self.reached.insert((which, lane));
         }
     }
@@ -438,21 +442,25 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    /// Whatever has become possible: lineages that are complete, batches whose origin is announced, sending.
-    pub(super) fn go_on(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
-        let links: Vec<_> = self.links.keys().copied().collect();
-        for link in links {
-            self.settle_lineage(link, store)?;
-            let early = self.links.get_mut(&link).filter(|state| state.agrees());
-            for (lane, at) in early.map(|state| std::mem::take(&mut state.early)).unwrap_or_default() {
-                self.on_safe_at_root(link, lane, at);
-            }
-            self.tell_places(link, store)?;
-            self.take_held(link, store)?;
-            self.send_rows(link, store, now)?;
-            self.send_receipts(link);
+    /// Whatever has become possible on a link, because something came on it or because something is durable: its lineage
+    /// is complete, batches can be taken whose origin is announced, rows can be sent.
+    pub(super) fn go_on(&mut self, link: LinkId, store: &impl Store, now: Now) -> Result<(), StoreError> {
+        self.settle_lineage(link, store)?;
+        let early = self.links.get_mut(&link).filter(|state| state.agrees());
+        for (lane, at) in early.map(|state| std::mem::take(&mut state.early)).unwrap_or_default() {
+            self.on_safe_at_root(link, lane, at);
         }
-        Ok(())
+        self.tell_places(link, store)?;
+        self.take_held(link, store)?;
+        self.send_rows(link, store, now)
+    }
+
+    /// When more is safe at the root than before, all children are told.
+    pub(super) fn pass_on_root(&mut self) {
+        if std::mem::take(&mut self.root_moved) {
+            let links: Vec<_> = self.links.keys().copied().collect();
+            links.into_iter().for_each(|link| self.send_receipts(link));
+        }
     }
 
     /// Takes those of the batches that were held back that can be taken now. In each lane one that cannot holds up what
