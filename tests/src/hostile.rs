@@ -94,18 +94,19 @@ impl Hostile<'_> {
         EntryBatch { lane, segment, after, upto, origin, entries }
     }
 
-    /// Entries that it may write: of its own run and home, in order.
+    /// Entries for its own home, in the order of its own run: its own, or such as look like those of the node itself.
     pub fn sound_batch(&mut self, run: Incarnation, home: &OrgId, c: &mut Choices<'_>) -> EntryBatch {
+        let origin = if c.one_in(2) { self.run } else { run };
         let record: RecordId = c.pick(self.records);
         let lane = Lane::of_resource_type(record.resource_type());
         let after = self.store.read(lane, run).expect("memory").map_or(0, |cursor| cursor.at.pos);
         let entry = |pos: u64| {
-            let chunk = opaque_chunk(run, pos, &[], Stamp(pos as i64), &[pos as u8]);
+            let chunk = opaque_chunk(origin, pos, &[], Stamp(pos as i64), &[pos as u8]);
             (pos, Entry::new(record.clone(), home.clone(), lane, chunk).expect("a readable header"))
         };
         let upto = after + 1 + c.below(3) as u64;
         let entries = (after + 1..=upto).map(entry).collect();
-        EntryBatch { lane, segment: run, after, upto: Some((upto, Chain([7; 16]))), origin: run, entries }
+        EntryBatch { lane, segment: run, after, upto: Some((upto, Chain([7; 16]))), origin, entries }
     }
 
     fn an_entry(&mut self, lane: Lane, origin: Incarnation, c: &mut Choices<'_>) -> Entry {

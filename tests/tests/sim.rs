@@ -11,6 +11,7 @@ use tuyen_tests::sim::{
     self, Plan, Report, Trace,
     fault::ALL,
     plan::{Taste, bytes_of},
+    scenes,
 };
 
 /// Worlds of every run of the tests.
@@ -54,6 +55,14 @@ fn two_thousand_worlds_keep_every_promise() {
     for (kind, (_, name, _)) in ALL.into_iter().enumerate() {
         let times: u64 = held.iter().map(|report| report.faults[kind]).sum();
         assert!(times > 50, "{name} happened only {times} times");
+    }
+}
+
+#[test]
+fn scenes_keep_every_promise() {
+    for (scene, name) in scenes::ALL {
+        let outcome = scene.play(&mut Trace::off()).unwrap_or_else(|broken| panic!("{name}: {broken}"));
+        println!("{name}: {outcome}");
     }
 }
 

@@ -17,7 +17,7 @@ use tuyen_tests::sim::{
     fault::{ALL, Faults},
     minimise::minimise,
     plan::{Taste, bytes_of},
-    run_plan,
+    run_plan, scenes,
 };
 
 const HELP: &str = "\
@@ -27,6 +27,7 @@ Runs simulated worlds.
   sim --seeds 0..1000       several, on all cores
   sim --minutes 60          seeds not run before, for so long
   sim replay FILE           the world of a file's bytes, with its trace
+  sim scene storm           one of the scenes: storm, long-record, large-entry
   sim meta                  whether everything that can happen does, in 300 worlds
 
   --without drop,twin       faults that are not to happen
@@ -62,7 +63,9 @@ fn main() -> Result<ExitCode> {
                 most = Some(Duration::from_secs(value()?.parse().context("seconds are a number")?))
             }
             "meta" | "--help" => what = Some((argument, String::new())),
-            "--seed" | "--seeds" | "--minutes" | "replay" => what = Some((argument.clone(), value()?)),
+            "--seed" | "--seeds" | "--minutes" | "replay" | "scene" => {
+                what = Some((argument.clone(), value()?))
+            }
             _ => bail!("{argument:?} is not known\n\n{HELP}"),
         }
     }
@@ -81,6 +84,7 @@ fn main() -> Result<ExitCode> {
             let bytes = std::fs::read(&value).with_context(|| format!("cannot read {value}"))?;
             runner.one(&value, &bytes)
         }
+        "scene" => play(&value),
         "--seeds" => {
             let (from, to) = value.split_once("..").context("seeds are given as A..B")?;
             runner.many(from.parse()?..to.parse()?, most)
@@ -91,6 +95,25 @@ fn main() -> Result<ExitCode> {
             runner.many(from..u64::MAX, Some(Duration::from_secs(60 * minutes)))
         }
         _ => runner.meta(),
+    }
+}
+
+fn play(name: &str) -> Result<ExitCode> {
+    let known = scenes::ALL.map(|(_, name)| name).join(", ");
+    let (scene, _) = scenes::ALL
+        .into_iter()
+        .find(|(_, other)| *other == name)
+        .with_context(|| format!("no scene is called {name:?}; there are {known}"))?;
+    let begin = Instant::now();
+    match scene.play(&mut Trace::off()) {
+        Ok(outcome) => {
+            println!("{name}: {outcome}, in {:.1} s", begin.elapsed().as_secs_f64());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) => {
+            println!("{name} BROKEN {failure}");
+            Ok(ExitCode::FAILURE)
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use oracle::Failure;
 pub use plan::Plan;
 pub use trace::Trace;
-pub use world::{Report, matrix};
+pub use world::{Report, matrix, scenes};
 
 /// Runs the world of a plan to its end.
 pub fn run_plan(plan: Plan, trace: &mut Trace) -> Result<Report, Failure> {

@@ -59,6 +59,13 @@ pub struct Ledger {
     destroyed: BTreeMap<usize, BTreeSet<Key>>,
 }
 
+impl Claim<'_> {
+    /// Most rows of the lane that it can be about.
+    fn rows(&self) -> usize {
+        self.to.saturating_sub(self.from) as usize
+    }
+}
+
 impl Ledger {
     /// A local writer has been told that its entries are durable.
     pub fn write(&mut self, who: &str, entries: &[Key], store: &MemStore) -> Result<(), Failure> {
@@ -90,7 +97,7 @@ impl Ledger {
         node: usize,
         disks: &[&MemStore],
     ) -> Result<(), Failure> {
-        let heads = store.heads(claim.lane, claim.from, usize::MAX).expect("memory does not fail");
+        let heads = store.heads(claim.lane, claim.from, claim.rows()).expect("memory does not fail");
         for head in heads.iter().take_while(|head| head.seq <= claim.to) {
             let from_above = head.src.is_some_and(|src| {
                 let writer = store.announcement(src.segment).expect("memory does not fail");
@@ -113,7 +120,7 @@ impl Ledger {
 
     /// Remembers what a claim has told.
     pub fn safe_at_root(&mut self, claim: &Claim<'_>, store: &MemStore) {
-        let rows = store.heads(claim.lane, claim.from, usize::MAX).expect("memory does not fail");
+        let rows = store.heads(claim.lane, claim.from, claim.rows()).expect("memory does not fail");
         for head in rows.iter().take_while(|head| head.seq <= claim.to && head.offered_to.is_none()) {
             let entry = store.entry(head.seq).expect("memory does not fail").expect("a row has an entry");
             self.told_safe_at_root.insert(key(&entry));

@@ -200,6 +200,21 @@ impl Plan {
         }
     }
 
+    /// A quiet country with opaque records: one hub below the root, so many leaves below the hub, all of them on this
+    /// line.
+    pub fn one_hub(leaves: usize, line: Line, calm_at: Millis) -> Self {
+        let mut plan = Self::of_bytes(&[], Taste { real: Some(false), ..Taste::default() });
+        plan.nodes.truncate(2);
+        let hub = plan.nodes[1].info.place.clone();
+        let mut names = Rng::new(0, "one hub");
+        for leaf in 0..leaves {
+            let place = hub.child(OrgId::new(&format!("l{leaf}")).expect("a plain name"));
+            let info = NodeInfo { node: NodeId(names.array()), place, role: Role::Leaf };
+            plan.nodes.push(NodePlan { info, parent: Some(1), line });
+        }
+        Self { calm_at, part: false, ..plan }
+    }
+
     /// The faults that are to happen.
     pub fn faults(&self) -> impl Iterator<Item = Fault> {
         self.acts.iter().filter_map(|act| match act.what {

@@ -109,6 +109,8 @@ impl World<'_> {
         if let Frame::Batch(batch) = frame {
             let bytes = |(_, entry): &(u64, sync_core::change::Entry)| entry.encoded_len() as u64;
             self.report.entry_bytes_sent += batch.entries.iter().map(bytes).sum::<u64>();
+            let largest = batch.entries.iter().map(bytes).max().unwrap_or(0);
+            self.report.largest_entry = self.report.largest_entry.max(largest);
         }
         let Some((id, from)) = self.find(machine, link) else { return Ok(()) };
         if let Frame::Batch(batch) = frame {

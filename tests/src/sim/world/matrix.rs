@@ -184,7 +184,7 @@ impl World<'_> {
     }
 
     /// Lets so much time go by.
-    fn pass(&mut self, time: Millis) -> Result<(), Failure> {
+    pub(super) fn pass(&mut self, time: Millis) -> Result<(), Failure> {
         let end = self.now + time;
         while let Some(next) = self.queue.first_entry().filter(|next| next.key().0 <= end) {
             let ((at, _), event) = next.remove_entry();

@@ -7,7 +7,7 @@ use sync_core::{feed::Position, wire::BATCH_MAX_RAW_BYTES};
 use super::*;
 
 /// While rows are under way and nothing goes wrong, an acknowledgement comes at least as often as this, also at
-/// [`SLOW_LINE_RATE`].
+/// [`SLOW_LINE_RATE`]; when one entry takes longer on the line, as often as that.
 const STALL_MAX: Millis = 60_000;
 
 /// What one end of a connection has sent and not seen acknowledged.
@@ -133,7 +133,9 @@ impl World<'_> {
 
     fn moves(&self, conn: u64, end: usize, stalled: Millis) -> Result<(), Failure> {
         let one = &self.conns[&conn];
-        if one.disturbed || stalled <= STALL_MAX {
+        let largest = one.ends[end].under_way.lanes.iter().map(|lane| lane.largest_entry).max().unwrap_or(0);
+        let most = STALL_MAX.max(2 * largest as u64 * 1000 / one.line.rate);
+        if one.disturbed || stalled <= most {
             return Ok(());
         }
         let who = &self.machines[one.ends[end].machine].name;

@@ -1,0 +1,174 @@
+//! Scenes that seeds do not come upon: five hundred leaves that wake at once, a record that is edited a hundred thousand
+//! times, an entry of 900 kB on a bad line. Everything that is promised of a world is held here as well.
+
+use std::fmt;
+
+use sync_core::{
+    change::{Entry, opaque_chunk},
+    id::Incarnation,
+    time::Stamp,
+};
+
+use super::*;
+
+const SECOND: Millis = 1_000;
+const HOUR: Millis = 3_600 * SECOND;
+const HUB: usize = 1;
+const FIRST_LEAF: usize = 2;
+/// 64 kbit/s and 600 ms there and back.
+const CLINIC_LINE: Line = Line { latency: 300, jitter: 50, rate: 8_000 };
+/// Leaves that wake at once, and how often each of them has written before; an entry or up to three each time.
+const LEAVES: usize = 500;
+const WRITES: usize = 10;
+/// Edits of the one record, and how many of them are written at a time.
+const EDITS: u64 = 100_000;
+const EDITS_AT_ONCE: u64 = 500;
+/// Bytes of the large entry, which do not compress.
+const LARGE_BYTES: usize = 900_000;
+/// How often the line fails while it is under way: before it can pass.
+const FAILURES: usize = 3;
+
+/// A scene.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scene {
+    /// A hub was off; when it is back, all its leaves dial within a second.
+    Storm,
+    /// One record is edited at two leaves.
+    LongRecord,
+    /// One large entry goes up a line that fails three times before it has passed.
+    LargeEntry,
+}
+
+/// All of them, with their names.
+pub const ALL: [(Scene, &str); 3] =
+    [(Scene::Storm, "storm"), (Scene::LongRecord, "long-record"), (Scene::LargeEntry, "large-entry")];
+
+/// What a scene came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Entries that were written.
+    pub entries: usize,
+    /// Virtual milliseconds until the last of them was durable at the root, from when nothing stood in its way.
+    pub safe_after: Millis,
+    /// Bytes of entries that were sent, against those that a node had not had.
+    pub sent_of_needed: (u64, u64),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sent, needed) = self.sent_of_needed;
+        write!(
+            f,
+            "{} entries, all at the root after {:.1} s; {:.3} times what was needed was sent",
+            self.entries,
+            self.safe_after as f64 / 1000.0,
+            sent as f64 / needed.max(1) as f64,
+        )
+    }
+}
+
+impl Scene {
+    /// Plays it.
+    pub fn play(self, trace: &mut Trace) -> Result<Outcome, Failure> {
+        let leaves = if self == Scene::Storm { LEAVES } else { 2 };
+        let mut world = World::new(Plan::one_hub(leaves, CLINIC_LINE, 24 * HOUR), trace);
+        let begin = match self {
+            Scene::Storm => world.storm()?,
+            Scene::LongRecord => world.long_record()?,
+            Scene::LargeEntry => world.large_entry()?,
+        };
+        let leaves = FIRST_LEAF..world.machines.len();
+        let is_safe = |one: &Machine| one.engine.as_ref().is_some_and(Engine::all_at_root);
+        while !world.machines[leaves.clone()].iter().all(is_safe) && !world.calm {
+            world.pass(SECOND / 10)?;
+        }
+        let safe_after = world.now - begin;
+        let report = world.run()?;
+        Ok(Outcome {
+            entries: report.written,
+            safe_after,
+            sent_of_needed: (report.entry_bytes_sent, report.entry_bytes_needed),
+        })
+    }
+}
+
+impl World<'_> {
+    fn storm(&mut self) -> Result<Millis, Failure> {
+        self.machines[HUB].stays_away = true;
+        self.pass(SECOND)?;
+        let leaves = FIRST_LEAF..self.machines.len();
+        for leaf in leaves.clone() {
+            for _ in 0..WRITES {
+                self.write(leaf, None)?;
+            }
+        }
+        self.pass(HOUR)?;
+        self.machines[HUB].stays_away = false;
+        self.happen(Ev::Start(HUB))?;
+        let begin = self.now;
+        for leaf in leaves {
+            let (boot, delay) = (self.machines[leaf].boot, self.rng.below(SECOND));
+            self.machines[leaf].dialing = true;
+            self.after(delay, Ev::Dial(leaf, boot));
+        }
+        Ok(begin)
+    }
+
+    fn long_record(&mut self) -> Result<Millis, Failure> {
+        self.pass(10 * SECOND)?;
+        let (record, mut made, mut last) = ("Observation/long", 0, [None, None]);
+        while made < EDITS {
+            for (leaf, before) in last.iter_mut().enumerate() {
+                let machine = FIRST_LEAF + leaf;
+                let entries = (0..EDITS_AT_ONCE).map(|_| {
+                    made += 1;
+                    let entry = self.an_entry(machine, record, made, before, &made.to_be_bytes());
+                    *before = Some(entry.change_hash());
+                    entry
+                });
+                let entries = entries.collect();
+                self.write_entries(machine, entries)?;
+            }
+            self.pass(SECOND)?;
+        }
+        Ok(self.now)
+    }
+
+    fn large_entry(&mut self) -> Result<Millis, Failure> {
+        self.pass(10 * SECOND)?;
+        let body = self.rng.bytes(LARGE_BYTES);
+        let entry = self.an_entry(FIRST_LEAF, "DocumentReference/large", 1, &None, &body);
+        self.write_entries(FIRST_LEAF, vec![entry])?;
+        for _ in 0..FAILURES {
+            self.pass(60 * SECOND)?;
+            let up = |conn: &Conn| conn.ends[0].machine == FIRST_LEAF && conn.ends[0].open;
+            let conn = self.conns.iter().find(|(_, conn)| up(conn)).map(|(id, _)| *id);
+            self.drop_conn(conn.expect("a clinic dials again within a minute"), 0, SECOND);
+        }
+        Ok(self.now)
+    }
+
+    fn an_entry(
+        &self,
+        machine: usize,
+        record: &str,
+        n: u64,
+        before: &Option<ChangeHash>,
+        body: &[u8],
+    ) -> Entry {
+        let run: Incarnation = self.machines[machine].engine.as_ref().expect("it runs").incarnation();
+        let home = self.plan.nodes[self.machines[machine].node].info.place.org().clone();
+        let record: RecordId = record.parse().expect("a plain name");
+        let lane = Lane::of_resource_type(record.resource_type());
+        let deps: Vec<_> = before.iter().copied().collect();
+        let chunk = opaque_chunk(run, n, &deps, Stamp(EPOCH + n as i64), body);
+        Entry::new(record, home, lane, chunk).expect("a readable header")
+    }
+
+    fn write_entries(&mut self, machine: usize, entries: Vec<Entry>) -> Result<(), Failure> {
+        self.names += 1;
+        let ticket = Ticket(self.names);
+        self.machines[machine].tickets.insert(ticket, entries.iter().map(key).collect());
+        self.drive(machine, Event::Write { ticket, entries, projection: Vec::new() })
+    }
+}
