@@ -37,7 +37,7 @@ pub struct Ticket(pub u64);
 pub trait Identity: Authority {
     /// What this node's certificate says.
     fn info(&self) -> &NodeInfo;
-    /// Sixteen fresh random bytes.
+    /// A fresh name for a run of this node.
     fn mint(&self) -> Incarnation;
     /// Signs the announcement of one of this node's own runs.
     fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement;

@@ -90,8 +90,9 @@ macro_rules! bytes_name {
 }
 
 bytes_name!(
-    /// Sixteen random bytes minted at each process start before the first write: the automerge actor of that
-    /// run, and the name of its feed segment.
+    /// Sixteen bytes minted at each process start before the first write: the automerge actor of that run, and the name
+    /// of its feed segment. Eight are random; the other eight are the first of the node's name, so that nobody can
+    /// announce a run by a name that another node uses.
     Incarnation, 16
 );
 bytes_name!(
@@ -110,6 +111,24 @@ bytes_name!(
     /// The running hash of a feed segment at one position.
     Chain, 16
 );
+
+impl Incarnation {
+    /// Bytes that are random.
+    pub const FRESH_LEN: usize = 8;
+
+    /// A run of this node, with these random bytes.
+    pub fn of(node: NodeId, fresh: [u8; Self::FRESH_LEN]) -> Self {
+        let mut bytes = node.0;
+        bytes.rotate_left(Self::FRESH_LEN);
+        bytes[..Self::FRESH_LEN].copy_from_slice(&fresh);
+        Self(bytes)
+    }
+
+    /// Whether a run of this node can have this name.
+    pub fn is_of(self, node: NodeId) -> bool {
+        self.0[Self::FRESH_LEN..] == node.0[..Self::LEN - Self::FRESH_LEN]
+    }
+}
 
 /// An organization: a short name, unique in the tree, such as `ha-giang`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

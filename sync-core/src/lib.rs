@@ -16,7 +16,7 @@
 //! | record | one FHIR resource, named `Patient/8f21` ([`id::RecordId`]), kept as one automerge document |
 //! | change | one automerge change of one record; its hash does not cover the record's name |
 //! | entry | a change with its header: record, home, lane ([`change::Entry`]). The unit that is stored, sent and acknowledged |
-//! | incarnation | 16 random bytes for one run of a node's process ([`id::Incarnation`]): the automerge actor of that run, and the name of its segment |
+//! | incarnation | 16 bytes for one run of a node's process, eight of them random and eight of its node's name ([`id::Incarnation`]): the automerge actor of that run, and the name of its segment |
 //! | feed | the order in which entries became durable at one node. Rows count from 1 over everything ([`feed::Seq`]) |
 //! | segment | the part of a feed that one run wrote ([`feed::Segment`]). It names the segment before it and where that ended |
 //! | cursor | how far a neighbour's feed has been read: segment, position, running hash ([`feed::Cursor`]) |

@@ -167,7 +167,10 @@ impl Hostile<'_> {
             1 => Some(Position { segment: self.a_run(c), pos: u64::MAX }),
             _ => None,
         };
-        let mut announcement = self.keys[who].announce(self.a_run(c), parent);
+        let node = self.keys[who].info().node;
+        let own = self.runs.iter().find(|run| run.is_of(node)).filter(|_| !c.one_in(4));
+        let run = own.copied().unwrap_or_else(|| self.a_run(c));
+        let mut announcement = self.keys[who].announce(run, parent);
         match c.below(8) {
             0 => announcement.signature[0] ^= 1,
             1 => announcement.chain.clear(),

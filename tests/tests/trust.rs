@@ -124,8 +124,8 @@ impl Hostile {
 }
 
 /// Announces a run of the node of a folder.
-fn announced(folder: &Path, run: Incarnation) -> Announcement {
-    announce(&identity(folder), run, None)
+fn announced(folder: &Path) -> Announcement {
+    announce(&identity(folder), run_of(folder), None)
 }
 
 /// A hub with a child that will misbehave, and a neighbour province with a leaf.
@@ -171,8 +171,11 @@ impl Provinces {
 
 /// Longer than any refusal takes.
 const TOLD_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
-const FOREIGN: Incarnation = Incarnation([9; 16]);
-const OWN: Incarnation = Incarnation([8; 16]);
+
+/// A run of the node of a folder.
+fn run_of(folder: &Path) -> Incarnation {
+    Incarnation::of(identity(folder).key.id(), [8; Incarnation::FRESH_LEN])
+}
 
 /// Announcements are signed, so anybody may bring them; what the run wrote is another matter.
 #[test]
@@ -180,9 +183,9 @@ fn a_child_that_offers_what_a_run_outside_its_subtree_wrote() {
     for home in ["meo-vac", "tra-my", "ha-giang"] {
         let provinces = provinces();
         let mut hostile = provinces.hostile();
-        hostile.say(&Frame::Announce(announced(&provinces.child, OWN)));
-        hostile.say(&Frame::Announce(announced(&provinces.stranger, FOREIGN)));
-        hostile.offer(OWN, FOREIGN, home);
+        hostile.say(&Frame::Announce(announced(&provinces.child)));
+        hostile.say(&Frame::Announce(announced(&provinces.stranger)));
+        hostile.offer(run_of(&provinces.child), run_of(&provinces.stranger), home);
         provinces.refused(hostile, refusal::OUTSIDE_SUBTREE, home);
     }
 }
@@ -191,8 +194,9 @@ fn a_child_that_offers_what_a_run_outside_its_subtree_wrote() {
 fn a_child_that_offers_a_record_whose_home_is_elsewhere() {
     let provinces = provinces();
     let mut hostile = provinces.hostile();
-    hostile.say(&Frame::Announce(announced(&provinces.child, OWN)));
-    hostile.offer(OWN, OWN, "ha-giang");
+    hostile.say(&Frame::Announce(announced(&provinces.child)));
+    let own = run_of(&provinces.child);
+    hostile.offer(own, own, "ha-giang");
     provinces.refused(hostile, refusal::OUTSIDE_SUBTREE, "ha-giang");
 }
 
@@ -200,10 +204,21 @@ fn a_child_that_offers_a_record_whose_home_is_elsewhere() {
 fn a_child_that_forges_an_announcement() {
     let provinces = provinces();
     let mut hostile = provinces.hostile();
-    // The neighbour's run under its own name: the signature is not its own.
-    let forged = Announcement { incarnation: FOREIGN, ..announced(&provinces.child, OWN) };
+    // Another run of its own with the signature of the first.
+    let incarnation = Incarnation::of(identity(&provinces.child).key.id(), [9; Incarnation::FRESH_LEN]);
+    let forged = Announcement { incarnation, ..announced(&provinces.child) };
     hostile.say(&Frame::Announce(forged));
     provinces.refused(hostile, 3, "signature");
+}
+
+/// A hub that has come back from an old copy would believe whoever comes first.
+#[test]
+fn a_child_that_announces_the_run_of_another_as_its_own() {
+    let provinces = provinces();
+    let mut hostile = provinces.hostile();
+    let taken = announce(&identity(&provinces.child), run_of(&provinces.stranger), None);
+    hostile.say(&Frame::Announce(taken));
+    provinces.refused(hostile, refusal::PROTOCOL, "a name that is another node's");
 }
 
 #[test]
@@ -211,8 +226,8 @@ fn a_child_that_sends_from_a_feed_that_is_not_its_own() {
     let provinces = provinces();
     let mut hostile = provinces.hostile();
     let neighbour = enrolled(&provinces.country.hub, &provinces.dir, Role::Leaf, "quan-ba");
-    hostile.say(&Frame::Announce(announced(&neighbour, FOREIGN)));
-    hostile.offer(FOREIGN, FOREIGN, "quan-ba");
+    hostile.say(&Frame::Announce(announced(&neighbour)));
+    hostile.offer(run_of(&neighbour), run_of(&neighbour), "quan-ba");
     provinces.refused(hostile, refusal::PROTOCOL, "a feed that is not its own");
 }
 
@@ -234,7 +249,7 @@ fn a_child_that_does_not_listen() {
     if let Some((_, receive)) = &mut hostile.control {
         receive.stop(quinn::VarInt::from_u32(0)).unwrap();
     }
-    hostile.say(&Frame::Announce(announced(&provinces.stranger, FOREIGN)));
+    hostile.say(&Frame::Announce(announced(&provinces.stranger)));
     let _ = hostile.runtime.block_on(hostile.connection.closed());
     let away = |link: &node::admin::LinkState| !link.place.ends_with("/meo-vac") || link.state == "away";
     let gone = |s: &node::admin::Status| s.down.iter().all(away);

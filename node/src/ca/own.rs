@@ -70,9 +70,9 @@ impl engine::Identity for Own {
     }
 
     fn mint(&self) -> Incarnation {
-        let mut bytes = [0; Incarnation::LEN];
-        getrandom::fill(&mut bytes).expect("a system that made this node's keys has randomness");
-        Incarnation(bytes)
+        let mut fresh = [0; Incarnation::FRESH_LEN];
+        getrandom::fill(&mut fresh).expect("a system that made this node's keys has randomness");
+        Incarnation::of(self.info.node, fresh)
     }
 
     fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {

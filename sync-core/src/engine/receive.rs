@@ -201,6 +201,11 @@ impl<I: Identity> Engine<I> {
         if known.is_some_and(|(known, _)| known.parent == a.parent) {
             return Ok(());
         }
+        if !a.incarnation.is_of(a.node) {
+            let text = format!("a run of {} was announced by a name that is another node's", a.node);
+            self.refuse(link, refusal::PROTOCOL, text);
+            return Ok(());
+        }
         if a.chain.is_empty() {
             a.chain = state.chain.clone();
         }

@@ -134,8 +134,7 @@ impl Identity for SimIdentity {
     }
 
     fn mint(&self) -> Incarnation {
-        let bytes = self.names.borrow_mut().bytes(Incarnation::LEN);
-        Incarnation(bytes.try_into().expect("as many as were asked for"))
+        Incarnation::of(self.info.node, self.names.borrow_mut().array())
     }
 
     fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {
