@@ -162,9 +162,10 @@ impl World<'_> {
     fn say_garbage(&mut self, conn: u64) -> bool {
         let (from, stream) = (self.rng.below(2) as usize, self.rng.below(STREAMS as u64) as usize);
         let length = self.rng.range(1, 100) as usize;
-        let bytes = self.rng.bytes(length);
+        // A frame of no length is none; chance alone makes frames now and then.
+        let bytes = [vec![0], self.rng.bytes(length)].concat();
         let one = self.conns.get_mut(&conn).expect("it was found");
-        let Some(at) = one.transmit(from, stream, length, self.now, &mut self.rng) else { return false };
+        let Some(at) = one.transmit(from, stream, bytes.len(), self.now, &mut self.rng) else { return false };
         one.cut(at);
         one.garbled_at = Some(at);
         self.after(at - self.now, Ev::Bytes { conn, from, stream, bytes });
