@@ -10,18 +10,18 @@ use std::{
 };
 
 use sync_core::{
-    engine::{Effect, Engine, Event, Identity, LinkId, Ticket},
-    feed::{CHAIN_START, Cursor, Position},
-    id::{Chain, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
-    identity::{Announcement, NodeInfo, Reason, Revocation, Role},
+    engine::{Effect, Engine, Event, LinkId, Ticket},
+    feed::Position,
+    id::{Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
+    identity::{NodeInfo, Role},
     session::{Direction, HELD_MAX_BATCHES, SETTLE_TIMEOUT_MILLIS},
     store::{Batch, MemStore, Op, Store, StoreMut},
     time::Now,
-    wire::{EntryBatch, FRAME_MAX_BYTES, Frame, Hello, POSITION_MAX, WireError},
+    wire::{FRAME_MAX_BYTES, Frame, WireError},
 };
 
-use crate::bytes::Choices;
 use crate::{
+    bytes::Choices,
     conformance::{entry, org, record},
     hostile::Hostile,
     sim::{
