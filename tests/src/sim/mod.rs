@@ -8,7 +8,8 @@
 //! promised; [`minimise`] makes a failing plan small.
 //!
 //! In one world of eight records are FHIR resources that people edit, delete and settle, and every disk must come to
-//! show the same. Not here: hostile neighbours that speak well-formed frames, revocation and damaged disks.
+//! show the same; in a fourth of the others there is a hostile leaf. [`scenes`] are what seeds do not come upon. Not here:
+//! expired certificates, such as are of another place, and damaged disks.
 
 pub mod fault;
 pub mod identity;
