@@ -296,3 +296,69 @@ pub(crate) fn resolve(
     };
     Ok(if same { Resolved::At(base + at.pos) } else { Resolved::Forked(at.segment) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::BATCH_MAX_RAW_BYTES;
+
+    fn out(batch_bytes: usize, in_flight: &[(Seq, usize)]) -> Outbound {
+        let in_flight =
+            in_flight.iter().map(|&(upto, bytes)| InFlight { upto, bytes, sent_at: 1_000 }).collect();
+        Outbound { batch_bytes, in_flight, ..Outbound::default() }
+    }
+
+    #[test]
+    fn batches_grow_on_a_fast_line_and_shrink_on_a_slow_one() {
+        let (start, most) = (BATCH_START_BYTES, BATCH_MAX_RAW_BYTES);
+        for (batch_bytes, bytes, took, then) in [
+            (start, start / 2, BATCH_FAST_MILLIS - 1, 2 * start),
+            (start, start / 2, BATCH_FAST_MILLIS, start),
+            // A small batch says nothing about the line.
+            (start, start / 2 - 1, 0, start),
+            (most / 2, most / 2, 0, most),
+            (most, most, 0, most),
+            (4 * start, start, BATCH_SLOW_MILLIS, 4 * start),
+            (4 * start, start, BATCH_SLOW_MILLIS + 1, 2 * start),
+            (start, start, BATCH_SLOW_MILLIS + 1, start),
+        ] {
+            let mut out = out(batch_bytes, &[(7, bytes)]);
+            out.acknowledged(7, 1_000 + took);
+            assert_eq!(out.batch_bytes, then, "{bytes} of {batch_bytes} bytes in {took} ms");
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_ends_the_batches_up_to_it() {
+        for (acknowledged, left) in [(6, 3), (7, 2), (8, 2), (9, 1), (10, 0)] {
+            let mut out = out(BATCH_START_BYTES, &[(7, 1), (9, 1), (10, 1)]);
+            out.acknowledged(acknowledged, 1_000);
+            assert_eq!(out.in_flight.len(), left, "{acknowledged}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_of_bytes() {
+        let window = WINDOW_BATCHES * BATCH_START_BYTES;
+        for (bytes, room) in
+            [(vec![], true), (vec![window - 1], true), (vec![window], false), (vec![1, window - 1], false)]
+        {
+            let in_flight: Vec<_> = bytes.iter().map(|bytes| (1, *bytes)).collect();
+            assert_eq!(out(BATCH_START_BYTES, &in_flight).has_room(), room, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_told_within_one_segment() {
+        let segment = Incarnation([1; 16]);
+        let told = Outbound { told: Some(Position { segment, pos: 5 }), ..Outbound::default() };
+        assert_eq!((told.after(segment), told.after(Incarnation([2; 16]))), (5, 0));
+        assert_eq!(Outbound::default().after(segment), 0);
+    }
+
+    #[test]
+    fn limits_are_what_the_protocol_says() {
+        assert_eq!(HELD_MAX_BYTES, 18 << 20, "three lanes, a window and two batches each, of one MiB");
+        assert_eq!(BATCH_START_BYTES, 16_384);
+    }
+}

@@ -75,8 +75,17 @@ const fn step(
     Step { name, cost, program, arguments }
 }
 
+/// Stands for the module that the mutant is in.
+const MODULE: &str = "MODULE";
+
 /// What finds mutants, in this order. `sync-core` is that crate's own tests and `tests` those of the library there.
 const STEPS: &[Step] = &[
+    step(
+        "its own tests",
+        Cost::Quick,
+        "sync-core",
+        &[MODULE, "--skip", "::data::", "--skip", "::oracle::", "--skip", "no_bytes"],
+    ),
     step(
         "unit tests",
         Cost::Quick,
@@ -85,12 +94,12 @@ const STEPS: &[Step] = &[
     ),
     step("library of tests", Cost::Quick, "tests", &["naive", "sim"]),
     step("fuzz corpus", Cost::Quick, "fuzz", &["what_once_was_found"]),
-    step("sim 0..60", Cost::Quick, "sim", &["--seeds", "0..60", "--first"]),
-    step("laws", Cost::Quick, "laws", &["--skip", "a_difference"]),
-    step("law of differences", Cost::Slow, "laws", &["a_difference"]),
+    step("sim 0..35", Cost::Quick, "sim", &["--seeds", "0..35", "--first"]),
+    step("laws of merging", Cost::Quick, "laws", &["merging", "hostile", "any_depth", "long_string"]),
+    step("laws of resolving and differences", Cost::Slow, "laws", &["a_resolution", "a_difference"]),
     step("proptests", Cost::Slow, "sync-core", &["::data::", "::oracle::", "no_bytes"]),
     step("near the fuzz corpus", Cost::Slow, "fuzz", &["and_so_does_what_is_near_it"]),
-    step("sim 60..300", Cost::Slow, "sim", &["--seeds", "60..300", "--first"]),
+    step("sim 35..300", Cost::Slow, "sim", &["--seeds", "35..300", "--first"]),
     step("round_trip", Cost::Processes, "round_trip", &[]),
     step("trust", Cost::Processes, "trust", &[]),
     step("renewal", Cost::Processes, "renewal", &[]),
@@ -112,6 +121,14 @@ struct Mutant {
     genre: String,
     replacement: String,
     span: Span,
+}
+
+impl Mutant {
+    /// What the names of the tests of its module begin with.
+    fn module(&self) -> String {
+        let name = self.file.iter().nth(2).expect("it lies in sync-core/src").to_string_lossy();
+        format!("{}::", name.trim_end_matches(".rs"))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -165,7 +182,10 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let explained = explained(&fs::read_to_string(root.join("tests/mutants/survivors.txt"))?)?;
-    let last = field.outcomes_of_last_time()?;
+    let last: BTreeMap<String, Outcome> = match fs::read(field.outcomes_of_last_time()) {
+        Ok(last) => serde_json::from_slice(&last)?,
+        Err(_) => BTreeMap::new(),
+    };
     let mut chosen: Vec<_> = field.mutants.iter().collect();
     chosen.retain(|mutant| names.is_empty() || names.iter().any(|name| mutant.name.contains(name)));
     chosen.retain(|mutant| {
@@ -175,9 +195,8 @@ fn main() -> Result<ExitCode> {
         let nth = chosen.len().div_ceil(few.max(1)).max(1);
         chosen = chosen.into_iter().step_by(nth).collect();
     }
-    let outcomes = field.run(&chosen, cost)?;
+    let outcomes = field.run(&chosen, cost, last)?;
     let unexplained = report(&chosen, &outcomes, &explained);
-    field.keep(last, &chosen, &outcomes)?;
     Ok(if unexplained == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -262,20 +281,32 @@ struct Measured {
 }
 
 impl Field {
-    fn run(&self, chosen: &[&Mutant], cost: Cost) -> Result<BTreeMap<u32, Outcome>> {
-        let mut outcomes = self.plant()?;
+    fn run(
+        &self,
+        chosen: &[&Mutant],
+        cost: Cost,
+        mut kept: BTreeMap<String, Outcome>,
+    ) -> Result<BTreeMap<u32, Outcome>> {
+        let mut outcomes = self.plant(&kept)?;
+        kept.extend(
+            outcomes.iter().map(|(n, outcome)| (self.mutants[*n as usize].name.clone(), outcome.clone())),
+        );
         let programs = self.build(cost)?;
         let mut steps = Vec::new();
         for step in STEPS.iter().filter(|step| step.cost <= cost) {
             steps.push(self.measure(step, &programs)?);
         }
         let waiting: Vec<_> = chosen.iter().filter(|mutant| !outcomes.contains_key(&mutant.number)).collect();
-        let (next, done) = (AtomicUsize::new(0), Mutex::new(&mut outcomes));
+        let (next, done) = (AtomicUsize::new(0), Mutex::new((&mut outcomes, kept)));
         let work = || -> Result<()> {
             while let Some(mutant) = waiting.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let outcome = self.try_out(mutant, &steps, &programs)?;
                 println!("{:?} {}", outcome, mutant.name);
-                done.lock().expect("nobody panics").insert(mutant.number, outcome);
+                let (outcomes, kept) = &mut *done.lock().expect("nobody panics");
+                outcomes.insert(mutant.number, outcome.clone());
+                kept.insert(mutant.name.clone(), outcome);
+                // A run that is ended goes on with `--again`.
+                fs::write(self.outcomes_of_last_time(), serde_json::to_string_pretty(kept)?)?;
             }
             Ok(())
         };
@@ -299,7 +330,7 @@ impl Field {
             }
             let limit = (seconds.max(SECONDS_MIN) * PATIENCE).ceil() as u64;
             let ran = self
-                .command(step, programs, limit)?
+                .command(step, programs, limit, &mutant.module())?
                 .env("TUYEN_MUTANT", mutant.number.to_string())
                 .status()?;
             match ran.code() {
@@ -315,14 +346,14 @@ impl Field {
     fn measure(&self, step: &'static Step, programs: &BTreeMap<String, PathBuf>) -> Result<Measured> {
         let file = self.folder().join("reached");
         fs::write(&file, "")?;
-        let mut command = self.command(step, programs, 3_600)?;
+        let mut command = self.command(step, programs, 3_600, "")?;
         command.env("TUYEN_MUTANTS_REACHED", &file).env("TUYEN_MUTANT", REACHING.to_string());
         let ran = command.output()?;
         ensure!(ran.status.success(), "{} fails without a mutant: {}", step.name, said(&ran));
         let reached: BTreeSet<u32> =
             fs::read_to_string(&file)?.lines().map(str::parse).collect::<Result<_, _>>()?;
         let begin = Instant::now();
-        let ran = self.command(step, programs, 3_600)?.output()?;
+        let ran = self.command(step, programs, 3_600, "")?.output()?;
         ensure!(ran.status.success(), "{} fails without a mutant: {}", step.name, said(&ran));
         let seconds = begin.elapsed().as_secs_f64();
         println!("{} takes {seconds:.1} s and comes by {} mutants", step.name, reached.len());
@@ -330,13 +361,21 @@ impl Field {
     }
 
     /// A step within limits of time and memory, always with the same random values.
-    fn command(&self, step: &Step, programs: &BTreeMap<String, PathBuf>, seconds: u64) -> Result<Command> {
+    fn command(
+        &self,
+        step: &Step,
+        programs: &BTreeMap<String, PathBuf>,
+        seconds: u64,
+        module: &str,
+    ) -> Result<Command> {
         let program =
             programs.get(step.program).with_context(|| format!("{} was not built", step.program))?;
         let limited =
             format!("ulimit -v {MEMORY_KIBIBYTES}; exec timeout --kill-after 5 {seconds} \"$0\" \"$@\"");
         let mut command = Command::new("sh");
-        command.args(["-c", &limited]).arg(program).args(step.arguments);
+        command.args(["-c", &limited]).arg(program);
+        command
+            .args(step.arguments.iter().map(|argument| if *argument == MODULE { module } else { argument }));
         let folder = if step.program == "sync-core" { "sync-core" } else { "tests" };
         command.current_dir(self.tree().join(folder)).stdout(Stdio::null()).stderr(Stdio::null());
         command.env("PROPTEST_RNG_SEED", "1").env("PROPTEST_MAX_SHRINK_ITERS", "0");
@@ -345,8 +384,12 @@ impl Field {
     }
 
     /// Copies the tree and plants the mutants in it; gives those that it could not plant.
-    fn plant(&self) -> Result<BTreeMap<u32, Outcome>> {
-        let mut outcomes = BTreeMap::new();
+    fn plant(&self, last: &BTreeMap<String, Outcome>) -> Result<BTreeMap<u32, Outcome>> {
+        // What did not compile the last time is not tried again, or everything would be built anew.
+        let known =
+            self.mutants.iter().filter(|mutant| last.get(&mutant.name) == Some(&Outcome::DoesNotCompile));
+        let mut outcomes: BTreeMap<_, _> =
+            known.map(|mutant| (mutant.number, Outcome::DoesNotCompile)).collect();
         for _ in 0..ROUNDS {
             let mut planted = BTreeMap::new();
             for (name, content) in self.files()? {
@@ -447,21 +490,8 @@ impl Field {
         self.folder().join("tree")
     }
 
-    fn outcomes_of_last_time(&self) -> Result<BTreeMap<String, Outcome>> {
-        let Ok(text) = fs::read_to_string(self.folder().join("outcomes.json")) else {
-            return Ok(BTreeMap::new());
-        };
-        Ok(serde_json::from_str(&text)?)
-    }
-
-    fn keep(
-        &self,
-        mut all: BTreeMap<String, Outcome>,
-        chosen: &[&Mutant],
-        outcomes: &BTreeMap<u32, Outcome>,
-    ) -> Result<()> {
-        all.extend(chosen.iter().map(|mutant| (mutant.name.clone(), outcomes[&mutant.number].clone())));
-        Ok(fs::write(self.folder().join("outcomes.json"), serde_json::to_string_pretty(&all)?)?)
+    fn outcomes_of_last_time(&self) -> PathBuf {
+        self.folder().join("outcomes.json")
     }
 
     /// The mutants that the compiler complains of.
