@@ -300,7 +300,13 @@ pub(crate) fn resolve(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::BATCH_MAX_RAW_BYTES;
+    use crate::{
+        change::{Entry, opaque_chunk},
+        id::{Chain, OrgId},
+        store::{MemStore, Op, StoreMut},
+        time::Stamp,
+        wire::BATCH_MAX_RAW_BYTES,
+    };
 
     fn out(batch_bytes: usize, in_flight: &[(Seq, usize)]) -> Outbound {
         let in_flight =
@@ -354,6 +360,48 @@ mod tests {
         let told = Outbound { told: Some(Position { segment, pos: 5 }), ..Outbound::default() };
         assert_eq!((told.after(segment), told.after(Incarnation([2; 16]))), (5, 0));
         assert_eq!(Outbound::default().after(segment), 0);
+    }
+
+    /// A feed of two segments, the first with two rows and the second with one, and places in it.
+    #[test]
+    fn a_cursor_is_found_in_the_feed_or_tells_what_is_wrong() {
+        let [one, two, other] = [1, 2, 3].map(|n| Incarnation([n; 16]));
+        let mut store = MemStore::default();
+        let row = |n: u64| {
+            let chunk = opaque_chunk(one, n, &[], Stamp(1), b"x");
+            let home = OrgId::new("dv").unwrap();
+            let entry = Entry::new("Basic/1".parse().unwrap(), home, Lane::Normal, chunk).unwrap();
+            Op::Append { entry, src: None, at: 0 }
+        };
+        let parent = Some(Position { segment: one, pos: 2 });
+        let first = Segment { incarnation: one, base: 0, parent: None };
+        let second = Segment { incarnation: two, base: 2, parent };
+        store.commit(&[Op::OpenSegment(first), row(1), row(2), Op::OpenSegment(second), row(3)]).unwrap();
+        let chain = |seq| store.chain(seq).unwrap();
+        let wrong = Some(Chain([9; 16]));
+        use Resolved::{At, Forked, Lost};
+        for (segment, pos, chain, said, live, resolved) in [
+            (one, 0, Some(CHAIN_START), 3, None, At(0)),
+            (one, 1, chain(1), 3, None, At(1)),
+            (one, 2, chain(2), 3, Some(two), At(2)),
+            (one, 2, None, 3, Some(two), At(2)),
+            (one, 2, wrong, 3, Some(two), Forked(one)),
+            (one, 3, None, 3, Some(two), Lost),
+            (two, 0, Some(CHAIN_START), 3, Some(two), At(2)),
+            (two, 1, chain(3), 3, Some(two), At(3)),
+            (two, 1, wrong, 3, Some(two), Forked(two)),
+            (two, 2, None, 3, None, Lost),
+            (two, 2, None, 3, Some(two), Forked(two)),
+            // It was told only of what came before.
+            (two, 1, chain(3), 2, Some(two), Lost),
+            (one, 2, chain(2), 2, Some(two), At(2)),
+            (other, 1, None, 3, Some(two), Lost),
+        ] {
+            let cursor = Cursor { at: Position { segment, pos }, chain };
+            let found = resolve(Some(&cursor), &[first, second], said, 3, live, &store);
+            assert_eq!(found.unwrap(), resolved, "{cursor:?}, told of {said}");
+        }
+        assert_eq!(resolve(None, &[first, second], 3, 3, None, &store).unwrap(), At(0));
     }
 
     #[test]

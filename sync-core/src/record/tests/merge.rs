@@ -545,3 +545,39 @@ fn a_resolution_inside_an_element_meets_its_deletion() {
         assert_eq!(resource(&folded)["contact"][0]["name"]["text"], "Y");
     }
 }
+
+#[test]
+fn a_compressed_change_is_refused() {
+    let mut record = Record::new(id("Patient/p"));
+    let long = json!({"resourceType": "Patient", "id": "p", "text": "a".repeat(10_000)});
+    let change = record.put(&long, None, &author(0, 1)).unwrap().unwrap();
+    let mut parsed = Change::try_from(&change.bytes[..]).unwrap();
+    let compressed = parsed.bytes().into_owned();
+    assert!(compressed.len() < 1_000);
+    let refused = Err(RecordError::Change(id("Patient/p")));
+    assert_eq!(Record::new(id("Patient/p")).apply(&compressed), refused);
+    let folded = Record::fold_genesis(&id("Patient/p"), &compressed, Policies::standard());
+    assert_eq!(folded.map(drop), refused.map(drop));
+}
+
+#[test]
+fn a_record_is_deleted_when_nobody_says_otherwise() {
+    let mut world = World::new("Patient/p", patient());
+    assert!(!Record::new(id("Patient/p")).is_deleted() && !world.nodes[0].is_deleted());
+    world.delete(0);
+    assert!(world.nodes[0].is_deleted());
+    world.edit(1, |patient| patient["gender"] = "other".into());
+    world.sync();
+    assert!(!world.nodes[0].is_deleted());
+}
+
+#[test]
+fn debug_shows_nothing_clinical() {
+    let mut world = World::new("Patient/p", patient());
+    let change = world.edit(0, |patient| patient["gender"] = "other".into());
+    let record = &world.nodes[0];
+    assert_eq!(format!("{record:?}"), format!("Record(Patient/p, [{:?}])", change.hash));
+    let folded = record.fold();
+    let bytes = folded.resource.as_ref().unwrap().len();
+    assert_eq!(format!("{folded:?}"), format!("Folded(Some({bytes}) bytes, [], deleted: false)"));
+}
