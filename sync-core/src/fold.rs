@@ -394,6 +394,7 @@ mod tests {
 
     #[test]
     fn a_step_of_folding_ends_at_its_limits() {
+        assert_eq!(STEP_MAX_BYTES, 4_194_304);
         let of = |n: u64, bytes: usize| {
             let id = RecordId::new("Patient", &n.to_string()).unwrap();
             let mut record = Record::new(id.clone());

@@ -393,3 +393,9 @@ fn what_was_read_does_not_stay_in_memory() {
     }
     assert_eq!(deframer.next_frame(), Ok(None));
 }
+
+#[test]
+fn limits_are_what_the_protocol_says() {
+    assert_eq!((FRAME_MAX_BYTES, UNPACKED_MAX_BYTES, BATCH_MAX_RAW_BYTES), (1_114_112, 2_162_688, 1_048_576));
+    assert_eq!((crate::change::CHANGE_MAX_BYTES, crate::identity::PLACE_MAX_BYTES), (1_048_576, 512));
+}

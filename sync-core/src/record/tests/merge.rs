@@ -1,5 +1,12 @@
 //! Concurrent writes: what merges, what conflicts, and what ends a conflict.
 
+use std::num::NonZeroU64;
+
+use automerge::{
+    ExpandedChange, ScalarValue,
+    legacy::{Key, ObjectId, Op, OpId, OpType, SortedVec},
+};
+
 use super::*;
 
 const CONTACT: &str = "contact[";
@@ -580,4 +587,125 @@ fn debug_shows_nothing_clinical() {
     let folded = record.fold();
     let bytes = folded.resource.as_ref().unwrap().len();
     assert_eq!(format!("{folded:?}"), format!("Folded(Some({bytes}) bytes, [], deleted: false)"));
+}
+
+#[test]
+fn every_answer_can_be_taken_and_items_keep_their_places() {
+    let identifier = |n: usize, value: &str| json!({"system": format!("s{n}"), "value": value});
+    let start = json!({
+        "resourceType": "Patient", "id": "p", "gender": "male",
+        "identifier": [identifier(1, "1"), identifier(2, "2"), identifier(3, "3")]
+    });
+    let mut world = World::new("Patient/p", start);
+    for (node, value) in ["a", "b", "c"].into_iter().enumerate() {
+        world.edit(node, |p| {
+            p["identifier"][1]["value"] = value.into();
+            p["gender"] = value.into();
+        });
+    }
+    let folded = world.sync();
+    let path = paths(&folded)
+        .into_iter()
+        .map(|(path, _)| path)
+        .find(|path| path.starts_with("identifier["))
+        .unwrap();
+    for (n, value) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let given = [
+            ("gender", Choice::Value(value.into())),
+            (&path, Choice::Value(identifier(2, value))),
+            ("gender", Choice::Take(n + 1)),
+            (&path, Choice::Take(n + 1)),
+        ];
+        for (at, choice) in given {
+            if value == "d" && matches!(choice, Choice::Take(_)) {
+                assert_eq!(
+                    world.nodes[0].clone().resolve(at, choice, &author(0, 99)),
+                    Err(RecordError::BadChoice)
+                );
+                continue;
+            }
+            let mut record = world.nodes[0].clone();
+            record.resolve(at, choice.clone(), &author(0, 99)).unwrap();
+            assert!(record.conflicts().iter().all(|conflict| conflict.path != at), "{at} {value}");
+            assert_eq!(record.conflicts().len(), 1, "the other one stays");
+            let resource = record.resource().unwrap();
+            if at == "gender" {
+                assert_eq!(resource["gender"], value);
+            } else {
+                assert_eq!(
+                    resource["identifier"],
+                    json!([identifier(1, "1"), identifier(2, value), identifier(3, "3")])
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_raw_change_tells_who_made_it() {
+    let mut world = World::new("Patient/p", patient());
+    let change = world.edit(0, |p| p["contact"][0]["gender"] = "male".into());
+    let item = read_change(&id("Patient/p"), &change.bytes).unwrap();
+    assert_eq!(Some(&item), world.nodes[0].history().last());
+    assert_eq!((item.by.as_deref(), item.software.as_deref()), (Some("Practitioner/1"), Some("tuyen/0")));
+    assert!(matches!(&item.paths[..], [path] if path.ends_with("].gender")), "{item:?}");
+    assert_eq!(read_change(&id("Patient/p"), b"nothing"), None);
+}
+
+/// First changes that this software does not make: what is read of them without a document is what the document says.
+#[test]
+fn a_first_change_of_any_shape_is_read_alike_with_and_without_a_document() {
+    let actor = ActorId::from(NODES[0].0);
+    let put = |key: &str, value: ScalarValue, over: &[u64]| Op {
+        action: OpType::Put(value),
+        obj: ObjectId::Root,
+        key: Key::Map(key.into()),
+        pred: over.iter().map(|n| OpId(*n, actor.clone())).collect::<SortedVec<_>>(),
+        insert: false,
+    };
+    let text = |key: &str, text: &str, over: &[u64]| put(key, text.into(), over);
+    let live = text("#state", "live", &[]);
+    let mut read = 0;
+    for operations in [
+        vec![live.clone(), text("status", "\"a\"", &[])],
+        vec![live.clone(), text("status", "\"a\"", &[]), text("status", "\"b\"", &[])],
+        vec![
+            live.clone(),
+            text("status", "\"a\"", &[]),
+            text("status", "\"b\"", &[]),
+            text("zone", "\"c\"", &[]),
+        ],
+        vec![live.clone(), text("status", "\"a\"", &[]), text("status", "\"b\"", &[2])],
+        vec![
+            live.clone(),
+            text("status", "\"a\"", &[]),
+            text("status", "\"b\"", &[2]),
+            text("zone", "\"c\"", &[]),
+        ],
+        vec![live.clone(), put("status", ScalarValue::Int(1), &[])],
+        vec![live.clone(), put("status", ScalarValue::Null, &[]), text("zone", "\"c\"", &[])],
+        vec![text("status", "\"a\"", &[])],
+    ] {
+        let change = Change::from(ExpandedChange {
+            operations,
+            actor_id: actor.clone(),
+            hash: None,
+            seq: 1,
+            start_op: NonZeroU64::MIN,
+            time: 1,
+            message: None,
+            deps: Vec::new(),
+            extra_bytes: Vec::new(),
+            author: None,
+        });
+        let mut record = Record::new(id("Basic/x"));
+        let applied = record.apply(change.raw_bytes());
+        let quick = Record::fold_genesis(&id("Basic/x"), change.raw_bytes(), Policies::standard());
+        assert_eq!(applied.is_ok(), quick.is_ok());
+        if let Ok(folded) = quick {
+            assert_eq!(folded, record.fold());
+            read += 1;
+        }
+    }
+    assert!(read > 3, "{read} are changes at all");
 }
