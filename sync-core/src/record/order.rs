@@ -162,6 +162,17 @@ mod tests {
     }
 
     #[test]
+    fn many_at_one_place_get_short_keys() {
+        for count in [0, 1, 2, 3, 5, 40, 200] {
+            let mut list = vec![None; count + 2];
+            (list[0], list[count + 1]) = (Some((0, "V")), Some((1, "W")));
+            let keys = assign(&list);
+            assert!(keys.len() == count + 2 && keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+            assert!(keys.iter().all(|key| is_valid(key) && key.len() <= 3), "{keys:?}");
+        }
+    }
+
+    #[test]
     fn a_key_is_valid_that_leaves_room_below() {
         for (key, valid) in
             [("V", true), ("", false), ("V0", false), ("0V", true), ("V!", false), ("é", false)]

@@ -208,6 +208,7 @@ mod tests {
             (nested(DEPTH_MAX, "\"\\\\\",\"[\""), true),
             (nested(DEPTH_MAX, "\"a\",[]"), false),
             (nested(DEPTH_MAX, "\"\\\\\",[]"), false),
+            (format!("[\"]]]\",{}]", nested(DEPTH_MAX, "1")), false),
             (nested(1, "[[]],[[]],{\"a\":[]}"), true),
             (format!("[{}1]", "[],{},".repeat(DEPTH_MAX)), true),
             ("[".to_owned(), false),

@@ -399,3 +399,14 @@ fn limits_are_what_the_protocol_says() {
     assert_eq!((FRAME_MAX_BYTES, UNPACKED_MAX_BYTES, BATCH_MAX_RAW_BYTES), (1_114_112, 2_162_688, 1_048_576));
     assert_eq!((crate::change::CHANGE_MAX_BYTES, crate::identity::PLACE_MAX_BYTES), (1_048_576, 512));
 }
+
+#[test]
+fn what_is_packed_has_the_size_that_it_says() {
+    let raw = [7; 300];
+    let (dictionary, packed) = compress::pack(&raw);
+    assert_eq!(compress::unpack(dictionary, &packed, 300), Ok(raw.to_vec()));
+    for (dictionary, bytes) in [(dictionary, 299), (dictionary, 301), (dictionary + 1, 300), (0, 300)] {
+        let unpacked = compress::unpack(dictionary, &packed, bytes);
+        assert!(matches!(unpacked, Err(WireError::Unpack(_))), "{dictionary} {bytes}");
+    }
+}

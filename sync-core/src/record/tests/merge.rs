@@ -586,6 +586,8 @@ fn debug_shows_nothing_clinical() {
     assert_eq!(format!("{record:?}"), format!("Record(Patient/p, [{:?}])", change.hash));
     let folded = record.fold();
     let bytes = folded.resource.as_ref().unwrap().len();
+    let answers = [Choice::Take(2), Choice::Value("secret".into()), Choice::Delete];
+    assert_eq!(format!("{answers:?}"), "[Take(2), Value, Delete]");
     assert_eq!(format!("{folded:?}"), format!("Folded(Some({bytes}) bytes, [], deleted: false)"));
 }
 
@@ -685,6 +687,9 @@ fn a_first_change_of_any_shape_is_read_alike_with_and_without_a_document() {
         vec![live.clone(), put("status", ScalarValue::Int(1), &[])],
         vec![live.clone(), put("status", ScalarValue::Null, &[]), text("zone", "\"c\"", &[])],
         vec![text("status", "\"a\"", &[])],
+        vec![text("#state", &format!("live\n?{}", "07".repeat(32)), &[]), text("status", "\"a\"", &[])],
+        vec![live.clone(), put("status", ScalarValue::Int(1), &[]), text("status", "\"a\"", &[])],
+        vec![live.clone(), text("status", "\"a\"", &[]), put("status", ScalarValue::Int(1), &[])],
     ] {
         let change = Change::from(ExpandedChange {
             operations,
@@ -704,8 +709,83 @@ fn a_first_change_of_any_shape_is_read_alike_with_and_without_a_document() {
         assert_eq!(applied.is_ok(), quick.is_ok());
         if let Ok(folded) = quick {
             assert_eq!(folded, record.fold());
+            assert!(folded.resource.is_none_or(|resource| resource.contains("Basic")));
             read += 1;
         }
     }
     assert!(read > 3, "{read} are changes at all");
+}
+
+#[test]
+fn an_answer_is_checked_and_taken_apart_like_any_other_value() {
+    let (mut world, key) = disputed();
+    let deep = (0..80).fold(json!(1), |inner, _| json!([inner]));
+    for wrong in [json!(null), json!([{"gender": "male"}]), json!({ "gender": deep })] {
+        let answer = world.nodes[1].resolve(&key, Choice::Value(wrong.clone()), &author(1, 99));
+        assert_eq!(answer, Err(RecordError::BadChoice), "{wrong}");
+    }
+    world.resolve(1, &key, Choice::Value(json!({"gender": "female", "name": {"text": "B"}})));
+    assert_eq!(world.sync().conflicts, []);
+    world.edit(0, |p| p["contact"][0]["gender"] = "other".into());
+    world.edit(1, |p| p["contact"][0]["name"]["text"] = "C".into());
+    let folded = world.sync();
+    assert_eq!(
+        (&resource(&folded)["contact"], folded.conflicts),
+        (&json!([{"gender": "other", "name": {"text": "C"}}]), vec![])
+    );
+}
+
+#[test]
+fn a_whole_resource_can_be_the_answer_to_whether_a_record_is_deleted() {
+    let mut world = World::new("Patient/p", patient());
+    world.delete(0);
+    world.edit(1, |p| p["gender"] = "other".into());
+    assert_eq!(paths(&world.sync()), [("#state".to_owned(), Kind::Deletion)]);
+    let answer = |value: Json, world: &mut World| {
+        world.nodes[2].resolve("#state", Choice::Value(value), &author(2, 99))
+    };
+    let other = json!({"resourceType": "Patient", "id": "q"});
+    assert_eq!(answer(other, &mut world), Err(RecordError::WrongRecord(id("Patient/p"))));
+    assert_eq!(answer(json!("x"), &mut world), Err(RecordError::BadResource));
+    let right = json!({"resourceType": "Patient", "id": "p", "gender": "female", "name": [{"text": "N"}]});
+    answer(right.clone(), &mut world).unwrap();
+    let folded = world.sync();
+    assert_eq!((resource(&folded), folded.conflicts), (right, vec![]));
+}
+
+#[test]
+fn what_two_nodes_add_alike_to_something_empty_is_there_twice() {
+    let bare = json!({"resourceType": "Patient", "id": "p"});
+    let mut world = World::new("Patient/p", bare.clone());
+    for node in [0, 1] {
+        world.edit(node, |p| p["name"] = json!([{"text": "X"}]));
+    }
+    assert_eq!(resource(&world.sync())["name"], json!([{"text": "X"}, {"text": "X"}]));
+    let empty = json!({"resourceType": "Encounter", "id": "p", "hospitalization": {}});
+    let mut world = World::new("Encounter/p", empty);
+    for node in [0, 1] {
+        world.edit(node, |p| p["hospitalization"]["dietPreference"] = json!([{"text": "X"}]));
+    }
+    let twice = json!({"dietPreference": [{"text": "X"}, {"text": "X"}]});
+    assert_eq!(resource(&world.sync())["hospitalization"], twice);
+}
+
+#[test]
+fn changes_that_are_set_aside_count_among_those_of_their_run() {
+    let mut world = World::new("Patient/p", patient());
+    for gender in ["other", "female"] {
+        world.edit(0, |p| p["gender"] = gender.into());
+    }
+    (0..2).for_each(|_| world.nodes[0].set_aside(NODES[0]));
+    let change = world.edit(0, |p| p["gender"] = "unknown".into());
+    let header = crate::change::ChangeHeader::parse(&change.bytes).unwrap();
+    assert_eq!((header.origin, header.place), (NODES[0], (Some(5), 1)));
+}
+
+#[test]
+fn type_and_id_are_the_records_name_and_no_elements() {
+    let world = World::new("Patient/p", patient());
+    let keys: Vec<_> = dump(&world.nodes[0]).into_iter().map(|(key, _)| key).collect();
+    assert!(keys.contains(&"gender".to_owned()));
+    assert!(!keys.contains(&"id".to_owned()) && !keys.contains(&"resourceType".to_owned()), "{keys:?}");
 }
