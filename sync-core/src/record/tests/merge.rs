@@ -789,3 +789,32 @@ fn type_and_id_are_the_records_name_and_no_elements() {
     assert!(keys.contains(&"gender".to_owned()));
     assert!(!keys.contains(&"id".to_owned()) && !keys.contains(&"resourceType".to_owned()), "{keys:?}");
 }
+
+#[test]
+fn a_write_that_only_takes_items_away_meets_a_deletion_of_the_record() {
+    let mut start = patient();
+    start["name"] = json!([{"text": "A"}, {"text": "B"}]);
+    let mut world = World::new("Patient/p", start);
+    world.edit(1, |p| p["name"] = json!([{"text": "A", "use": "usual"}, {"text": "B", "use": "old"}]));
+    world.edit(0, |p| p["name"] = "X".into());
+    let folded = world.sync();
+    assert_eq!(resource(&folded)["name"], "X");
+    assert!(paths(&folded).contains(&("name".to_owned(), Kind::Value)));
+    world.put(2, resource(&folded)).expect("the items go");
+    world.delete(3);
+    assert_eq!(paths(&world.sync()), [("#state".to_owned(), Kind::Deletion)]);
+}
+
+#[test]
+fn an_edit_of_one_of_two_shapes_is_reported() {
+    let start = json!({"resourceType": "Encounter", "id": "p", "hospitalization": {"dietPreference": [{"text": "X"}]}});
+    let mut world = World::new("Encounter/p", start);
+    world.edit(0, |p| p["hospitalization"] = "none".into());
+    world.edit(1, |p| p["hospitalization"]["dietPreference"] = json!([{"text": "Y"}]));
+    let folded = world.sync();
+    assert_eq!(resource(&folded)["hospitalization"], json!({"dietPreference": [{"text": "Y"}]}));
+    assert_eq!(paths(&folded), [("hospitalization".to_owned(), Kind::Value)]);
+    let change = world.edit(2, |p| p["hospitalization"]["dietPreference"] = json!([{"text": "Z"}]));
+    assert_eq!(change.superseded, ["hospitalization"]);
+    assert_eq!(world.sync().conflicts, []);
+}
