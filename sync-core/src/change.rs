@@ -119,7 +119,7 @@ fn signed_leb128(r: &mut Reader<'_>) -> Result<i64, DecodeError> {
         value |= i64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             let unused = 64 - (shift + 7).min(64);
-            return Ok(if byte & 0x40 != 0 && unused > 0 { (value << unused) >> unused } else { value });
+            return Ok((value << unused) >> unused);
         }
     }
     Err(DecodeError::Value(WHAT))
@@ -334,8 +334,12 @@ mod tests {
         let (mut chunk, _) = real_chunk(5);
         chunk[8] = CHUNK_COMPRESSED;
         assert_eq!(ChangeHeader::parse(&chunk), Err(ChangeError::Compressed));
-        let large = vec![0; CHANGE_MAX_BYTES + 1];
-        assert_eq!(ChangeHeader::parse(&large), Err(ChangeError::TooLarge(CHANGE_MAX_BYTES + 1)));
+        let around = opaque_chunk(Incarnation([3; 16]), 1, &[], Stamp(1), &[0; 100_000]).len() - 100_000;
+        for (bytes, fits) in [(CHANGE_MAX_BYTES, true), (CHANGE_MAX_BYTES + 1, false)] {
+            let chunk = opaque_chunk(Incarnation([3; 16]), 1, &[], Stamp(1), &vec![0; bytes - around]);
+            assert_eq!(chunk.len(), bytes);
+            assert_eq!(ChangeHeader::parse(&chunk).err(), (!fits).then_some(ChangeError::TooLarge(bytes)));
+        }
     }
 
     #[test]
@@ -344,15 +348,39 @@ mod tests {
         let mut w = Writer::default();
         one.encode(&mut w);
         assert_eq!(Entry::decode(&mut Reader(&w.0)).unwrap(), one);
+        assert_eq!((one.stamp(), one.place(), one.origin().0), (Stamp(5), (None, 2), [7; 16]));
         assert_ne!(one.hash(), entry("Patient/2").hash());
         assert_eq!(one.change_hash(), entry("Patient/2").change_hash());
     }
 
     #[test]
+    fn fields_of_a_later_version_are_kept_and_hashed() {
+        let plain = entry("Patient/1");
+        let (home, change) = (plain.home().clone(), plain.change().clone());
+        let later =
+            Entry::assemble(plain.record().clone(), home, plain.lane(), Box::new([7, 8]), change).unwrap();
+        let mut w = Writer::default();
+        later.encode(&mut w);
+        let decoded = Entry::decode(&mut Reader(&w.0)).unwrap();
+        assert_eq!((&decoded, decoded.extension()), (&later, &[7, 8][..]));
+        assert_ne!(decoded.hash(), plain.hash());
+        assert_eq!((later.encoded_len() - plain.encoded_len(), plain.extension()), (2, &[][..]));
+        assert!(w.0.len().abs_diff(later.encoded_len()) < 8);
+    }
+
+    #[test]
+    fn debug_names_an_entry_and_shows_nothing_of_its_change() {
+        let shown = format!("{:?}", entry("Patient/1"));
+        assert!(shown.starts_with("Entry(Patient/1 ") && !shown.contains("amended"), "{shown}");
+    }
+
+    #[test]
     fn an_opaque_chunk_has_a_readable_header() {
-        let chunk = opaque_chunk(Incarnation([3; 16]), 9, &[ChangeHash([1; 32])], Stamp(-70), b"body");
-        let header = ChangeHeader::parse(&chunk).unwrap();
-        assert_eq!((header.origin, header.stamp), (Incarnation([3; 16]), Stamp(-70)));
-        assert_eq!(header.deps, [ChangeHash([1; 32])]);
+        for stamp in [-70, 0, i64::MAX, i64::MIN].map(Stamp) {
+            let chunk = opaque_chunk(Incarnation([3; 16]), 9, &[ChangeHash([1; 32])], stamp, b"body");
+            let header = ChangeHeader::parse(&chunk).unwrap();
+            assert_eq!((header.origin, header.stamp, header.place), (Incarnation([3; 16]), stamp, (None, 9)));
+            assert_eq!(header.deps, [ChangeHash([1; 32])]);
+        }
     }
 }

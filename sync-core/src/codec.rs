@@ -141,6 +141,11 @@ mod tests {
         }
         assert!(Reader(&[0x80, 0x00]).varint("v").is_err(), "overlong zero");
         assert!(Reader(&[0xff; 10]).varint("v").is_err(), "more than 64 bits");
+        let mut ten = [0xff; 10];
+        for (last, value) in [(0, Err(())), (1, Ok(u64::MAX)), (2, Err(())), (3, Err(())), (0x81, Err(()))] {
+            ten[9] = last;
+            assert_eq!(Reader(&ten).varint("v").map_err(drop), value, "{last}");
+        }
         assert_eq!(Reader(&[0x80]).varint("v"), Err(DecodeError::Short("v")));
     }
 
@@ -150,5 +155,12 @@ mod tests {
         w.varint(1_000_000);
         assert!(matches!(Reader(&w.0).bytes(10, "b"), Err(DecodeError::Limit { limit: 10, .. })));
         assert!(matches!(Reader(&w.0).bytes(2_000_000, "b"), Err(DecodeError::Short("b"))));
+        assert_eq!(Reader(&w.0).bounded(1_000_000, "n"), Ok(1_000_000));
+        assert_eq!(Reader(&w.0).bounded(999_999, "n"), Err(DecodeError::Limit { what: "n", limit: 999_999 }));
+        assert_eq!(Reader(b"\x03abc").bytes(3, "b"), Ok(&b"abc"[..]));
+        assert_eq!(Reader(b"\x03abc").bytes(2, "b"), Err(DecodeError::Limit { what: "b", limit: 2 }));
+        assert_eq!(Reader(b"\x03abc").str(3, "s"), Ok("abc"));
+        assert_eq!(Reader(b"\x01\xff").str(3, "s"), Err(DecodeError::Value("s")));
+        assert_eq!((Reader(b"ab").end(), Reader(b"").end()), (Err(DecodeError::Trailing(2)), Ok(())));
     }
 }

@@ -193,6 +193,38 @@ mod tests {
     }
 
     #[test]
+    fn between_equals_the_rule_with_more_steps_wins_and_then_review() {
+        let rule = |path: &str, policy| Rule { path: path.to_owned(), policy };
+        let (latest, review) = (Policy::Latest, Policy::Review);
+        for (rules, expected) in [
+            ([rule("Task", latest), rule("*.note", review)], review),
+            ([rule("*.note", latest), rule("Task", review)], latest),
+            ([rule("Task.note", latest), rule("Task.note", review)], review),
+            ([rule("Task.note", review), rule("Task.note", latest)], review),
+            ([rule("Task.note.text.div", latest), rule("Task.note", review)], review),
+            ([rule("*.note.text", latest), rule("Flag", review)], latest),
+        ] {
+            assert_eq!(Policies::new(rules.to_vec()).of("Task.note.text"), expected, "{rules:?}");
+        }
+        assert_eq!(Policies::default(), *Policies::standard());
+    }
+
+    #[test]
+    fn debug_shows_no_answer() {
+        let arm = Arm {
+            value: Some(Json::from("A+")),
+            extension: None,
+            change: ChangeHash([0xab; 32]),
+            incarnation: Incarnation([1; 16]),
+            stamp: Stamp(5),
+            by: None,
+        };
+        let deleted = Arm { value: None, ..arm.clone() };
+        assert_eq!(format!("{arm:?}"), "Arm(a value, change abababab, Stamp(5))");
+        assert_eq!(format!("{deleted:?}"), "Arm(deleted, change abababab, Stamp(5))");
+    }
+
+    #[test]
     fn a_table_is_json() {
         let table = r#"[{"path":"*.status","policy":"latest"},{"path":"Task.status","policy":"review"}]"#;
         let policies: Policies = serde_json::from_str(table).unwrap();

@@ -25,6 +25,8 @@ pub use crate::session::LinkId;
 mod commit;
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 
 /// A frame of revocations is closed before it is larger than this; one revocation is of some two kilobytes.
 const REVOCATIONS_FRAME_BYTES: usize = 256 << 10;

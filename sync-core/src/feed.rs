@@ -159,6 +159,34 @@ mod tests {
     }
 
     #[test]
+    fn places_of_a_lineage_have_an_order_and_go_on() {
+        let mut lineage = Lineage::default();
+        for place in [at(9, 5), at(1, 2), at(1, 7), at(9, 3)] {
+            lineage.extend(place);
+        }
+        assert!(lineage.covers(at(9, 5)) && lineage.covers(at(1, 7)) && !lineage.covers(at(1, 8)));
+        let order = |place| lineage.order(place);
+        assert!(order(at(9, 5)) < order(at(1, 1)) && order(at(1, 1)) < order(at(1, 2)));
+        assert_eq!(order(at(3, 1)), None);
+        // A parent that leads back to its child ends the walk.
+        let round = |s: Incarnation| Ok::<_, ()>(Some(Some(at(3 - s.0[0], 1))));
+        assert!(Lineage::walk(Some(at(1, 4)), round).unwrap().unwrap().covers(at(2, 1)));
+    }
+
+    #[test]
+    fn digests_of_disjoint_sets_add_up() {
+        let entries = [EntryHash([200; 32]), EntryHash([255; 32]), EntryHash([3; 32])];
+        let of = |some: &[EntryHash]| {
+            let mut digest = Digest::default();
+            some.iter().for_each(|entry| digest.add(*entry));
+            digest
+        };
+        let mut sum = of(&entries[..2]);
+        sum.merge(of(&entries[2..]));
+        assert_eq!((sum, sum.count), (of(&entries), 3));
+    }
+
+    #[test]
     fn digests_are_of_sets_and_count() {
         let (a, b) = (EntryHash([200; 32]), EntryHash([255; 32]));
         let mut one = Digest::default();

@@ -343,4 +343,81 @@ mod tests {
             assert_eq!(shown(&store).2.len(), 3, "the new change is read");
         }
     }
+
+    fn store_of(entries: &[Entry]) -> MemStore {
+        let mut store = MemStore::default();
+        store.commit(&[Op::OpenSegment(Segment { incarnation: RUN, base: 0, parent: None })]).unwrap();
+        entries.iter().for_each(|entry| kept(&mut store, entry));
+        store
+    }
+
+    fn kept(store: &mut MemStore, entry: &Entry) {
+        store.commit(&[Op::Append { entry: entry.clone(), src: None, at: 0 }]).unwrap();
+    }
+
+    fn folded(store: &mut MemStore, limit: usize) -> Option<Vec<Op>> {
+        let ops = next(store, limit).unwrap();
+        store.commit(ops.as_deref().unwrap_or_default()).unwrap();
+        ops
+    }
+
+    #[test]
+    fn a_snapshot_is_kept_after_so_many_changes_and_is_read_again() {
+        let (mut store, mut record) = (store_of(&[]), Record::new(id()));
+        for n in 1..=2 * SNAPSHOT_AFTER_CHANGES as u64 + 1 {
+            kept(&mut store, &written(&mut record, &patient("draft", &n.to_string()), n as i64));
+            folded(&mut store, 10).unwrap();
+            let snapshot = store.projected(&id()).unwrap().unwrap().snapshot.map(|(seq, _)| seq);
+            let due = n - n % SNAPSHOT_AFTER_CHANGES as u64;
+            assert_eq!(snapshot, (due > 0).then_some(due), "{n}");
+        }
+        let opened = Opened::load(&store, &id()).unwrap();
+        assert_eq!((opened.record.heads(), opened.since_snapshot), (record.heads(), 1));
+        assert_eq!(opened.project(1).snapshot, None);
+        // Of a record on which something was written that is not in the store yet there is none.
+        let changes: Vec<_> = store.rows_of(&id()).unwrap()[..SNAPSHOT_AFTER_CHANGES].to_vec();
+        let store = store_of(
+            &entries(&store, &changes).unwrap().into_iter().map(|(_, entry)| entry).collect::<Vec<_>>(),
+        );
+        let opened = Opened::load(&store, &id()).unwrap();
+        assert_eq!([0, 1].map(|unwritten| opened.project(unwritten).snapshot.is_some()), [true, false]);
+    }
+
+    #[test]
+    fn debug_shows_nothing_clinical() {
+        let entry = written(&mut Record::new(id()), &patient("draft", "5550"), 1);
+        let mut store = store_of(&[entry]);
+        folded(&mut store, 1).unwrap();
+        let shown = format!("{:?}", store.projected(&id()).unwrap().unwrap());
+        assert!(shown.starts_with("Projected(Patient/p at ") && !shown.contains("5550"), "{shown}");
+    }
+
+    #[test]
+    fn a_step_of_folding_ends_at_its_limits() {
+        assert_eq!(STEP_MAX_BYTES, 4_194_304);
+        let of = |n: u64, bytes: usize| {
+            let id = RecordId::new("Patient", &n.to_string()).unwrap();
+            let mut record = Record::new(id.clone());
+            let author = Author { incarnation: RUN, wall: 1, by: None, software: "test", why: None };
+            let resource = serde_json::json!({"resourceType": "Patient", "id": n.to_string(), "text": "a".repeat(bytes)});
+            let change = record.put(&resource, None, &author).unwrap().unwrap();
+            Entry::new(id, OrgId::new("dong-van").unwrap(), Lane::Normal, change.bytes.into()).unwrap()
+        };
+        let large: Vec<_> = (0..7).map(|n| of(n, STEP_MAX_BYTES / 5)).collect();
+        let mut store = store_of(&large);
+        for last in [5, 7] {
+            let ops = folded(&mut store, 100).unwrap();
+            assert!(matches!(ops.last(), Some(Op::Folded(seq)) if *seq == last), "{last}");
+        }
+        assert!(folded(&mut store, 100).is_none());
+        let small: Vec<_> = (0..3).map(|n| of(n, 1)).collect();
+        let mut store = store_of(&small);
+        store.commit(&[Op::Offer { of: 1, home: OrgId::new("meo-vac").unwrap() }]).unwrap();
+        for (limit, projected, last) in [(2, 2, 2), (2, 1, 4)] {
+            let ops = folded(&mut store, limit).unwrap();
+            assert_eq!(ops.len(), projected + 1);
+            assert!(matches!(ops.last(), Some(Op::Folded(seq)) if *seq == last), "{last}");
+        }
+        assert!(folded(&mut store, 2).is_none());
+    }
 }

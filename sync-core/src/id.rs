@@ -388,7 +388,28 @@ mod tests {
         for wrong in ["Patient", "patient/1", "Patient/", "Patient/a_b", "/1", "Patient/a/b"] {
             assert!(wrong.parse::<RecordId>().is_err(), "{wrong:?}");
         }
+        for (org, resource_type, id, right) in [
+            ("a", "A", "1", true),
+            (
+                &*"a".repeat(ORG_ID_MAX_BYTES),
+                &*"A".repeat(RESOURCE_TYPE_MAX_BYTES),
+                &*"1".repeat(FHIR_ID_MAX_CHARS),
+                true,
+            ),
+            (&*"a".repeat(ORG_ID_MAX_BYTES + 1), &*"A".repeat(RESOURCE_TYPE_MAX_BYTES + 1), "1", false),
+            ("_", "A", &*"1".repeat(FHIR_ID_MAX_CHARS + 1), false),
+            ("a.", "A-", "1", false),
+            ("a_a", "1A", "1", false),
+        ] {
+            assert_eq!(
+                (OrgId::new(org).is_ok(), RecordId::new(resource_type, id).is_ok()),
+                (right, right),
+                "{org}"
+            );
+        }
         let hash: ChangeHash = "ab".repeat(32).parse().unwrap();
+        assert!("ab".repeat(31).parse::<ChangeHash>().is_err());
+        assert_eq!((hash.short(), format!("{hash:?}")), ("abababab".to_owned(), "abababab".to_owned()));
         assert_eq!(hash.to_string(), "ab".repeat(32));
         assert!("é0".repeat(16).parse::<ChangeHash>().is_err());
     }
@@ -399,6 +420,39 @@ mod tests {
         let leaf = hub.child(OrgId::new("dong-van").unwrap());
         assert!(leaf.is_within(&hub) && hub.is_within(&hub) && !hub.is_within(&leaf));
         assert!(!"trung-uong/ha-giang-2".parse::<OrgPath>().unwrap().is_within(&hub));
+        assert_eq!((leaf.depth(), hub.depth()), (3, 2));
         assert_eq!(leaf.parent(), Some(hub));
+        let root = OrgPath::root(OrgId::new("trung-uong").unwrap());
+        assert_eq!((root.parent(), root.depth(), root.org().as_str()), (None, 1, "trung-uong"));
+    }
+
+    #[test]
+    fn names_are_shown_as_they_are_read() {
+        let (org, place, record) = ("ha-giang", "tw/ha-giang/dong-van", "Patient/8f21");
+        let names: (OrgId, OrgPath, RecordId) =
+            (org.parse().unwrap(), place.parse().unwrap(), record.parse().unwrap());
+        assert_eq!(format!("{} {} {}", names.0, names.1, names.2), format!("{org} {place} {record}"));
+        assert_eq!(format!("{:?} {:?} {:?}", names.0, names.1, names.2), format!("{org} {place} {record}"));
+        let json = serde_json::to_string(&names).unwrap();
+        assert_eq!(json, format!("[\"{org}\",\"{place}\",\"{record}\"]"));
+        assert_eq!(serde_json::from_str::<(OrgId, OrgPath, RecordId)>(&json).unwrap(), names);
+        assert!(serde_json::from_str::<OrgPath>("\"a//b\"").is_err());
+        assert_eq!((names.2.resource_type(), names.2.id()), ("Patient", "8f21"));
+        let node = NodeId([0xab; 16]);
+        assert_eq!(serde_json::from_str::<NodeId>(&serde_json::to_string(&node).unwrap()).unwrap(), node);
+    }
+
+    #[test]
+    fn a_lane_follows_from_the_resource_type() {
+        for (resource_type, lane) in [
+            ("AllergyIntolerance", Lane::Urgent),
+            ("CommunicationRequest", Lane::Urgent),
+            ("Patient", Lane::Normal),
+            ("Provenance", Lane::Bulk),
+            ("SearchParameter", Lane::Bulk),
+        ] {
+            assert_eq!(Lane::of_resource_type(resource_type), lane, "{resource_type}");
+        }
+        assert_eq!([0, 2, 3].map(Lane::from_u8), [Some(Lane::Urgent), Some(Lane::Bulk), None]);
     }
 }

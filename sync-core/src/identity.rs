@@ -587,13 +587,103 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold() {
-        let long = Announcement { chain: vec![vec![0; CERTIFICATE_MAX_BYTES + 1]], ..announcement() };
-        assert!(Announcement::decode(&long.encode()).is_err());
-        let many = Announcement { chain: vec![vec![0; 2]; CHAIN_MAX_CERTIFICATES + 1], ..announcement() };
-        assert!(Announcement::decode(&many.encode()).is_err());
-        let signature = Announcement { signature: vec![0; SIGNATURE_MAX_BYTES + 1], ..announcement() };
-        assert!(Announcement::decode(&signature.encode()).is_err());
+    fn limits_hold_and_what_is_just_within_them_passes() {
+        let of = |signature: usize, certificates: usize, bytes: usize| {
+            let chain = vec![vec![0; bytes]; certificates];
+            Announcement { signature: vec![0; signature], chain, ..announcement() }
+        };
+        for (statement, fits) in [
+            (of(SIGNATURE_MAX_BYTES, CHAIN_MAX_CERTIFICATES, CERTIFICATE_MAX_BYTES), true),
+            (of(SIGNATURE_MAX_BYTES + 1, 1, 2), false),
+            (of(64, CHAIN_MAX_CERTIFICATES + 1, 2), false),
+            (of(64, 1, CERTIFICATE_MAX_BYTES + 1), false),
+            (of(0, 0, 0), true),
+        ] {
+            let decoded = Announcement::decode(&statement.encode());
+            assert_eq!(decoded.ok(), fits.then_some(statement));
+        }
+        for (last, fits) in [(56, true), (57, false)] {
+            let mut place = vec!["a".repeat(56); 8];
+            place.push("a".repeat(last));
+            let place: OrgPath = place.join("/").parse().unwrap();
+            let bytes = place.to_string().len();
+            assert_eq!(
+                Revocation::decode(&Revocation { place, ..revocation() }.encode()).is_ok(),
+                fits,
+                "{bytes}"
+            );
+        }
+    }
+
+    #[test]
+    fn statements_of_another_version_are_refused() {
+        for version in [0, 2, 255] {
+            let (mut a, mut r) = (announcement().encode(), revocation().encode());
+            (a[0], r[0]) = (version, version);
+            assert!(Announcement::decode(&a).is_err() && Revocation::decode(&r).is_err(), "{version}");
+        }
+        let mut a = announcement().encode();
+        a[17] = 2;
+        assert_eq!(
+            Announcement::decode(&a),
+            Err(Malformed("the parent mark of an announcement is neither 0 nor 1"))
+        );
+    }
+
+    #[test]
+    fn serial_numbers_are_read_as_they_are_written() {
+        for (text, right) in [
+            ("0a", true),
+            (&"f0".repeat(20), true),
+            ("", false),
+            (&"f0".repeat(21), false),
+            ("0ab", false),
+            ("0g", false),
+            ("é", false),
+        ] {
+            let serial = text.parse::<Serial>();
+            assert_eq!(serial.is_ok(), right, "{text}");
+            if let Ok(serial) = serial {
+                assert_eq!((serial.to_string(), format!("{serial:?}")), (text.to_owned(), text.to_owned()));
+                let json = serde_json::to_string(&serial).unwrap();
+                assert_eq!(json, format!("\"{text}\""));
+                assert_eq!(serde_json::from_str::<Serial>(&json).unwrap(), serial);
+            }
+        }
+        assert_eq!("0a0b".parse::<Serial>().unwrap().as_bytes(), [10, 11]);
+    }
+
+    #[test]
+    fn roles_and_reasons_have_their_words() {
+        for (role, name) in [(Role::Root, "root"), (Role::Hub, "hub"), (Role::Leaf, "leaf")] {
+            assert_eq!((role.to_string().as_str(), Role::from_name(name)), (name, Some(role)));
+        }
+        assert_eq!(Role::from_name("Root"), None);
+        let words: std::collections::BTreeSet<_> = Reason::ALL.iter().map(Reason::to_string).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+        assert!(words.contains("the machine was lost"));
+        assert_eq!(
+            [0, 1, 5, 6].map(Reason::from_u8),
+            [None, Some(Reason::Lost), Some(Reason::Mistake), None]
+        );
+    }
+
+    #[test]
+    fn each_kind_of_refusal_has_its_number() {
+        let who = || "a/b".to_owned();
+        let all = [
+            Refusal::WrongTree { who: who(), root: String::new() },
+            Refusal::Expired { who: who(), until: 0, now: 0 },
+            Refusal::BadSignature { what: "a revocation" },
+            Refusal::Revoked { who: who(), reason: Reason::Lost, at: 0 },
+            Refusal::OutsideSubtree { place: who(), issuer: who() },
+            Refusal::OtherNode { expected: NodeId([1; 16]), found: NodeId([2; 16]) },
+            Refusal::WrongRole { who: who(), role: Role::Leaf, what: "sign" },
+            Refusal::NoCertificate,
+            Malformed("it ends too early").into(),
+        ];
+        assert!(all.iter().map(Refusal::code).eq(1..=9));
+        assert!(all[8].to_string().starts_with("it ends too early;"));
     }
 
     #[test]
@@ -613,15 +703,27 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_day() {
-        for (ms, day) in [
-            (0, "1970-01-01"),
-            (-1, "1969-12-31"),
-            (951_782_400_000, "2000-02-29"),
-            (1_795_305_600_000, "2026-11-22"),
-        ] {
-            assert_eq!(Date(ms).to_string(), day);
+    fn days_follow_one_another_as_in_the_calendar() {
+        const DAY: i64 = 86_400_000;
+        let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let mut day = -(400 * 365 + 97);
+        for year in 1570..2370 {
+            let february = if leap(year) { 29 } else { 28 };
+            for (month, days) in (1..).zip([31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]) {
+                for day_of_month in 1..=days {
+                    let expected = format!("{year}-{month:02}-{day_of_month:02}");
+                    assert_eq!(Date(day * DAY).to_string(), expected);
+                    assert_eq!(Date(day * DAY + DAY - 1).to_string(), expected);
+                    day += 1;
+                }
+            }
         }
+        assert_eq!(day, 400 * 365 + 97, "from four centuries before 1970 to four after");
+    }
+
+    #[test]
+    fn refusals_name_the_day() {
+        assert_eq!(Date(1_795_305_600_000).to_string(), "2026-11-22");
         let expired = Refusal::Expired { who: "a/b".into(), until: 0, now: 951_782_400_000 }.to_string();
         assert!(expired.contains("expired on 1970-01-01 and it is 2000-02-29"), "{expired}");
     }

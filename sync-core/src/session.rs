@@ -316,3 +316,117 @@ pub(crate) fn resolve(
     };
     Ok(if same { Resolved::At(base + at.pos) } else { Resolved::Forked(at.segment) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        change::{Entry, opaque_chunk},
+        id::{Chain, OrgId},
+        store::{MemStore, Op, StoreMut},
+        time::Stamp,
+        wire::BATCH_MAX_RAW_BYTES,
+    };
+
+    fn out(batch_bytes: usize, in_flight: &[(Seq, usize)]) -> Outbound {
+        let in_flight =
+            in_flight.iter().map(|&(upto, bytes)| InFlight { upto, bytes, sent_at: 1_000 }).collect();
+        Outbound { batch_bytes, in_flight, ..Outbound::default() }
+    }
+
+    #[test]
+    fn batches_grow_on_a_fast_line_and_shrink_on_a_slow_one() {
+        let (start, most) = (BATCH_START_BYTES, BATCH_MAX_RAW_BYTES);
+        for (batch_bytes, bytes, took, then) in [
+            (start, start / 2, BATCH_FAST_MILLIS - 1, 2 * start),
+            (start, start / 2, BATCH_FAST_MILLIS, start),
+            // A small batch says nothing about the line.
+            (start, start / 2 - 1, 0, start),
+            (most / 2, most / 2, 0, most),
+            (most, most, 0, most),
+            (4 * start, start, BATCH_SLOW_MILLIS, 4 * start),
+            (4 * start, start, BATCH_SLOW_MILLIS + 1, 2 * start),
+            (start, start, BATCH_SLOW_MILLIS + 1, start),
+        ] {
+            let mut out = out(batch_bytes, &[(7, bytes)]);
+            out.acknowledged(7, 1_000 + took);
+            assert_eq!(out.batch_bytes, then, "{bytes} of {batch_bytes} bytes in {took} ms");
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_ends_the_batches_up_to_it() {
+        for (acknowledged, left) in [(6, 3), (7, 2), (8, 2), (9, 1), (10, 0)] {
+            let mut out = out(BATCH_START_BYTES, &[(7, 1), (9, 1), (10, 1)]);
+            out.acknowledged(acknowledged, 1_000);
+            assert_eq!(out.in_flight.len(), left, "{acknowledged}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_of_bytes() {
+        let window = WINDOW_BATCHES * BATCH_START_BYTES;
+        for (bytes, room) in
+            [(vec![], true), (vec![window - 1], true), (vec![window], false), (vec![1, window - 1], false)]
+        {
+            let in_flight: Vec<_> = bytes.iter().map(|bytes| (1, *bytes)).collect();
+            assert_eq!(out(BATCH_START_BYTES, &in_flight).has_room(), room, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_told_within_one_segment() {
+        let segment = Incarnation([1; 16]);
+        let told = Outbound { told: Some(Position { segment, pos: 5 }), ..Outbound::default() };
+        assert_eq!((told.after(segment), told.after(Incarnation([2; 16]))), (5, 0));
+        assert_eq!(Outbound::default().after(segment), 0);
+    }
+
+    /// A feed of two segments, the first with two rows and the second with one, and places in it.
+    #[test]
+    fn a_cursor_is_found_in_the_feed_or_tells_what_is_wrong() {
+        let [one, two, other] = [1, 2, 3].map(|n| Incarnation([n; 16]));
+        let mut store = MemStore::default();
+        let row = |n: u64| {
+            let chunk = opaque_chunk(one, n, &[], Stamp(1), b"x");
+            let home = OrgId::new("dv").unwrap();
+            let entry = Entry::new("Basic/1".parse().unwrap(), home, Lane::Normal, chunk).unwrap();
+            Op::Append { entry, src: None, at: 0 }
+        };
+        let parent = Some(Position { segment: one, pos: 2 });
+        let first = Segment { incarnation: one, base: 0, parent: None };
+        let second = Segment { incarnation: two, base: 2, parent };
+        store.commit(&[Op::OpenSegment(first), row(1), row(2), Op::OpenSegment(second), row(3)]).unwrap();
+        let chain = |seq| store.chain(seq).unwrap();
+        let wrong = Some(Chain([9; 16]));
+        use Resolved::{At, Forked, Lost};
+        for (segment, pos, chain, said, live, resolved) in [
+            (one, 0, Some(CHAIN_START), 3, None, At(0)),
+            (one, 1, chain(1), 3, None, At(1)),
+            (one, 2, chain(2), 3, Some(two), At(2)),
+            (one, 2, None, 3, Some(two), At(2)),
+            (one, 2, wrong, 3, Some(two), Forked(one)),
+            (one, 3, None, 3, Some(two), Lost),
+            (two, 0, Some(CHAIN_START), 3, Some(two), At(2)),
+            (two, 1, chain(3), 3, Some(two), At(3)),
+            (two, 1, wrong, 3, Some(two), Forked(two)),
+            (two, 2, None, 3, None, Lost),
+            (two, 2, None, 3, Some(two), Forked(two)),
+            // It was told only of what came before.
+            (two, 1, chain(3), 2, Some(two), Lost),
+            (one, 2, chain(2), 2, Some(two), At(2)),
+            (other, 1, None, 3, Some(two), Lost),
+        ] {
+            let cursor = Cursor { at: Position { segment, pos }, chain };
+            let found = resolve(Some(&cursor), &[first, second], said, 3, live, &store);
+            assert_eq!(found.unwrap(), resolved, "{cursor:?}, told of {said}");
+        }
+        assert_eq!(resolve(None, &[first, second], 3, 3, None, &store).unwrap(), At(0));
+    }
+
+    #[test]
+    fn limits_are_what_the_protocol_says() {
+        assert_eq!(HELD_MAX_BYTES, 18 << 20, "three lanes, a window and two batches each, of one MiB");
+        assert_eq!(BATCH_START_BYTES, 16_384);
+    }
+}

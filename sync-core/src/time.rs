@@ -31,3 +31,22 @@ impl Stamp {
         Self(latest.map_or(wall, |s| wall.max(s.0.saturating_add(1))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_later_than_what_it_depends_on() {
+        for (wall, latest, stamp) in [
+            (5, None, 5),
+            (-5, None, -5),
+            (5, Some(3), 5),
+            (5, Some(5), 6),
+            (5, Some(9), 10),
+            (0, Some(i64::MAX), i64::MAX),
+        ] {
+            assert_eq!(Stamp::after(wall, latest.map(Stamp)), Stamp(stamp));
+        }
+    }
+}

@@ -300,10 +300,9 @@ impl<'s, 'a> Writer<'s, 'a> {
         }
         let mut settled = verdict.settled.clone();
         settled.extend(verdict.deletions.iter().map(|maker| maker.change));
-        let payload = Payload { disputed: Vec::new(), settled: Vec::new(), ..live.payload.clone() };
         // Only where registers are taken apart can a dispute be carried, and so come back.
         let settled = if slot.fields.is_empty() { Vec::new() } else { settled.into_iter().collect() };
-        self.push(slot, &Payload { settled, ..payload });
+        self.push(slot, &Payload { disputed: Vec::new(), settled, ..live.payload.clone() });
     }
 
     /// Says that an element is there and ends every dispute about it.

@@ -126,7 +126,9 @@ mod tests {
         for wrong in ["", "a..b", "a[", "a[]", "a[x]y", "a]", "#other", "%4", "%zz", "a[x/y]"] {
             assert_eq!(parse(wrong), None, "{wrong:?}");
         }
-        assert_eq!(parse(&"a.".repeat(30)), None);
+        for (steps, right) in [(STEPS_MAX, true), (STEPS_MAX + 1, false)] {
+            assert_eq!(parse(&vec!["a"; steps].join(".")).is_some(), right, "{steps}");
+        }
         assert_eq!(fhir_path("Patient", "contact[91].name"), "Patient.contact.name");
         assert_eq!(fhir_path("Patient", STATE), "Patient");
     }

@@ -102,18 +102,34 @@ mod tests {
     use super::*;
 
     fn paired(name: &str, parts: bool, old: &str, new: &str) -> Vec<Option<usize>> {
+        paired_of(name, [parts; 2], old, new)
+    }
+
+    fn paired_of(name: &str, parts: [bool; 2], old: &str, new: &str) -> Vec<Option<usize>> {
         let read = |text: &str| serde_json::from_str::<Vec<Json>>(text).unwrap();
         let (old, new) = (read(old), read(new));
-        let candidate = |json| Candidate { statement: Statement { json: Some(json), sibling: None }, parts };
-        let (old, new): (Vec<_>, Vec<_>) =
-            (old.iter().map(candidate).collect(), new.iter().map(candidate).collect());
-        pair(name, &old, &new)
+        let candidates = |list, parts| -> Vec<Candidate<'_>> {
+            let of = |json| Candidate { statement: Statement { json: Some(json), sibling: None }, parts };
+            <&Vec<Json>>::into_iter(list).map(of).collect()
+        };
+        pair(name, &candidates(&old, parts[0]), &candidates(&new, parts[1]))
     }
 
     #[test]
     fn items_are_recognized() {
         assert_eq!(paired("name", false, r#"["a","m","b"]"#, r#"["m","c"]"#), [Some(1), Some(2)]);
         assert_eq!(paired("name", false, r#"["a","b"]"#, r#"["b","a"]"#), [Some(1), Some(0)]);
+        assert_eq!(
+            paired("name", false, r#"["x","k","a","b"]"#, r#"["k","1","2"]"#),
+            [Some(1), Some(2), Some(3)]
+        );
+        assert_eq!(paired("name", false, r#"["x","k"]"#, r#"["k","1"]"#), [Some(1), Some(0)]);
+        for (parts, recognized) in
+            [([false, false], true), ([true, false], false), ([false, true], false), ([true, true], false)]
+        {
+            let found = paired_of("contact", parts, r#"[{"a":1}]"#, r#"[{"a":2}]"#);
+            assert_eq!(found, [recognized.then_some(0)], "{parts:?}");
+        }
         let (old, new) = (r#"[{"id":"1","v":1},{"id":"2","v":2}]"#, r#"[{"id":"2","v":1},{"v":2}]"#);
         assert_eq!(paired("any", false, old, new), [Some(1), None]);
         let (old, new) =

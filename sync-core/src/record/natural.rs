@@ -149,3 +149,118 @@ impl Mint {
         (0u64..).find_map(id).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn key(name: &str, parts: bool, json: Json) -> Option<String> {
+        natural_key(name, Statement { json: Some(&json), sibling: None }, parts)
+    }
+
+    #[test]
+    fn an_item_has_the_natural_key_that_fhir_gives_it() {
+        for (name, parts, json, expected) in [
+            ("any", false, json!({"id": "1", "system": "s"}), Some(r#"["id","1"]"#)),
+            (
+                "identifier",
+                false,
+                json!({"system": "s", "use": "official", "value": "1"}),
+                Some(r#"["identifier","s","official"]"#),
+            ),
+            ("identifier", false, json!({"system": "s"}), Some(r#"["identifier","s",""]"#)),
+            ("identifier", false, json!({"use": "official"}), None),
+            (
+                "telecom",
+                false,
+                json!({"system": "phone", "use": "home"}),
+                Some(r#"["telecom","phone","home"]"#),
+            ),
+            ("telecom", false, json!({"system": "phone", "code": "x"}), None),
+            ("extension", false, json!({"url": "u"}), Some(r#"["url","u"]"#)),
+            ("modifierExtension", false, json!({"url": "u"}), Some(r#"["url","u"]"#)),
+            ("profile", false, json!("p"), Some(r#"["profile","p"]"#)),
+            ("profile", false, json!({}), None),
+            ("item", true, json!({"linkId": "1.2", "text": "t"}), Some(r#"["linkId","1.2"]"#)),
+            (
+                "coding",
+                false,
+                json!({"system": "s", "code": "c", "display": "d"}),
+                Some(r#"["coding","[\"s\",\"c\"]"]"#),
+            ),
+            ("coding", false, json!({"system": "s", "code": "c", "more": "d"}), None),
+            ("coding", false, json!({"system": "s"}), None),
+            ("coding", false, json!({"code": "c"}), None),
+            (
+                "component",
+                true,
+                json!({"code": {"coding": [{"code": "b"}, {"system": "s", "code": "a"}]}}),
+                Some(r#"["code","[\"\",\"b\"][\"s\",\"a\"]"]"#),
+            ),
+            (
+                "component",
+                true,
+                json!({"code": {"coding": [{"system": "s", "code": "a"}, {"code": "b"}]}}),
+                Some(r#"["code","[\"\",\"b\"][\"s\",\"a\"]"]"#),
+            ),
+            ("component", true, json!({"code": {"coding": [{"code": "b"}, {"system": "s"}]}}), None),
+            ("component", true, json!({"code": {"coding": []}}), None),
+            ("component", false, json!({"code": {"coding": [{"code": "b"}]}}), None),
+            ("given", false, json!("A"), None),
+        ] {
+            assert_eq!(key(name, parts, json.clone()).as_deref(), expected, "{name} {json}");
+        }
+        let (null, id) = (json!({}), json!({"id": "x"}));
+        let beside = Statement { json: Some(&null), sibling: Some(&id) };
+        assert_eq!(
+            (element_id(beside), element_id(Statement { sibling: None, ..beside })),
+            (Some("x"), None)
+        );
+    }
+
+    #[test]
+    fn equal_values_have_one_text() {
+        for (one, other) in
+            [(r#"{"b":[1,"x"],"a":null}"#, r#"{"a":null, "b":[1, "x"]}"#), ("1E5", "1e+5"), ("1e+5", "1e5")]
+        {
+            let text = |json| canonical(&serde_json::from_str(json).unwrap());
+            assert_eq!(text(one), text(other));
+        }
+        assert_eq!(["1.50", "1e-7", "1E+5", "1e5"].map(number_as_read), ["1.50", "1e-7", "1e+5", "1e+5"]);
+        let (a, b) = (json!("a"), json!({"id": "b"}));
+        let both = Statement { json: Some(&a), sibling: Some(&b) };
+        assert_eq!(canonical_statement(both), "\"a\"\n{\"id\":\"b\"}");
+        assert_eq!(canonical_statement(Statement { json: None, ..both }), "\n{\"id\":\"b\"}");
+    }
+
+    const IDS: [[&str; 3]; 3] = [
+        ["79bbae61", "fd1519bb", "0ca7d9f5"],
+        ["26973076", "fd1519bb1091", "0ca7d9f55ba2"],
+        ["2eb5bb8f", "fd1519bb1091d892", "0ca7d9f55ba263f2"],
+    ];
+
+    /// Another version that gives other ids would not meet this one in one register.
+    #[test]
+    fn ids_are_these_and_free() {
+        let mint = Mint { incarnation: Incarnation([7; 16]), own_changes: 3 };
+        let mut taken = BTreeSet::new();
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            let natural = mint.natural("identifier", "x", &taken);
+            let content = mint.content("name", "x", &taken);
+            let unique = mint.unique("name", 2, &taken);
+            all.push([natural.clone(), content.clone(), unique.clone()]);
+            taken.extend([natural, content, unique]);
+        }
+        assert_eq!(all, IDS);
+        assert_eq!(
+            shortest_free("0123456789abcdef", &["01234567".to_owned()].into()),
+            Some("0123456789ab".to_owned())
+        );
+        assert_eq!(shortest_free("0123456789", &["01234567".to_owned()].into()), None);
+        let other = Mint { own_changes: 4, ..mint };
+        assert_ne!(other.unique("name", 2, &BTreeSet::new()), mint.unique("name", 2, &BTreeSet::new()));
+    }
+}

@@ -137,6 +137,53 @@ mod tests {
         }
     }
 
+    /// Another version that gives other places would move what this one wrote.
+    #[test]
+    fn places_are_these() {
+        assert_eq!(spread(3), ["F", "V", "k"]);
+        assert_eq!((spread(61)[0].as_str(), spread(61)[60].as_str()), ("1", "z"));
+        assert_eq!((spread(62)[0].as_str(), spread(62)[61].as_str()), ("0z", "z"));
+        for (low, high, key) in [
+            ("", None, "V"),
+            ("V", None, "k"),
+            ("z", None, "zV"),
+            ("V", Some("X"), "W"),
+            ("V", Some("W"), "VV"),
+            ("V", Some("WV"), "W"),
+            ("Vz", Some("W"), "VzV"),
+            ("VA", Some("VC"), "VB"),
+            ("", Some("1"), "0V"),
+            ("0V", Some("1"), "0k"),
+            ("", Some("0V"), "0F"),
+        ] {
+            let found = midpoint(low.as_bytes(), high.map(str::as_bytes));
+            assert_eq!(String::from_utf8(found).unwrap(), key, "{low} {high:?}");
+        }
+    }
+
+    #[test]
+    fn many_at_one_place_get_short_keys() {
+        for count in [0, 1, 2, 3, 5, 40, 200] {
+            let mut list = vec![None; count + 2];
+            (list[0], list[count + 1]) = (Some((0, "V")), Some((1, "W")));
+            let keys = assign(&list);
+            assert!(keys.len() == count + 2 && keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+            assert!(keys.iter().all(|key| is_valid(key) && key.len() <= 3), "{keys:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_valid_that_leaves_room_below() {
+        for (key, valid) in
+            [("V", true), ("", false), ("V0", false), ("0V", true), ("V!", false), ("é", false)]
+        {
+            assert_eq!(is_valid(key), valid, "{key}");
+        }
+        assert!(is_valid(&"V".repeat(KEY_MAX_BYTES)) && !is_valid(&"V".repeat(KEY_MAX_BYTES + 1)));
+        // One that is not valid is replaced.
+        assert_eq!(assign(&[Some((0, "V")), Some((1, "W0"))]), ["V", "k"]);
+    }
+
     proptest! {
         #[test]
         fn any_rearrangement_sorts_and_moves_little(size in 1usize..20, moves in prop::collection::vec((0usize..30, 0usize..30), 0..40)) {

@@ -163,6 +163,61 @@ mod tests {
     }
 
     #[test]
+    fn every_form_is_written_and_read() {
+        let hash = "07".repeat(32);
+        let settled = vec![ChangeHash([7; 32])];
+        let present = Payload { json: PRESENT, ..Payload::default() };
+        let beside = Payload { sibling: Some("{}"), ..Payload::default() };
+        let gone = Payload { deleted: true, ..Payload::default() };
+        for (payload, form, text) in [
+            (present.clone(), Form::Record, Some("live".to_owned())),
+            (present.clone(), Form::Single, Some("{}".to_owned())),
+            (Payload { order: "V", ..present.clone() }, Form::Item, Some("V|{}".to_owned())),
+            (beside.clone(), Form::Single, Some("\n_{}".to_owned())),
+            (gone.clone(), Form::Item, None),
+            (Payload { settled: settled.clone(), ..gone.clone() }, Form::Item, Some(format!("-\n!{hash}"))),
+            (Payload { disputed: settled, ..present.clone() }, Form::Record, Some(format!("live\n?{hash}"))),
+        ] {
+            assert_eq!(payload.write(form), text);
+            assert_eq!(Payload::read(text.as_deref(), form), Some(payload));
+        }
+        assert_eq!(Payload::read(Some("{}"), Form::Record), None);
+        assert_eq!(Payload::read(Some("1\n_{"), Form::Single), None);
+        for (payload, is_presence) in [
+            (present.clone(), true),
+            (gone, false),
+            (beside, false),
+            (Payload { json: "1", ..Payload::default() }, false),
+            (Payload { sibling: Some("{}"), ..present.clone() }, false),
+            (Payload { deleted: true, ..present }, false),
+        ] {
+            assert_eq!(payload.is_presence(), is_presence, "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn depth_is_of_brackets_that_are_no_text() {
+        let nested = |depth: usize, inner: &str| format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth));
+        for (text, right) in [
+            (nested(DEPTH_MAX, "1"), true),
+            (nested(DEPTH_MAX + 1, "1"), false),
+            (nested(DEPTH_MAX - 1, "{\"a\":1}"), true),
+            (nested(DEPTH_MAX, "{\"a\":1}"), false),
+            (nested(DEPTH_MAX, "\"[{\""), true),
+            (nested(DEPTH_MAX, "\"\\\"[\""), true),
+            (nested(DEPTH_MAX, "\"\\\\\",\"[\""), true),
+            (nested(DEPTH_MAX, "\"a\",[]"), false),
+            (nested(DEPTH_MAX, "\"\\\\\",[]"), false),
+            (format!("[\"]]]\",{}]", nested(DEPTH_MAX, "1")), false),
+            (nested(1, "[[]],[[]],{\"a\":[]}"), true),
+            (format!("[{}1]", "[],{},".repeat(DEPTH_MAX)), true),
+            ("[".to_owned(), false),
+        ] {
+            assert_eq!(is_json(&text), right, "{text}");
+        }
+    }
+
+    #[test]
     fn a_write_is_never_the_text_that_it_replaces() {
         let text = distinct(None, &[None, Some("-"), Some("-\n")]);
         assert_eq!(text.as_deref(), Some("-\n\n"));

@@ -136,3 +136,64 @@ impl Want<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn so_deep_a_resource_fits() {
+        let nested = |depth: usize, object: bool| {
+            (0..depth)
+                .fold(json!(1), |inner, _| if object { json!({ "a": inner }) } else { json!([inner, 2]) })
+        };
+        for object in [false, true] {
+            assert!(fits(&nested(DEPTH_MAX, object)) && !fits(&nested(DEPTH_MAX + 1, object)));
+            assert!(is_shallow(&json!(1), 0) && !is_shallow(&nested(1, object), 0));
+        }
+    }
+
+    /// How many items a value has with its primitive extension; none when it is one statement.
+    #[test]
+    fn what_is_regular_has_items() {
+        for (value, sibling, count) in [
+            (json!([1, "a", true]), None, Some(3)),
+            (json!([{}, {"a": 1}]), None, Some(2)),
+            (json!([1, {}]), None, None),
+            (json!([1, null]), None, None),
+            (json!([[1]]), None, None),
+            (json!([]), None, None),
+            (json!("a"), None, None),
+            (json!(["a", null]), Some(json!([null, {"id": "x"}])), Some(2)),
+            (json!(["a", "b"]), Some(json!([{"id": "x"}, null])), Some(2)),
+            (json!(["a", "b"]), Some(json!([null, null])), None),
+            (json!(["a", null]), Some(json!([{"id": "x"}, null])), None),
+            (json!(["a"]), Some(json!([{"id": "x"}, {"id": "y"}])), None),
+            (json!([{}]), Some(json!([{"id": "x"}])), None),
+            (json!(["a"]), Some(json!(["x"])), None),
+            (json!(["a"]), Some(json!({"id": "x"})), None),
+        ] {
+            let statement = Statement { json: Some(&value), sibling: sibling.as_ref() };
+            assert_eq!(items(statement).map(|items| items.len()), count, "{value} {sibling:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_object_is_one_that_is_taken_apart() {
+        let (empty, full) = (json!({}), json!({"a": 1}));
+        for (statement, text) in [
+            (Statement { json: Some(&empty), sibling: None }, ("{}", None)),
+            (Statement { json: Some(&full), sibling: None }, ("{\"a\":1}", None)),
+            (Statement { json: Some(&full), sibling: Some(&empty) }, ("{\"a\":1}", Some("{}"))),
+            (Statement { json: None, sibling: Some(&full) }, ("", Some("{\"a\":1}"))),
+        ] {
+            let want = want(statement, None, 1);
+            let (json, sibling) = want.text();
+            assert_eq!((json.as_str(), sibling.as_deref()), text);
+            assert_eq!(want.statement(), statement);
+            assert_eq!(matches!(want, Want::Parts(..)), statement.json == Some(&empty));
+        }
+    }
+}

@@ -14,7 +14,6 @@ struct Row {
     offers: Option<(Seq, OrgId)>,
     src: Option<Position>,
     chain: Chain,
-    at: i64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,24 +49,6 @@ impl MemStore {
         self.records.iter().map(|(id, row)| (id, row.projected.as_ref()))
     }
 
-    /// When the first row that has to go up after `after` became durable here, and how many there are.
-    pub fn pending(
-        &self,
-        lane: Lane,
-        after: Seq,
-        from_above: impl Fn(Position) -> bool,
-    ) -> (u64, Option<i64>) {
-        let mut rows = self
-            .rows
-            .iter()
-            .enumerate()
-            .skip(after as usize)
-            .map(|(_, row)| row)
-            .filter(|row| row.lane == lane && row.offers.is_none() && !row.src.is_some_and(&from_above));
-        let first = rows.next();
-        (first.is_some() as u64 + rows.count() as u64, first.map(|row| row.at))
-    }
-
     fn row(&self, seq: Seq) -> Option<&Row> {
         seq.checked_sub(1).and_then(|i| self.rows.get(i as usize))
     }
@@ -92,13 +73,13 @@ impl MemStore {
                 self.nodes.insert(info.node, info.clone());
                 self.announcements.insert(announcement.incarnation, (announcement.clone(), info.clone()));
             }
-            Op::Append { entry, src, at } => self.append(entry, *src, *at),
+            // When a row became durable is for people who ask the node's own store.
+            Op::Append { entry, src, .. } => self.append(entry, *src),
             Op::Offer { of, home } => {
-                let Row { lane, record, entry, at, .. } =
-                    self.row(*of).expect("an offered row exists").clone();
+                let Row { lane, record, entry, .. } = self.row(*of).expect("an offered row exists").clone();
                 let hash = entry.expect("an offered row holds an entry").hash();
                 let (chain, offers) = (self.next_chain(hash), Some((*of, home.clone())));
-                self.rows.push(Row { lane, record, entry: None, offers, src: None, chain, at });
+                self.rows.push(Row { lane, record, entry: None, offers, src: None, chain });
             }
             Op::AddHome(record, home) => {
                 let next = self.rows.len() as Seq + 1;
@@ -145,7 +126,7 @@ impl MemStore {
         extend_chain(before, hash)
     }
 
-    fn append(&mut self, entry: &Entry, src: Option<Position>, at: i64) {
+    fn append(&mut self, entry: &Entry, src: Option<Position>) {
         assert!(!self.segments.is_empty(), "a row belongs to a segment");
         let seq = self.rows.len() as Seq + 1;
         let record = self.records.entry(entry.record().clone()).or_default();
@@ -161,7 +142,6 @@ impl MemStore {
             offers: None,
             src,
             chain,
-            at,
         });
     }
 }

@@ -330,3 +330,84 @@ fn lanes_at_one_place_share_a_cursor() {
     }
     assert!(Frame::decode(&w.0).is_err(), "a lane stands at one place");
 }
+
+#[test]
+fn lanes_of_cursors_are_given_once_and_in_order() {
+    let group = |mask: u8, pos: u64| {
+        let mut w = Writer::default();
+        put_position(w.u8(mask), at(4, pos));
+        w.u8(0);
+        w.0
+    };
+    for (masks, right) in [
+        (&[0b001, 0b010, 0b100][..], true),
+        (&[0b101, 0b010], true),
+        (&[0b111], true),
+        (&[0], false),
+        (&[0b1000], false),
+        (&[0b1001], false),
+        (&[0b010, 0b001], false),
+        (&[0b011, 0b010], false),
+        (&[0b001, 0b110, 0b100], false),
+        (&[0b010, 0b010], false),
+    ] {
+        let mut body = vec![frame_type::CURSORS, masks.len() as u8];
+        (1..).zip(masks).for_each(|(pos, mask)| body.extend(group(*mask, pos)));
+        let frame = Frame::decode(&body);
+        assert_eq!(frame.is_ok(), right, "{masks:?}: {frame:?}");
+    }
+    let twice = [vec![frame_type::CURSORS, 2], group(0b001, 1), group(0b010, 1)].concat();
+    assert_eq!(Frame::decode(&twice), Err(DecodeError::Value("a cursor that is given twice").into()));
+}
+
+#[test]
+fn positions_of_a_batch_rise_and_have_an_end() {
+    for (positions, right) in [
+        ([1, 2], true),
+        ([POSITION_MAX - 1, POSITION_MAX], true),
+        ([0, 1], false),
+        ([2, 2], false),
+        ([1, POSITION_MAX + 1], false),
+    ] {
+        let entries = positions.iter().map(|pos| (*pos, entry(1))).collect();
+        let batch = Frame::Batch(EntryBatch { upto: None, entries, ..batch_of_two() });
+        let decoded = deframed(&batch.encode());
+        let wrong = Err(DecodeError::Value("a position").into());
+        assert_eq!(decoded, if right { Ok(Some(batch)) } else { wrong }, "{positions:?}");
+    }
+}
+
+#[test]
+fn what_was_read_does_not_stay_in_memory() {
+    let frame = Frame::Refuse { code: 1, text: "a".repeat(TEXT_MAX_BYTES as usize) };
+    let bytes = frame.encode();
+    let mut deframer = Deframer::default();
+    // There is always a part of the next one.
+    deframer.push(&bytes[..5]);
+    for n in 0..1_000 {
+        assert_eq!(deframer.pending_bytes(), 5);
+        deframer.push(&bytes[5..]);
+        deframer.push(&bytes[..5]);
+        assert_eq!(deframer.pending_bytes(), bytes.len() + 5);
+        assert_eq!(deframer.next_frame(), Ok(Some(frame.clone())));
+        assert!(deframer.buffer.len() < 70_000, "{n}");
+    }
+    assert_eq!(deframer.next_frame(), Ok(None));
+}
+
+#[test]
+fn limits_are_what_the_protocol_says() {
+    assert_eq!((FRAME_MAX_BYTES, UNPACKED_MAX_BYTES, BATCH_MAX_RAW_BYTES), (1_114_112, 2_162_688, 1_048_576));
+    assert_eq!((crate::change::CHANGE_MAX_BYTES, crate::identity::PLACE_MAX_BYTES), (1_048_576, 512));
+}
+
+#[test]
+fn what_is_packed_has_the_size_that_it_says() {
+    let raw = [7; 300];
+    let (dictionary, packed) = compress::pack(&raw);
+    assert_eq!(compress::unpack(dictionary, &packed, 300), Ok(raw.to_vec()));
+    for (dictionary, bytes) in [(dictionary, 299), (dictionary, 301), (dictionary + 1, 300), (0, 300)] {
+        let unpacked = compress::unpack(dictionary, &packed, bytes);
+        assert!(matches!(unpacked, Err(WireError::Unpack(_))), "{dictionary} {bytes}");
+    }
+}

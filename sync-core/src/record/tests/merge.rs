@@ -1,5 +1,12 @@
 //! Concurrent writes: what merges, what conflicts, and what ends a conflict.
 
+use std::num::NonZeroU64;
+
+use automerge::{
+    ExpandedChange, ScalarValue,
+    legacy::{Key, ObjectId, Op, OpId, OpType, SortedVec},
+};
+
 use super::*;
 
 const CONTACT: &str = "contact[";
@@ -544,4 +551,270 @@ fn a_resolution_inside_an_element_meets_its_deletion() {
         assert_eq!(paths(&folded), [(path.to_owned(), Kind::Deletion)]);
         assert_eq!(resource(&folded)["contact"][0]["name"]["text"], "Y");
     }
+}
+
+#[test]
+fn a_compressed_change_is_refused() {
+    let mut record = Record::new(id("Patient/p"));
+    let long = json!({"resourceType": "Patient", "id": "p", "text": "a".repeat(10_000)});
+    let change = record.put(&long, None, &author(0, 1)).unwrap().unwrap();
+    let mut parsed = Change::try_from(&change.bytes[..]).unwrap();
+    let compressed = parsed.bytes().into_owned();
+    assert!(compressed.len() < 1_000);
+    let refused = Err(RecordError::Change(id("Patient/p")));
+    assert_eq!(Record::new(id("Patient/p")).apply(&compressed), refused);
+    let folded = Record::fold_genesis(&id("Patient/p"), &compressed, Policies::standard());
+    assert_eq!(folded.map(drop), refused.map(drop));
+}
+
+#[test]
+fn a_record_is_deleted_when_nobody_says_otherwise() {
+    let mut world = World::new("Patient/p", patient());
+    assert!(!Record::new(id("Patient/p")).is_deleted() && !world.nodes[0].is_deleted());
+    world.delete(0);
+    assert!(world.nodes[0].is_deleted());
+    world.edit(1, |patient| patient["gender"] = "other".into());
+    world.sync();
+    assert!(!world.nodes[0].is_deleted());
+}
+
+#[test]
+fn debug_shows_nothing_clinical() {
+    let mut world = World::new("Patient/p", patient());
+    let change = world.edit(0, |patient| patient["gender"] = "other".into());
+    let record = &world.nodes[0];
+    assert_eq!(format!("{record:?}"), format!("Record(Patient/p, [{:?}])", change.hash));
+    let folded = record.fold();
+    let bytes = folded.resource.as_ref().unwrap().len();
+    let answers = [Choice::Take(2), Choice::Value("secret".into()), Choice::Delete];
+    assert_eq!(format!("{answers:?}"), "[Take(2), Value, Delete]");
+    assert_eq!(format!("{folded:?}"), format!("Folded(Some({bytes}) bytes, [], deleted: false)"));
+}
+
+#[test]
+fn every_answer_can_be_taken_and_items_keep_their_places() {
+    let identifier = |n: usize, value: &str| json!({"system": format!("s{n}"), "value": value});
+    let start = json!({
+        "resourceType": "Patient", "id": "p", "gender": "male",
+        "identifier": [identifier(1, "1"), identifier(2, "2"), identifier(3, "3")]
+    });
+    let mut world = World::new("Patient/p", start);
+    for (node, value) in ["a", "b", "c"].into_iter().enumerate() {
+        world.edit(node, |p| {
+            p["identifier"][1]["value"] = value.into();
+            p["gender"] = value.into();
+        });
+    }
+    let folded = world.sync();
+    let path = paths(&folded)
+        .into_iter()
+        .map(|(path, _)| path)
+        .find(|path| path.starts_with("identifier["))
+        .unwrap();
+    for (n, value) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let given = [
+            ("gender", Choice::Value(value.into())),
+            (&path, Choice::Value(identifier(2, value))),
+            ("gender", Choice::Take(n + 1)),
+            (&path, Choice::Take(n + 1)),
+        ];
+        for (at, choice) in given {
+            if value == "d" && matches!(choice, Choice::Take(_)) {
+                assert_eq!(
+                    world.nodes[0].clone().resolve(at, choice, &author(0, 99)),
+                    Err(RecordError::BadChoice)
+                );
+                continue;
+            }
+            let mut record = world.nodes[0].clone();
+            record.resolve(at, choice.clone(), &author(0, 99)).unwrap();
+            assert!(record.conflicts().iter().all(|conflict| conflict.path != at), "{at} {value}");
+            assert_eq!(record.conflicts().len(), 1, "the other one stays");
+            let resource = record.resource().unwrap();
+            if at == "gender" {
+                assert_eq!(resource["gender"], value);
+            } else {
+                assert_eq!(
+                    resource["identifier"],
+                    json!([identifier(1, "1"), identifier(2, value), identifier(3, "3")])
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_raw_change_tells_who_made_it() {
+    let mut world = World::new("Patient/p", patient());
+    let change = world.edit(0, |p| p["contact"][0]["gender"] = "male".into());
+    let item = read_change(&id("Patient/p"), &change.bytes).unwrap();
+    assert_eq!(Some(&item), world.nodes[0].history().last());
+    assert_eq!((item.by.as_deref(), item.software.as_deref()), (Some("Practitioner/1"), Some("tuyen/0")));
+    assert!(matches!(&item.paths[..], [path] if path.ends_with("].gender")), "{item:?}");
+    assert_eq!(read_change(&id("Patient/p"), b"nothing"), None);
+}
+
+/// First changes that this software does not make: what is read of them without a document is what the document says.
+#[test]
+fn a_first_change_of_any_shape_is_read_alike_with_and_without_a_document() {
+    let actor = ActorId::from(NODES[0].0);
+    let put = |key: &str, value: ScalarValue, over: &[u64]| Op {
+        action: OpType::Put(value),
+        obj: ObjectId::Root,
+        key: Key::Map(key.into()),
+        pred: over.iter().map(|n| OpId(*n, actor.clone())).collect::<SortedVec<_>>(),
+        insert: false,
+    };
+    let text = |key: &str, text: &str, over: &[u64]| put(key, text.into(), over);
+    let live = text("#state", "live", &[]);
+    let mut read = 0;
+    for operations in [
+        vec![live.clone(), text("status", "\"a\"", &[])],
+        vec![live.clone(), text("status", "\"a\"", &[]), text("status", "\"b\"", &[])],
+        vec![
+            live.clone(),
+            text("status", "\"a\"", &[]),
+            text("status", "\"b\"", &[]),
+            text("zone", "\"c\"", &[]),
+        ],
+        vec![live.clone(), text("status", "\"a\"", &[]), text("status", "\"b\"", &[2])],
+        vec![
+            live.clone(),
+            text("status", "\"a\"", &[]),
+            text("status", "\"b\"", &[2]),
+            text("zone", "\"c\"", &[]),
+        ],
+        vec![live.clone(), put("status", ScalarValue::Int(1), &[])],
+        vec![live.clone(), put("status", ScalarValue::Null, &[]), text("zone", "\"c\"", &[])],
+        vec![text("status", "\"a\"", &[])],
+        vec![text("#state", &format!("live\n?{}", "07".repeat(32)), &[]), text("status", "\"a\"", &[])],
+        vec![live.clone(), put("status", ScalarValue::Int(1), &[]), text("status", "\"a\"", &[])],
+        vec![live.clone(), text("status", "\"a\"", &[]), put("status", ScalarValue::Int(1), &[])],
+    ] {
+        let change = Change::from(ExpandedChange {
+            operations,
+            actor_id: actor.clone(),
+            hash: None,
+            seq: 1,
+            start_op: NonZeroU64::MIN,
+            time: 1,
+            message: None,
+            deps: Vec::new(),
+            extra_bytes: Vec::new(),
+            author: None,
+        });
+        let mut record = Record::new(id("Basic/x"));
+        let applied = record.apply(change.raw_bytes());
+        let quick = Record::fold_genesis(&id("Basic/x"), change.raw_bytes(), Policies::standard());
+        assert_eq!(applied.is_ok(), quick.is_ok());
+        if let Ok(folded) = quick {
+            assert_eq!(folded, record.fold());
+            assert!(folded.resource.is_none_or(|resource| resource.contains("Basic")));
+            read += 1;
+        }
+    }
+    assert!(read > 3, "{read} are changes at all");
+}
+
+#[test]
+fn an_answer_is_checked_and_taken_apart_like_any_other_value() {
+    let (mut world, key) = disputed();
+    let deep = (0..80).fold(json!(1), |inner, _| json!([inner]));
+    for wrong in [json!(null), json!([{"gender": "male"}]), json!({ "gender": deep })] {
+        let answer = world.nodes[1].resolve(&key, Choice::Value(wrong.clone()), &author(1, 99));
+        assert_eq!(answer, Err(RecordError::BadChoice), "{wrong}");
+    }
+    world.resolve(1, &key, Choice::Value(json!({"gender": "female", "name": {"text": "B"}})));
+    assert_eq!(world.sync().conflicts, []);
+    world.edit(0, |p| p["contact"][0]["gender"] = "other".into());
+    world.edit(1, |p| p["contact"][0]["name"]["text"] = "C".into());
+    let folded = world.sync();
+    assert_eq!(
+        (&resource(&folded)["contact"], folded.conflicts),
+        (&json!([{"gender": "other", "name": {"text": "C"}}]), vec![])
+    );
+}
+
+#[test]
+fn a_whole_resource_can_be_the_answer_to_whether_a_record_is_deleted() {
+    let mut world = World::new("Patient/p", patient());
+    world.delete(0);
+    world.edit(1, |p| p["gender"] = "other".into());
+    assert_eq!(paths(&world.sync()), [("#state".to_owned(), Kind::Deletion)]);
+    let answer = |value: Json, world: &mut World| {
+        world.nodes[2].resolve("#state", Choice::Value(value), &author(2, 99))
+    };
+    let other = json!({"resourceType": "Patient", "id": "q"});
+    assert_eq!(answer(other, &mut world), Err(RecordError::WrongRecord(id("Patient/p"))));
+    assert_eq!(answer(json!("x"), &mut world), Err(RecordError::BadResource));
+    let right = json!({"resourceType": "Patient", "id": "p", "gender": "female", "name": [{"text": "N"}]});
+    answer(right.clone(), &mut world).unwrap();
+    let folded = world.sync();
+    assert_eq!((resource(&folded), folded.conflicts), (right, vec![]));
+}
+
+#[test]
+fn what_two_nodes_add_alike_to_something_empty_is_there_twice() {
+    let bare = json!({"resourceType": "Patient", "id": "p"});
+    let mut world = World::new("Patient/p", bare.clone());
+    for node in [0, 1] {
+        world.edit(node, |p| p["name"] = json!([{"text": "X"}]));
+    }
+    assert_eq!(resource(&world.sync())["name"], json!([{"text": "X"}, {"text": "X"}]));
+    let empty = json!({"resourceType": "Encounter", "id": "p", "hospitalization": {}});
+    let mut world = World::new("Encounter/p", empty);
+    for node in [0, 1] {
+        world.edit(node, |p| p["hospitalization"]["dietPreference"] = json!([{"text": "X"}]));
+    }
+    let twice = json!({"dietPreference": [{"text": "X"}, {"text": "X"}]});
+    assert_eq!(resource(&world.sync())["hospitalization"], twice);
+}
+
+#[test]
+fn changes_that_are_set_aside_count_among_those_of_their_run() {
+    let mut world = World::new("Patient/p", patient());
+    for gender in ["other", "female"] {
+        world.edit(0, |p| p["gender"] = gender.into());
+    }
+    (0..2).for_each(|_| world.nodes[0].set_aside(NODES[0]));
+    let change = world.edit(0, |p| p["gender"] = "unknown".into());
+    let header = crate::change::ChangeHeader::parse(&change.bytes).unwrap();
+    assert_eq!((header.origin, header.place), (NODES[0], (Some(5), 1)));
+}
+
+#[test]
+fn type_and_id_are_the_records_name_and_no_elements() {
+    let world = World::new("Patient/p", patient());
+    let keys: Vec<_> = dump(&world.nodes[0]).into_iter().map(|(key, _)| key).collect();
+    assert!(keys.contains(&"gender".to_owned()));
+    assert!(!keys.contains(&"id".to_owned()) && !keys.contains(&"resourceType".to_owned()), "{keys:?}");
+}
+
+#[test]
+fn a_write_that_only_takes_items_away_meets_a_deletion_of_the_record() {
+    let mut start = patient();
+    start["name"] = json!([{"text": "A"}, {"text": "B"}]);
+    let mut world = World::new("Patient/p", start);
+    world.edit(1, |p| p["name"] = json!([{"text": "A", "use": "usual"}, {"text": "B", "use": "old"}]));
+    world.edit(0, |p| p["name"] = "X".into());
+    let folded = world.sync();
+    assert_eq!(resource(&folded)["name"], "X");
+    assert!(paths(&folded).contains(&("name".to_owned(), Kind::Value)));
+    world.put(2, resource(&folded)).expect("the items go");
+    world.delete(3);
+    assert_eq!(paths(&world.sync()), [("#state".to_owned(), Kind::Deletion)]);
+}
+
+#[test]
+fn an_edit_of_one_of_two_shapes_is_reported() {
+    let start = json!({"resourceType": "Encounter", "id": "p", "hospitalization": {"dietPreference": [{"text": "X"}]}});
+    let mut world = World::new("Encounter/p", start);
+    world.edit(0, |p| p["hospitalization"] = "none".into());
+    world.edit(1, |p| p["hospitalization"]["dietPreference"] = json!([{"text": "Y"}]));
+    let folded = world.sync();
+    assert_eq!(resource(&folded)["hospitalization"], json!({"dietPreference": [{"text": "Y"}]}));
+    assert_eq!(paths(&folded), [("hospitalization".to_owned(), Kind::Value)]);
+    let change = world.edit(2, |p| p["hospitalization"]["dietPreference"] = json!([{"text": "Z"}]));
+    assert_eq!(change.superseded, ["hospitalization"]);
+    assert_eq!(world.sync().conflicts, []);
 }

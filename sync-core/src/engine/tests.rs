@@ -1,0 +1,972 @@
+//! One engine and what its neighbours say to it, frame by frame: the limits and figures that worlds of many nodes seldom
+//! or never come to. Whether nodes agree is for `tests/src/sim`.
+
+use std::cell::Cell;
+
+use super::*;
+use crate::{
+    change::opaque_chunk,
+    feed::CHAIN_START,
+    id::{Chain, ChangeHash},
+    identity::{Reason, Refusal},
+    session::{HELD_MAX_BATCHES, HELD_MAX_BYTES, SKIP_AFTER_ROWS},
+    store::{MemStore, StoreMut},
+    time::Stamp,
+    wire::UNPACKED_MAX_BYTES,
+};
+
+const ROOT: u8 = 1;
+const HUB: u8 = 2;
+const CHILD: u8 = 3;
+const AUNT: u8 = 4;
+const UP: LinkId = LinkId(1);
+const DOWN: LinkId = LinkId(2);
+
+fn info(node: u8) -> NodeInfo {
+    let (place, role) = match node {
+        ROOT => ("tw", Role::Root),
+        HUB => ("tw/hg", Role::Hub),
+        CHILD => ("tw/hg/dv", Role::Leaf),
+        AUNT => ("tw/qn", Role::Hub),
+        _ => ("tw/qn/dv", Role::Leaf),
+    };
+    NodeInfo { node: NodeId([node; 16]), place: place.parse().unwrap(), role }
+}
+
+/// A node whose runs are named after it: those of the child begin with 3.
+#[derive(Clone)]
+struct Test {
+    info: NodeInfo,
+    minted: Cell<u8>,
+}
+
+impl Authority for Test {
+    fn verify(&self, announcement: &Announcement) -> Result<NodeInfo, Refusal> {
+        match announcement.signature[..] {
+            [] => Err(Refusal::BadSignature { what: "an announcement" }),
+            _ => Ok(info(announcement.node.0[0])),
+        }
+    }
+
+    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
+        if chain.is_empty() { Err(Refusal::NoCertificate) } else { Ok(()) }
+    }
+
+    fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
+        match revocation.signature[..] {
+            [] => Err(Refusal::BadSignature { what: "a revocation" }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Identity for Test {
+    fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    fn mint(&self) -> Incarnation {
+        self.minted.set(self.minted.get() + 1);
+        run(self.info.node.0[0], self.minted.get())
+    }
+
+    fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {
+        let parent = parent.map(|at| (at.segment, at.pos));
+        Announcement { incarnation, parent, node: self.info.node, signature: vec![1], chain: vec![vec![1]] }
+    }
+}
+
+fn run(node: u8, n: u8) -> Incarnation {
+    let mut name = [n; 16];
+    name[0] = node;
+    Incarnation(name)
+}
+
+fn announcement(node: u8, n: u8) -> Announcement {
+    let (incarnation, node) = (run(node, n), NodeId([node; 16]));
+    Announcement { incarnation, parent: None, node, signature: vec![1], chain: Vec::new() }
+}
+
+fn hello(node: u8) -> Frame {
+    let (run, software) = (run(node, 1), "test".to_owned());
+    Frame::Hello(Hello { run, software, tip: None, cursors: Vec::new(), revocations: 0 })
+}
+
+/// An entry of the child's place with a body of so many bytes.
+fn entry(origin: Incarnation, seq: u64, lane: Lane, body: usize) -> Entry {
+    let chunk = opaque_chunk(origin, seq, &[], Stamp(1), &vec![0; body]);
+    Entry::new(format!("Basic/{seq}").parse().unwrap(), OrgId::new("dv").unwrap(), lane, chunk).unwrap()
+}
+
+fn batch(after: u64, upto: Option<u64>, positions: &[u64]) -> EntryBatch {
+    let segment = run(CHILD, 1);
+    let entries = positions.iter().map(|pos| (*pos, entry(segment, *pos, Lane::Normal, 1))).collect();
+    let upto = upto.map(|pos| (pos, Chain([9; 16])));
+    EntryBatch { lane: Lane::Normal, segment, after, upto, origin: segment, entries }
+}
+
+/// A node and its store, whose commits are durable at once.
+#[derive(Clone)]
+struct Node {
+    engine: Engine<Test>,
+    store: MemStore,
+    now: Now,
+    commits: usize,
+}
+
+impl Node {
+    fn new(node: u8) -> Self {
+        let store = MemStore::default();
+        let engine = Engine::new(Test { info: info(node), minted: Cell::new(0) }, "test", &store).unwrap();
+        Self { engine, store, now: Now { mono: 1_000, wall: 5 }, commits: 0 }
+    }
+
+    /// Tells the engine something and leaves what it wants done where it is.
+    fn handles(&mut self, event: Event) {
+        self.engine.handle(event, &self.store, self.now).unwrap();
+    }
+
+    /// Tells the engine something; what it wants done, without what it wants kept.
+    fn told(&mut self, event: Event) -> Vec<Effect> {
+        let (mut effects, mut events) = (Vec::new(), VecDeque::from([event]));
+        while let Some(event) = events.pop_front() {
+            self.engine.handle(event, &self.store, self.now).unwrap();
+            while let Some(effect) = self.engine.poll_effect() {
+                match effect {
+                    Effect::Commit(batch) => {
+                        self.store.commit(&batch).unwrap();
+                        self.commits += 1;
+                        events.push_back(Event::Committed);
+                    }
+                    effect => effects.push(effect),
+                }
+            }
+        }
+        effects
+    }
+
+    fn says(&mut self, link: LinkId, frame: Frame) -> Vec<Effect> {
+        self.told(Event::Received(link, frame))
+    }
+
+    fn meets(&mut self, link: LinkId, node: u8, direction: Direction) -> Vec<Effect> {
+        self.told(Event::Connected { link, peer: info(node), chain: vec![vec![1]], direction })
+    }
+
+    /// A hub with its child, whose first run it knows.
+    fn with_child() -> Self {
+        let mut hub = Self::new(HUB);
+        hub.meets(DOWN, CHILD, Direction::Down);
+        hub.says(DOWN, hello(CHILD));
+        hub.says(DOWN, Frame::Announce(announcement(CHILD, 1)));
+        hub
+    }
+
+    fn with_parent(node: u8, parent: u8) -> Self {
+        let mut this = Self::new(node);
+        this.meets(UP, parent, Direction::Up);
+        this.says(UP, hello(parent));
+        this
+    }
+
+    /// Another process on the same store.
+    fn restarts(&mut self) {
+        self.engine = Engine::new(self.engine.identity().clone(), "test", &self.store).unwrap();
+    }
+
+    fn writes(&mut self, seq: u64) -> Vec<Effect> {
+        let entries = vec![entry(self.engine.incarnation(), seq, Lane::Normal, 1)];
+        self.told(Event::Write { ticket: Ticket(seq), entries, projection: Vec::new() })
+    }
+}
+
+fn frames(effects: &[Effect], link: LinkId) -> Vec<Frame> {
+    let of_link = effects.iter().filter_map(|effect| match effect {
+        Effect::Send(to, frame) if *to == link => Some(frame.clone()),
+        _ => None,
+    });
+    of_link.collect()
+}
+
+/// The code and text of the one refusal among these, which is also an alert and ends the link.
+fn refused(effects: &[Effect], link: LinkId) -> Option<(u16, String)> {
+    let said = frames(effects, link).into_iter().find_map(|frame| match frame {
+        Frame::Refuse { code, text } => Some((code, text)),
+        _ => None,
+    })?;
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Close(closed) if *closed == link)));
+    let alert = |effect: &Effect| matches!(effect, Effect::Alert(Alert::Refused { code, text, .. }) if (*code, text) == (said.0, &said.1));
+    assert!(effects.iter().any(alert));
+    Some(said)
+}
+
+#[test]
+fn a_batch_that_breaks_the_protocol_ends_the_link() {
+    let other = |change: fn(&mut EntryBatch)| {
+        let mut other = batch(0, Some(3), &[1, 3]);
+        change(&mut other);
+        other
+    };
+    for (batch, wrong) in [
+        (batch(0, Some(3), &[1, 3]), None),
+        (batch(0, Some(3), &[]), None),
+        (batch(0, None, &[1]), None),
+        (batch(0, None, &[]), Some("says nothing")),
+        (batch(1, Some(3), &[2]), Some("left out")),
+        (batch(0, Some(3), &[0]), Some("mixes")),
+        (batch(0, Some(3), &[4]), Some("mixes")),
+        (other(|batch| batch.lane = Lane::Bulk), Some("mixes")),
+        (other(|batch| batch.entries[1].1 = entry(run(CHILD, 2), 3, Lane::Normal, 1)), Some("mixes")),
+        (other(|batch| batch.segment = run(AUNT, 1)), Some("not its own")),
+    ] {
+        let mut hub = Node::with_child();
+        hub.says(DOWN, Frame::Announce(announcement(AUNT, 1)));
+        let said = hub.says(DOWN, Frame::Batch(batch.clone()));
+        let refusal = refused(&said, DOWN);
+        assert_eq!(refusal.is_some(), wrong.is_some(), "{batch:?}: {refusal:?}");
+        if let Some((code, text)) = refusal {
+            assert_eq!(code, refusal::PROTOCOL);
+            assert!(text.contains(wrong.unwrap()), "{batch:?}: {text}");
+        } else if let Some((pos, _)) = batch.upto {
+            let at = Position { segment: batch.segment, pos };
+            assert_eq!(frames(&said, DOWN)[0], Frame::Ack(Lane::Normal, at));
+            assert_eq!(hub.store.tip().unwrap(), batch.entries.len() as u64);
+            // What follows begins where this one ended, or before: then it repeats.
+            for (after, wrong) in [(pos - 1, false), (pos, false), (pos + 1, true)] {
+                let next = EntryBatch {
+                    after,
+                    upto: Some((pos + 2, Chain([8; 16]))),
+                    entries: Vec::new(),
+                    ..batch.clone()
+                };
+                assert_eq!(
+                    refused(&hub.clone().says(DOWN, Frame::Batch(next)), DOWN).is_some(),
+                    wrong,
+                    "{after}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stretch_has_a_size_that_it_may_be() {
+    let segment = run(CHILD, 1);
+    let around = entry(segment, 1, Lane::Normal, 500_000).encoded_len() - 500_000;
+    for (more, fits) in [(0, true), (1, false)] {
+        let mut hub = Node::with_child();
+        let body = UNPACKED_MAX_BYTES as usize / 4 - around;
+        for pos in 1..=4 {
+            let bytes = if pos == 4 { body + more } else { body };
+            let entries = vec![(pos, entry(segment, pos, Lane::Normal, bytes))];
+            let upto = (pos == 4).then_some((4, Chain([9; 16])));
+            let part = EntryBatch { entries, upto, ..batch(0, None, &[]) };
+            let said = hub.says(DOWN, Frame::Batch(part));
+            assert_eq!(refused(&said, DOWN).is_none(), fits || pos < 4, "{pos} {more}");
+        }
+        assert_eq!(hub.store.tip().unwrap(), if fits { 4 } else { 0 });
+    }
+}
+
+#[test]
+fn so_much_is_held_back_and_no_more() {
+    // Before HELLO everything is.
+    let mut hub = Node::new(HUB);
+    hub.meets(DOWN, CHILD, Direction::Down);
+    let nothing = Frame::Batch(batch(0, Some(1), &[]));
+    for n in 0..HELD_MAX_BATCHES {
+        assert!(hub.says(DOWN, nothing.clone()).is_empty(), "{n}");
+    }
+    assert_eq!(refused(&hub.says(DOWN, nothing), DOWN).unwrap().0, refusal::PROTOCOL);
+    // By their bytes.
+    for (less, fits) in [(1, true), (0, false)] {
+        let mut hub = Node::new(HUB);
+        hub.meets(DOWN, CHILD, Direction::Down);
+        let segment = run(CHILD, 1);
+        let around = entry(segment, 1, Lane::Normal, 900_000).encoded_len() - 900_000;
+        let bytes = HELD_MAX_BYTES / 24;
+        for pos in 1..=24 {
+            let entry =
+                entry(segment, pos % 9, Lane::Normal, bytes - around - if pos == 24 { less } else { 0 });
+            let part = EntryBatch { entries: vec![(pos, entry)], ..batch(0, None, &[]) };
+            assert!(hub.says(DOWN, Frame::Batch(part)).is_empty(), "{pos}");
+        }
+        assert_eq!(refused(&hub.says(DOWN, Frame::Batch(batch(0, None, &[30]))), DOWN).is_none(), fits);
+    }
+}
+
+#[test]
+fn who_does_not_settle_in_time_is_refused() {
+    let mut hub = Node::new(HUB);
+    assert_eq!(hub.engine.poll_timeout(), None);
+    hub.meets(DOWN, CHILD, Direction::Down);
+    hub.now.mono += 7;
+    hub.meets(UP, ROOT, Direction::Up);
+    let due = 1_000 + SETTLE_TIMEOUT_MILLIS;
+    assert_eq!(hub.engine.poll_timeout().unwrap().0, due);
+    hub.now.mono = due - 1;
+    assert!(hub.told(Event::Timeout).is_empty());
+    hub.now.mono = due;
+    let mut settled = hub.clone();
+    let said = hub.told(Event::Timeout);
+    assert_eq!(refused(&said, DOWN).unwrap().0, refusal::TIMEOUT);
+    assert!(refused(&said, UP).is_none());
+    assert_eq!(hub.engine.poll_timeout().unwrap().0, due + 7);
+    settled.says(DOWN, hello(CHILD));
+    assert!(settled.told(Event::Timeout).is_empty());
+    assert_eq!(settled.engine.poll_timeout().unwrap().0, due + 7);
+}
+
+#[test]
+fn hello_is_first_and_once() {
+    for frame in [Frame::Lost, Frame::Need(run(HUB, 1)), Frame::Announce(announcement(CHILD, 1))] {
+        let mut hub = Node::new(HUB);
+        hub.meets(DOWN, CHILD, Direction::Down);
+        assert!(
+            refused(&hub.says(DOWN, frame.clone()), DOWN).unwrap().1.contains("begin with HELLO"),
+            "{frame:?}"
+        );
+    }
+    let mut hub = Node::with_child();
+    assert!(refused(&hub.says(DOWN, hello(CHILD)), DOWN).unwrap().1.contains("HELLO twice"));
+}
+
+#[test]
+fn links_are_shown_as_they_are() {
+    let mut hub = Node::new(HUB);
+    hub.meets(UP, ROOT, Direction::Up);
+    let shown = |hub: &Node| {
+        let link = hub.engine.links().next().unwrap();
+        assert_eq!((link.link, link.peer, link.direction), (UP, info(ROOT), Direction::Up));
+        (link.settled, link.idle, link.software)
+    };
+    assert_eq!(shown(&hub), (false, true, None));
+    hub.says(UP, hello(ROOT));
+    assert_eq!(shown(&hub), (true, true, Some("test".to_owned())));
+    hub.writes(1);
+    assert_eq!(shown(&hub), (true, false, Some("test".to_owned())));
+    hub.told(Event::Closed(UP));
+    assert_eq!(hub.engine.links().count(), 0);
+}
+
+#[test]
+fn what_is_durable_above_is_what_the_parent_says() {
+    for (parent, at_once) in [(ROOT, true), (AUNT, false)] {
+        let mut node = Node::with_parent(HUB, parent);
+        let reached = |node: &Node| {
+            let engine = &node.engine;
+            let of = |which| engine.frontier(which, Lane::Normal);
+            let all = (engine.all_at_parent(), engine.all_at_root());
+            ([Frontier::Last, Frontier::Hub, Frontier::Root].map(of), all)
+        };
+        let at = |pos| Position { segment: node.engine.incarnation(), pos };
+        let [one, two, three, four] = [1, 2, 3, 4].map(at);
+        (1..=3).for_each(|seq| drop(node.writes(seq)));
+        assert_eq!(reached(&node), ([3, 0, 0], (false, false)));
+        node.says(UP, Frame::Ack(Lane::Normal, two));
+        assert_eq!(reached(&node), ([3, 2, if at_once { 2 } else { 0 }], (false, false)));
+        // An older word, or one of another lane or of another feed, changes nothing.
+        node.says(UP, Frame::Ack(Lane::Normal, one));
+        node.says(UP, Frame::Ack(Lane::Normal, four));
+        node.says(UP, Frame::Ack(Lane::Bulk, one));
+        node.says(UP, Frame::Ack(Lane::Normal, Position { segment: run(AUNT, 9), pos: 3 }));
+        assert_eq!(reached(&node).0[1], 2);
+        node.says(UP, Frame::Ack(Lane::Normal, three));
+        assert_eq!(reached(&node), ([3, 3, if at_once { 3 } else { 0 }], (true, at_once)));
+        node.says(UP, Frame::SafeAtRoot(Lane::Normal, three));
+        assert_eq!(reached(&node), ([3, 3, 3], (true, true)));
+        let commits = node.commits;
+        for again in [three, two] {
+            node.says(UP, Frame::SafeAtRoot(Lane::Normal, again));
+            node.says(UP, Frame::Ack(Lane::Normal, again));
+        }
+        assert_eq!((reached(&node), node.commits), (([3, 3, 3], (true, true)), commits), "nothing new");
+        let kept = [Frontier::Last, Frontier::Hub, Frontier::Root];
+        assert_eq!(kept.map(|which| node.store.frontier(which, Lane::Normal).unwrap()), [3, 3, 3]);
+        // The parent's word counts: it stands further back now.
+        node.told(Event::Closed(UP));
+        node.meets(UP, parent, Direction::Up);
+        let Frame::Hello(said) = hello(parent) else { unreachable!() };
+        let cursor = Cursor { at: one, chain: None };
+        node.says(UP, Frame::Hello(Hello { cursors: vec![(Lane::Normal, cursor)], ..said }));
+        assert_eq!(reached(&node).0, [3, 1, if at_once { 1 } else { 3 }]);
+    }
+    let mut root = Node::new(ROOT);
+    root.writes(1);
+    assert!(root.engine.is_root() && root.engine.all_at_parent() && root.engine.all_at_root());
+}
+
+#[test]
+fn a_child_hears_of_the_root_and_marks_stay_few() {
+    let mut hub = Node::with_child();
+    let segment = run(CHILD, 1);
+    let mut most = 0;
+    for pos in 1..=200 {
+        hub.says(DOWN, Frame::Batch(batch(pos - 1, Some(pos), &[pos])));
+        most = most.max(hub.engine.marks.len());
+    }
+    assert_eq!(most, 64, "of one segment and lane");
+    let marks = hub.engine.marks.clone();
+    assert_eq!(marks.len(), 40, "with larger steps the older they are");
+    assert_eq!(
+        marks.last().unwrap(),
+        &Mark { lane: Lane::Normal, src: Position { segment, pos: 200 }, seq: 200 }
+    );
+    hub.meets(UP, ROOT, Direction::Up);
+    hub.says(UP, hello(ROOT));
+    let own = hub.engine.incarnation();
+    let safe = |hub: &mut Node, pos| {
+        let said = hub.says(UP, Frame::Ack(Lane::Normal, Position { segment: own, pos }));
+        frames(&said, DOWN)
+    };
+    let newest = |reached| marks.iter().rfind(|mark| mark.seq <= reached).unwrap().src;
+    for reached in [100, 150, 200] {
+        let told = safe(&mut hub, reached);
+        assert_eq!(told, [Frame::SafeAtRoot(Lane::Normal, newest(reached))]);
+        assert!(safe(&mut hub, reached).is_empty(), "once");
+    }
+    hub.writes(900);
+    hub.writes(901);
+    let kept: Vec<_> = hub.store.marks().unwrap();
+    assert_eq!(kept, [*marks.last().unwrap()]);
+}
+
+#[test]
+fn a_child_speaks_for_its_own_place_only() {
+    for (node, home, origin, right) in [
+        (CHILD, "dv", CHILD, true),
+        (CHILD, "hg", CHILD, false),
+        (CHILD, "qn", CHILD, false),
+        // An author from elsewhere, of what the hub gave to its child before it was restored.
+        (CHILD, "dv", AUNT, false),
+        (CHILD, "dv", HUB, true),
+        (CHILD, "nobody", CHILD, false),
+    ] {
+        let mut hub = Node::with_child();
+        for announced in [announcement(AUNT, 1), announcement(HUB, 9)] {
+            hub.says(DOWN, Frame::Announce(announced));
+        }
+        let chunk = opaque_chunk(run(origin, if origin == HUB { 9 } else { 1 }), 1, &[], Stamp(1), b"x");
+        let entry =
+            Entry::new("Basic/1".parse().unwrap(), OrgId::new(home).unwrap(), Lane::Normal, chunk).unwrap();
+        let bring =
+            EntryBatch { origin: entry.origin(), entries: vec![(1, entry)], ..batch(0, Some(1), &[]) };
+        let said = hub.says(DOWN, Frame::Batch(bring));
+        let refusal = refused(&said, DOWN);
+        assert_eq!(refusal.is_none(), right, "{node} {home} {origin}");
+        assert_eq!(hub.store.tip().unwrap(), u64::from(right));
+        if let Some((code, text)) = refusal {
+            assert!(
+                code == refusal::OUTSIDE_SUBTREE && text.starts_with("tw/hg/dv offered entries of"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_name_is_of_one_place() {
+    let mut hub = Node::with_child();
+    let said = hub.says(DOWN, Frame::Announce(announcement(9, 1)));
+    let (code, text) = refused(&said, DOWN).unwrap();
+    assert_eq!(code, refusal::NAME_CLASH);
+    assert!(text.starts_with("tw/qn/dv and tw/hg/dv use the same"), "{text}");
+    let place = |org: &str| OrgId::new(org).unwrap();
+    assert!(Node::with_child().engine.places().is_within(&place("dv"), &info(HUB).place));
+    let mut hub = Node::with_child();
+    let forged = Announcement { signature: Vec::new(), ..announcement(CHILD, 2) };
+    assert_eq!(refused(&hub.says(DOWN, Frame::Announce(forged)), DOWN).unwrap().0, 3);
+}
+
+#[test]
+fn revocations_travel_in_frames_that_fit() {
+    let revocation = |n: u16| Revocation {
+        node: NodeId([9; 16]),
+        serial: crate::identity::Serial::new(&n.to_be_bytes()),
+        place: "tw/qn".parse().unwrap(),
+        reason: Reason::Lost,
+        at: 0,
+        signer: NodeId([ROOT; 16]),
+        signature: vec![1],
+        chain: vec![vec![0; 2_000]],
+    };
+    let bytes = revocation(1).encode().len();
+    assert_eq!(REVOCATIONS_FRAME_BYTES, 262_144);
+    let fit = REVOCATIONS_FRAME_BYTES / bytes;
+    let mut hub = Node::with_child();
+    let all: Vec<_> = (1..=2 * fit as u16 + 1).map(revocation).collect();
+    for one in &all {
+        let said = frames(&hub.told(Event::Revoke(one.clone())), DOWN);
+        assert!(said.iter().all(|frame| matches!(frame, Frame::Revocations(_))) && !said.is_empty());
+    }
+    assert_eq!(hub.store.revocations().unwrap().len(), all.len());
+    hub.told(Event::Closed(DOWN));
+    hub.meets(DOWN, CHILD, Direction::Down);
+    let said = frames(&hub.says(DOWN, hello(CHILD)), DOWN);
+    let parts: Vec<_> = said
+        .iter()
+        .map(|frame| match frame {
+            Frame::Revocations(part) => part.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [fit, fit, 1]);
+    assert_eq!(parts.concat(), hub.store.revocations().unwrap());
+    let digest = |some: &[Revocation]| revocation_digest(some);
+    assert_eq!((digest(&[]), digest(&all[..2])), (0, digest(&[all[1].clone(), all[0].clone()])));
+    assert_ne!(digest(&all[..1]), digest(&all[1..2]));
+    // One that knows the same is sent nothing.
+    hub.told(Event::Closed(DOWN));
+    let said = hub.meets(DOWN, CHILD, Direction::Down);
+    let [Frame::Hello(known)] = &frames(&said, DOWN)[..] else { panic!("{said:?}") };
+    let Frame::Hello(same) = hello(CHILD) else { unreachable!() };
+    let same = Hello { revocations: known.revocations, ..same };
+    assert!(frames(&hub.says(DOWN, Frame::Hello(same)), DOWN).is_empty());
+    // What is forged ends the link, and nothing of it is kept.
+    let forged = Revocation { signature: Vec::new(), ..revocation(9_999) };
+    let said = hub.says(DOWN, Frame::Revocations(vec![all[0].clone(), forged, revocation(9_998)]));
+    assert_eq!(refused(&said, DOWN).unwrap().0, 3);
+    assert_eq!(hub.store.revocations().unwrap().len(), all.len());
+}
+
+#[test]
+fn rows_that_a_neighbour_need_not_have_are_passed_over_in_silence() {
+    let mut hub = Node::new(HUB);
+    hub.writes(1);
+    hub.meets(DOWN, AUNT, Direction::Down);
+    hub.says(DOWN, hello(AUNT));
+    let own = hub.engine.incarnation();
+    for seq in 2..=2 * SKIP_AFTER_ROWS + 1 {
+        let said = frames(&hub.writes(seq), DOWN);
+        let told = seq % SKIP_AFTER_ROWS == 1;
+        assert_eq!(!said.is_empty(), told, "{seq}: {said:?}");
+        for frame in said {
+            let Frame::Batch(batch) = frame else { panic!("{frame:?}") };
+            assert_eq!((batch.segment, batch.entries.len(), batch.upto.unwrap().0), (own, 0, seq));
+            assert_ne!(batch.upto.unwrap().1, CHAIN_START);
+        }
+    }
+}
+
+#[test]
+fn a_write_is_answered_when_it_is_durable() {
+    let mut node = Node::new(HUB);
+    let entries = vec![entry(node.engine.incarnation(), 1, Lane::Normal, 1)];
+    let change: ChangeHash = entries[0].change_hash();
+    node.engine
+        .handle(Event::Write { ticket: Ticket(7), entries, projection: Vec::new() }, &node.store, node.now)
+        .unwrap();
+    let Some(Effect::Commit(batch)) = node.engine.poll_effect() else { panic!("nothing is kept") };
+    assert!(node.engine.poll_effect().is_none(), "and nobody is told");
+    node.store.commit(&batch).unwrap();
+    let said = node.told(Event::Committed);
+    assert!(matches!(said[..], [Effect::Written(Ticket(7))]), "{said:?}");
+    assert!(node.store.has(&"Basic/1".parse().unwrap(), &change).unwrap());
+    assert_eq!((node.store.tip().unwrap(), node.store.folded().unwrap()), (1, 1));
+}
+
+#[test]
+fn what_another_link_has_brought_is_not_taken_again_before_it_is_durable() {
+    for commits in 0..3 {
+        let mut hub = Node::with_child();
+        hub.handles(Event::Folded(Vec::new()));
+        // What has been received waits for this commit, is under way with the next one, is durable.
+        hub.handles(Event::Received(DOWN, Frame::Batch(batch(0, Some(1), &[1]))));
+        for _ in 0..commits {
+            let Some(Effect::Commit(ops)) = hub.engine.poll_effect() else { panic!("nothing is kept") };
+            hub.store.commit(&ops).unwrap();
+            hub.handles(Event::Committed);
+        }
+        let link = LinkId(7);
+        let peer = info(CHILD);
+        for event in [
+            Event::Connected { link, peer, chain: vec![vec![1]], direction: Direction::Down },
+            Event::Received(link, hello(CHILD)),
+            Event::Received(link, Frame::Batch(batch(0, Some(2), &[1, 2]))),
+        ] {
+            hub.handles(event);
+        }
+        assert_eq!(hub.engine.links.contains_key(&link), commits == 2, "{commits}");
+    }
+}
+
+#[test]
+fn the_feed_goes_on_in_a_segment_for_each_run() {
+    let mut node = Node::with_parent(HUB, ROOT);
+    let first = node.engine.incarnation();
+    node.writes(1);
+    node.writes(2);
+    node.restarts();
+    let second = node.engine.incarnation();
+    assert_ne!(first, second);
+    let tip = |node: &mut Node| {
+        let said = frames(&node.meets(UP, ROOT, Direction::Up), UP);
+        let [Frame::Hello(hello)] = &said[..] else { panic!("{said:?}") };
+        hello.tip
+    };
+    let at = |segment, pos| Position { segment, pos };
+    assert_eq!(tip(&mut node), Some(at(first, 2)));
+    node.says(UP, hello(ROOT));
+    let said = frames(&node.writes(3), UP);
+    let announced = Announcement { parent: Some((first, 2)), ..announcement(HUB, second.0[1]) };
+    assert_eq!(said[0], Frame::Announce(announced), "without its certificates");
+    assert_eq!([2, 3].map(|seq| node.engine.position(seq)), [Some(at(first, 2)), Some(at(second, 1))]);
+    let places = [at(first, 2), at(first, 3), at(second, 1), at(second, 2), at(run(AUNT, 1), 1)];
+    assert_eq!(places.map(|place| node.engine.seq_of(place)), [Some(2), None, Some(3), None, None]);
+    node.told(Event::Closed(UP));
+    assert_eq!(tip(&mut node), Some(at(second, 1)));
+}
+
+#[test]
+fn a_run_that_is_announced_with_two_parents_tells_of_two_machines() {
+    let elsewhere = Some((run(AUNT, 7), 3));
+    // Of the hub's own segment: it gets another name.
+    let mut hub = Node::with_child();
+    hub.writes(1);
+    let own = hub.engine.incarnation();
+    let twin = Announcement { incarnation: own, parent: elsewhere, ..announcement(HUB, 1) };
+    let said = hub.says(DOWN, Frame::Announce(twin));
+    assert!(
+        said.iter()
+            .any(|effect| matches!(effect, Effect::Alert(Alert::Forked { segment }) if *segment == own))
+    );
+    assert_ne!(hub.engine.incarnation(), own);
+    assert_eq!(hub.store.segments().unwrap()[0].incarnation, hub.engine.incarnation());
+    // Of a run of the hub's that is none of its segments: nothing happens.
+    let mut hub = Node::with_child();
+    hub.writes(1);
+    for parent in [None, elsewhere] {
+        let said = hub.says(DOWN, Frame::Announce(Announcement { parent, ..announcement(HUB, 9) }));
+        assert!(said.is_empty(), "{said:?}");
+    }
+    // Of the child's: whoever comes second is shown the first, and only the child itself is.
+    for (link, node, direction) in [(DOWN, CHILD, Direction::Down), (LinkId(9), AUNT, Direction::Down)] {
+        let mut hub = Node::with_child();
+        if link != DOWN {
+            hub.meets(link, node, direction);
+            hub.says(link, hello(node));
+        }
+        let same = hub.says(link, Frame::Announce(announcement(CHILD, 1)));
+        assert!(same.is_empty(), "{same:?}");
+        let second = Announcement { parent: elsewhere, ..announcement(CHILD, 1) };
+        let said = frames(&hub.says(link, Frame::Announce(second)), link);
+        let first = Announcement { chain: vec![vec![1]], ..announcement(CHILD, 1) };
+        let shown = if link == DOWN { vec![Frame::Announce(first.clone())] } else { Vec::new() };
+        assert_eq!(said, shown);
+        assert_eq!(hub.store.announcement(run(CHILD, 1)).unwrap().unwrap().0, first);
+    }
+    // Two at once are held against each other as well.
+    for (parent, shown) in [(None, 0), (elsewhere, 1)] {
+        let mut hub = Node::with_child();
+        hub.handles(Event::Folded(Vec::new()));
+        hub.handles(Event::Received(DOWN, Frame::Announce(announcement(CHILD, 2))));
+        hub.handles(Event::Received(
+            DOWN,
+            Frame::Announce(Announcement { parent, ..announcement(CHILD, 2) }),
+        ));
+        let said = frames(&hub.told(Event::Folded(Vec::new())), DOWN);
+        assert_eq!(said.len(), shown, "{said:?}");
+    }
+}
+
+#[test]
+fn what_follows_a_refused_stretch_is_not_kept_and_all_else_is() {
+    let mut hub = Node::with_child();
+    hub.handles(Event::Folded(Vec::new()));
+    let foreign = Entry::new(
+        "Basic/9".parse().unwrap(),
+        OrgId::new("hg").unwrap(),
+        Lane::Normal,
+        opaque_chunk(run(CHILD, 1), 1, &[], Stamp(1), b"x"),
+    );
+    let wrong = EntryBatch { entries: vec![(1, foreign.unwrap())], ..batch(0, Some(1), &[]) };
+    for batch in [wrong, batch(1, Some(2), &[2])] {
+        hub.handles(Event::Received(DOWN, Frame::Batch(batch)));
+    }
+    let own = entry(hub.engine.incarnation(), 5, Lane::Normal, 1);
+    hub.handles(Event::Write { ticket: Ticket(5), entries: vec![own.clone()], projection: Vec::new() });
+    let said = hub.told(Event::Folded(Vec::new()));
+    assert_eq!(refused(&said, DOWN).unwrap().0, refusal::OUTSIDE_SUBTREE);
+    assert!(said.iter().any(|effect| matches!(effect, Effect::Written(Ticket(5)))));
+    assert_eq!((hub.store.tip().unwrap(), hub.store.entry(1).unwrap()), (1, Some(own)));
+}
+
+#[test]
+fn marks_are_of_what_goes_up_and_comes_from_below() {
+    for (node, direction, marks) in
+        [(HUB, Direction::Down, 1), (ROOT, Direction::Down, 0), (HUB, Direction::Up, 0)]
+    {
+        let mut this = Node::new(node);
+        this.meets(DOWN, CHILD, direction);
+        this.says(DOWN, hello(CHILD));
+        this.says(DOWN, Frame::Announce(announcement(CHILD, 1)));
+        this.says(DOWN, Frame::Batch(batch(0, Some(1), &[1])));
+        assert_eq!((this.store.tip().unwrap(), this.store.marks().unwrap().len()), (1, marks));
+    }
+}
+
+#[test]
+fn a_commit_has_a_size_at_which_it_is_closed() {
+    let mut node = Node::new(HUB);
+    let run = node.engine.incarnation();
+    let around = entry(run, 1, Lane::Normal, 500_000).encoded_len() - 500_000;
+    node.handles(Event::Folded(Vec::new()));
+    for seq in 1..=6 {
+        let entries = vec![entry(run, seq, Lane::Normal, (1 << 20) - around)];
+        assert_eq!(entries[0].encoded_len(), 1 << 20);
+        node.handles(Event::Write { ticket: Ticket(seq), entries, projection: Vec::new() });
+    }
+    for written in [0, 4, 2] {
+        let Some(Effect::Commit(ops)) = node.engine.poll_effect() else { panic!("nothing is kept") };
+        assert_eq!(ops.iter().filter(|op| matches!(op, Op::Append { .. })).count(), written);
+        node.store.commit(&ops).unwrap();
+        node.handles(Event::Committed);
+        for _ in 0..written {
+            assert!(matches!(node.engine.poll_effect(), Some(Effect::Written(_))));
+        }
+    }
+}
+
+fn forks(effects: &[Effect]) -> Vec<Incarnation> {
+    let forked = effects.iter().filter_map(|effect| match effect {
+        Effect::Alert(Alert::Forked { segment }) => Some(*segment),
+        _ => None,
+    });
+    forked.collect()
+}
+
+/// HELLO of a reader that has read another row at this place than this node remembers.
+fn hello_of_other_rows(node: u8, at: Position) -> Frame {
+    let Frame::Hello(said) = hello(node) else { unreachable!() };
+    let cursor = Cursor { at, chain: Some(Chain([0xee; 16])) };
+    Frame::Hello(Hello { cursors: vec![(Lane::Normal, cursor)], ..said })
+}
+
+#[test]
+fn a_forked_segment_and_all_after_it_get_new_names() {
+    let mut node = Node::new(HUB);
+    let mut runs = Vec::new();
+    for seq in 1..=6 {
+        node.writes(seq);
+        if seq % 2 == 0 {
+            runs.push(node.engine.incarnation());
+            node.restarts();
+        }
+    }
+    let fresh = node.engine.incarnation();
+    for (link, peer, direction) in [(UP, ROOT, Direction::Up), (DOWN, CHILD, Direction::Down)] {
+        node.meets(link, peer, direction);
+    }
+    // The second says the same while the new names are not durable yet.
+    let at = Position { segment: runs[1], pos: 2 };
+    node.handles(Event::Received(UP, hello_of_other_rows(ROOT, at)));
+    node.handles(Event::Received(DOWN, hello_of_other_rows(CHILD, at)));
+    let mut effects = Vec::new();
+    while let Some(effect) = node.engine.poll_effect() {
+        match effect {
+            Effect::Commit(ops) => {
+                node.store.commit(&ops).unwrap();
+                node.handles(Event::Committed);
+            }
+            effect => effects.push(effect),
+        }
+    }
+    assert_eq!(forks(&effects), [runs[1]]);
+    assert_eq!(node.engine.incarnation(), fresh, "nothing was written under it");
+    let segments = node.store.segments().unwrap();
+    let names: Vec<_> = segments.iter().map(|segment| segment.incarnation).collect();
+    assert!(names[0] == runs[0] && !runs.contains(&names[1]) && !runs.contains(&names[2]), "{names:?}");
+    let parents: Vec<_> = segments.iter().map(|segment| segment.parent).collect();
+    let end = |segment| Some(Position { segment, pos: 2 });
+    assert_eq!(parents, [None, end(names[0]), end(names[1])]);
+    assert!(segments.iter().map(|segment| segment.base).eq([0, 2, 4]));
+    assert_eq!(node.engine.links().count(), 0, "everybody is met anew");
+    let (announced, _) = node.store.announcement(names[2]).unwrap().unwrap();
+    assert_eq!(announced.parent, Some((names[1], 2)));
+}
+
+#[test]
+fn a_run_whose_name_another_machine_uses_takes_another() {
+    let replaced = Frame::Refuse { code: refusal::REPLACED, text: String::new() };
+    for (rows, doubled, code, renamed) in [
+        (0, false, refusal::REPLACED, true),
+        (1, false, refusal::REPLACED, true),
+        (0, true, refusal::REPLACED, false),
+        (0, false, refusal::TIMEOUT, false),
+    ] {
+        let mut node = Node::with_parent(HUB, ROOT);
+        (1..=rows).for_each(|seq| drop(node.writes(seq)));
+        let run = node.engine.incarnation();
+        if doubled {
+            node.meets(LinkId(8), ROOT, Direction::Up);
+        }
+        let Frame::Refuse { text, .. } = replaced.clone() else { unreachable!() };
+        let said = node.says(UP, Frame::Refuse { code, text });
+        assert_eq!(forks(&said), if renamed { vec![run] } else { Vec::new() });
+        assert_eq!(node.engine.incarnation() != run, renamed);
+        assert!(said.iter().any(
+            |effect| matches!(effect, Effect::Alert(Alert::RefusedByPeer { code: told, .. }) if *told == code)
+        ));
+        node.writes(7);
+        let segments = node.store.segments().unwrap();
+        assert_eq!((segments.len(), segments[0].incarnation), (1, node.engine.incarnation()));
+    }
+}
+
+#[test]
+fn of_two_connections_of_one_run_the_parent_keeps_the_newer_and_two_runs_are_two_machines() {
+    let later = LinkId(8);
+    let of_run = |n: u8| {
+        let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+        Frame::Hello(Hello { run: run(CHILD, n), ..said })
+    };
+    for (direction, n, replaced, rival) in [
+        (Direction::Down, 1, true, false),
+        (Direction::Up, 1, false, false),
+        (Direction::Down, 2, false, true),
+        (Direction::Up, 2, false, true),
+    ] {
+        let mut this = Node::new(HUB);
+        this.meets(DOWN, CHILD, direction);
+        this.says(DOWN, of_run(1));
+        this.meets(later, CHILD, direction);
+        let said = this.says(later, of_run(n));
+        let refusal = refused(&said, DOWN).map(|(code, _)| code);
+        assert_eq!(refusal, replaced.then_some(refusal::REPLACED));
+        assert!(refused(&said, later).is_none());
+        let said = this.says(DOWN, Frame::Need(run(CHILD, 1)));
+        let alerts = |said: &[Effect]| {
+            said.iter().filter(|e| matches!(e, Effect::Alert(Alert::TwoMachines { .. }))).count()
+        };
+        assert_eq!(alerts(&said), usize::from(rival));
+        assert_eq!(alerts(&this.says(DOWN, Frame::Need(run(CHILD, 1)))), 0, "once");
+    }
+}
+
+#[test]
+fn a_reader_that_knows_more_is_asked_for_places_that_both_know() {
+    let at = |segment, pos| Position { segment, pos };
+    // Rows 1 and 2 of an earlier run, 3 and 4 of another, and none or one of this.
+    for (own_rows, named, forked, settled_at) in [
+        (0, 4, None, Some(4)),
+        (0, 3, Some(1), None),
+        (0, 2, Some(1), None),
+        (0, 1, Some(0), None),
+        (0, 0, Some(0), None),
+        (1, 4, None, Some(4)),
+        (1, 5, None, Some(5)),
+    ] {
+        let mut node = Node::new(HUB);
+        let mut runs = Vec::new();
+        for seq in 1..=4 {
+            node.writes(seq);
+            if seq % 2 == 0 {
+                runs.push(node.engine.incarnation());
+                node.restarts();
+            }
+        }
+        runs.push(node.engine.incarnation());
+        (0..own_rows).for_each(|n| drop(node.writes(5 + n)));
+        node.meets(DOWN, CHILD, Direction::Down);
+        let said = frames(&node.says(DOWN, hello_of_other_rows(CHILD, at(run(AUNT, 9), 7))), DOWN);
+        let announced: Vec<_> = said.iter().filter(|frame| matches!(frame, Frame::Announce(_))).collect();
+        assert_eq!((announced.len(), said.last()), (2 + own_rows as usize, Some(&Frame::Lost)), "{said:?}");
+        let cursor = |seq: u64| match seq {
+            0 => Cursor { at: at(run(AUNT, 9), 7), chain: None },
+            seq => {
+                let place = at(runs[(seq as usize - 1) / 2], (seq - 1) % 2 + 1);
+                Cursor { at: place, chain: node.store.chain(seq).unwrap() }
+            }
+        };
+        let cursors = vec![(Lane::Normal, cursor(named))];
+        let said = node.says(DOWN, Frame::Cursors(cursors));
+        assert_eq!(
+            forks(&said),
+            forked.map(|index: usize| runs[index]).into_iter().collect::<Vec<_>>(),
+            "{named}"
+        );
+        let stands = node.engine.links.get(&DOWN).map(|link| link.out[1].next.unwrap());
+        assert_eq!(stands.is_some(), settled_at.is_some());
+        assert!(stands >= settled_at, "{named}: {stands:?}");
+        assert!(!frames(&said, DOWN).contains(&Frame::Lost), "once");
+    }
+    // What this process has written it has not forgotten: a reader that knows none of it begins at the beginning.
+    let mut node = Node::new(HUB);
+    node.writes(1);
+    node.meets(DOWN, CHILD, Direction::Down);
+    node.says(DOWN, hello_of_other_rows(CHILD, at(run(AUNT, 9), 7)));
+    node.says(DOWN, Frame::Announce(announcement(CHILD, 1)));
+    let unknown = Cursor { at: at(run(AUNT, 9), 7), chain: None };
+    let said = frames(&node.says(DOWN, Frame::Cursors(vec![(Lane::Normal, unknown)])), DOWN);
+    let [Frame::Batch(batch)] = &said[..] else { panic!("{said:?}") };
+    assert_eq!((batch.after, batch.entries.len()), (0, 1));
+}
+
+#[test]
+fn what_is_said_of_the_root_before_places_are_agreed_is_kept_once_for_each_lane() {
+    let mut node = Node::new(HUB);
+    (1..=3).for_each(|seq| drop(node.writes(seq)));
+    node.meets(UP, AUNT, Direction::Up);
+    let at = |pos| Position { segment: node.engine.incarnation(), pos };
+    let [one, two, three] = [1, 2, 3].map(at);
+    node.says(UP, hello_of_other_rows(AUNT, Position { segment: run(AUNT, 9), pos: 7 }));
+    for (lane, at) in [(Lane::Normal, one), (Lane::Bulk, one), (Lane::Normal, two)] {
+        node.says(UP, Frame::SafeAtRoot(lane, at));
+    }
+    assert_eq!(node.engine.links[&UP].early, [(Lane::Bulk, one), (Lane::Normal, two)]);
+    assert_eq!(node.engine.frontier(Frontier::Root, Lane::Normal), 0);
+    let chain = node.store.chain(3).unwrap();
+    node.says(UP, Frame::Cursors(vec![(Lane::Normal, Cursor { at: three, chain })]));
+    assert_eq!(node.engine.frontier(Frontier::Root, Lane::Normal), 2);
+}
+
+#[test]
+fn batches_and_what_is_under_way_have_their_sizes() {
+    let mut node = Node::with_parent(HUB, ROOT);
+    let run = node.engine.incarnation();
+    let around = entry(run, 10, Lane::Normal, 3_000).encoded_len() - 3_000;
+    let entries: Vec<_> = (10..50).map(|seq| entry(run, seq, Lane::Normal, 4_096 - around)).collect();
+    assert!(entries.iter().all(|entry| entry.encoded_len() == 4_096));
+    let sizes = |said: Vec<Effect>| -> Vec<usize> {
+        let sizes = frames(&said, UP).into_iter().filter_map(|frame| match frame {
+            Frame::Batch(batch) => Some(batch.entries.len()),
+            _ => None,
+        });
+        sizes.collect()
+    };
+    let said = node.told(Event::Write { ticket: Ticket(1), entries, projection: Vec::new() });
+    assert_eq!(sizes(said), [4, 4, 4, 4], "four batches of 16 KiB");
+    node.now.mono += 5_000;
+    let ack = |pos| Frame::Ack(Lane::Normal, Position { segment: run, pos });
+    assert_eq!(sizes(node.says(UP, ack(4))), [4]);
+    assert_eq!(sizes(node.says(UP, ack(16))), [4, 4, 4]);
+    // On a faster line they grow.
+    node.now.mono += 100;
+    assert_eq!(sizes(node.says(UP, ack(20))), [8]);
+}
+
+#[test]
+fn a_restored_child_hears_that_what_both_know_is_at_the_root() {
+    let mut hub = Node::with_child();
+    hub.says(DOWN, Frame::Batch(batch(0, Some(2), &[1, 2])));
+    hub.says(DOWN, Frame::Batch(batch(2, Some(5), &[3, 4, 5])));
+    hub.meets(UP, ROOT, Direction::Up);
+    hub.says(UP, hello(ROOT));
+    let own = hub.engine.incarnation();
+    hub.says(UP, Frame::Ack(Lane::Normal, Position { segment: own, pos: 5 }));
+    hub.writes(9);
+    assert_eq!(hub.store.marks().unwrap().len(), 1);
+    hub.told(Event::Closed(DOWN));
+    hub.meets(DOWN, CHILD, Direction::Down);
+    let at = |pos| Position { segment: run(CHILD, 1), pos };
+    let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+    hub.says(DOWN, Frame::Hello(Hello { tip: Some(at(3)), ..said }));
+    let said = hub.says(DOWN, Frame::Lost);
+    assert!(said.iter().any(|effect| matches!(effect, Effect::Alert(Alert::Restored { .. }))));
+    let said = frames(&said, DOWN);
+    let beginning = Cursor { at: at(0), chain: Some(CHAIN_START) };
+    let read = Cursor { at: at(2), chain: Some(Chain([9; 16])) };
+    let cursors = vec![(Lane::Urgent, beginning), (Lane::Normal, read), (Lane::Bulk, beginning)];
+    assert!(said.contains(&Frame::Cursors(cursors)), "{said:?}");
+    assert!(said.contains(&Frame::SafeAtRoot(Lane::Normal, at(2))), "{said:?}");
+}
