@@ -19,6 +19,8 @@ const ROOT: u8 = 1;
 const HUB: u8 = 2;
 const CHILD: u8 = 3;
 const AUNT: u8 = 4;
+/// Below the child.
+const COUSIN: u8 = 6;
 const UP: LinkId = LinkId(1);
 const DOWN: LinkId = LinkId(2);
 
@@ -28,12 +30,13 @@ fn info(node: u8) -> NodeInfo {
         HUB => ("tw/hg", Role::Hub),
         CHILD => ("tw/hg/dv", Role::Leaf),
         AUNT => ("tw/qn", Role::Hub),
+        COUSIN => ("tw/hg/dv/mv", Role::Leaf),
         _ => ("tw/qn/dv", Role::Leaf),
     };
     NodeInfo { node: NodeId([node; 16]), place: place.parse().unwrap(), role }
 }
 
-/// A node whose runs are named after it: those of the child begin with 3.
+/// A node that counts its runs.
 #[derive(Clone)]
 struct Test {
     info: NodeInfo,
@@ -77,9 +80,7 @@ impl Identity for Test {
 }
 
 fn run(node: u8, n: u8) -> Incarnation {
-    let mut name = [n; 16];
-    name[0] = node;
-    Incarnation(name)
+    Incarnation::of(NodeId([node; 16]), [n; Incarnation::FRESH_LEN])
 }
 
 fn announcement(node: u8, n: u8) -> Announcement {
@@ -274,7 +275,9 @@ fn so_much_is_held_back_and_no_more() {
     let mut hub = Node::new(HUB);
     hub.meets(DOWN, CHILD, Direction::Down);
     let nothing = Frame::Batch(batch(0, Some(1), &[]));
-    for n in 0..HELD_MAX_BATCHES {
+    let asks = hub.says(DOWN, nothing.clone());
+    assert_eq!(frames(&asks, DOWN), [Frame::Need(run(CHILD, 1))]);
+    for n in 1..HELD_MAX_BATCHES {
         assert!(hub.says(DOWN, nothing.clone()).is_empty(), "{n}");
     }
     assert_eq!(refused(&hub.says(DOWN, nothing), DOWN).unwrap().0, refusal::PROTOCOL);
@@ -289,7 +292,9 @@ fn so_much_is_held_back_and_no_more() {
             let entry =
                 entry(segment, pos % 9, Lane::Normal, bytes - around - if pos == 24 { less } else { 0 });
             let part = EntryBatch { entries: vec![(pos, entry)], ..batch(0, None, &[]) };
-            assert!(hub.says(DOWN, Frame::Batch(part)).is_empty(), "{pos}");
+            // Of the first it asks who wrote it and where its home stands.
+            let asks = hub.says(DOWN, Frame::Batch(part)).len();
+            assert_eq!(asks, if pos == 1 { 2 } else { 0 }, "{pos}");
         }
         assert_eq!(refused(&hub.says(DOWN, Frame::Batch(batch(0, None, &[30]))), DOWN).is_none(), fits);
     }
@@ -440,7 +445,6 @@ fn a_child_speaks_for_its_own_place_only() {
         // An author from elsewhere, of what the hub gave to its child before it was restored.
         (CHILD, "dv", AUNT, false),
         (CHILD, "dv", HUB, true),
-        (CHILD, "nobody", CHILD, false),
     ] {
         let mut hub = Node::with_child();
         for announced in [announcement(AUNT, 1), announcement(HUB, 9)] {
@@ -945,6 +949,42 @@ fn batches_and_what_is_under_way_have_their_sizes() {
     assert_eq!(sizes(node.says(UP, ack(20))), [8]);
 }
 
+/// A home of which it has not heard; it asks before it judges, and once.
+#[test]
+fn where_a_home_stands_is_asked_and_told() {
+    for (announced, right) in [(AUNT, false), (COUSIN, true)] {
+        let mut hub = Node::with_child();
+        let home = info(announced).place.org().clone();
+        let of_home = |seq| {
+            let chunk = opaque_chunk(run(HUB, 9), seq, &[], Stamp(1), b"x");
+            let record = format!("Basic/{seq}").parse().unwrap();
+            (seq, Entry::new(record, home.clone(), Lane::Normal, chunk).unwrap())
+        };
+        hub.says(DOWN, Frame::Announce(announcement(HUB, 9)));
+        let bring = |seq| {
+            let entries = vec![of_home(seq)];
+            Frame::Batch(EntryBatch { origin: run(HUB, 9), entries, ..batch(seq - 1, Some(seq), &[]) })
+        };
+        let said = hub.says(DOWN, bring(1));
+        assert_eq!(frames(&said, DOWN), [Frame::NeedPlace(home.clone())]);
+        assert!(frames(&hub.says(DOWN, bring(2)), DOWN).is_empty(), "once");
+        assert_eq!(hub.store.tip().unwrap(), 0);
+        let said = hub.says(DOWN, Frame::Announce(announcement(announced, 1)));
+        assert_eq!(refused(&said, DOWN).map(|(code, _)| code), (!right).then_some(refusal::OUTSIDE_SUBTREE));
+        assert_eq!(hub.store.tip().unwrap(), if right { 2 } else { 0 });
+        // The next that asks is told, now or when it is known.
+        hub.meets(UP, ROOT, Direction::Up);
+        hub.says(UP, hello(ROOT));
+        let told = frames(&hub.says(UP, Frame::NeedPlace(home.clone())), UP);
+        assert_eq!(
+            told,
+            [Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(announced, 1) })]
+        );
+        let unknown = OrgId::new("unknown").unwrap();
+        assert!(hub.says(UP, Frame::NeedPlace(unknown)).is_empty());
+    }
+}
+
 #[test]
 fn a_restored_child_hears_that_what_both_know_is_at_the_root() {
     let mut hub = Node::with_child();
@@ -960,7 +1000,7 @@ fn a_restored_child_hears_that_what_both_know_is_at_the_root() {
     hub.meets(DOWN, CHILD, Direction::Down);
     let at = |pos| Position { segment: run(CHILD, 1), pos };
     let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
-    hub.says(DOWN, Frame::Hello(Hello { tip: Some(at(3)), ..said }));
+    hub.says(DOWN, Frame::Hello(Hello { run: run(CHILD, 2), tip: Some(at(3)), ..said }));
     let said = hub.says(DOWN, Frame::Lost);
     assert!(said.iter().any(|effect| matches!(effect, Effect::Alert(Alert::Restored { .. }))));
     let said = frames(&said, DOWN);
@@ -969,4 +1009,33 @@ fn a_restored_child_hears_that_what_both_know_is_at_the_root() {
     let cursors = vec![(Lane::Urgent, beginning), (Lane::Normal, read), (Lane::Bulk, beginning)];
     assert!(said.contains(&Frame::Cursors(cursors)), "{said:?}");
     assert!(said.contains(&Frame::SafeAtRoot(Lane::Normal, at(2))), "{said:?}");
+}
+
+/// The child's very process writes that run, and says less of it than has been read: somebody else writes it too.
+#[test]
+fn what_was_read_of_a_live_run_is_named_also_beyond_its_end() {
+    let mut hub = Node::with_child();
+    hub.says(DOWN, Frame::Batch(batch(0, Some(5), &[1, 2, 3, 4, 5])));
+    hub.told(Event::Closed(DOWN));
+    hub.meets(DOWN, CHILD, Direction::Down);
+    let at = |pos| Position { segment: run(CHILD, 1), pos };
+    let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+    hub.says(DOWN, Frame::Hello(Hello { tip: Some(at(3)), ..said }));
+    let said = frames(&hub.says(DOWN, Frame::Lost), DOWN);
+    let normal = said.iter().find_map(|frame| match frame {
+        Frame::Cursors(cursors) => cursors.iter().find(|(lane, _)| *lane == Lane::Normal).map(|(_, c)| c.at),
+        _ => None,
+    });
+    assert_eq!(normal, Some(at(5)));
+}
+
+/// A run is its node's by its name: who announces another's is refused, however it is signed.
+#[test]
+fn nobody_announces_a_run_by_the_name_of_another_node() {
+    let mut hub = Node::with_child();
+    let taken = Announcement { node: NodeId([CHILD; 16]), ..announcement(AUNT, 1) };
+    let (code, text) = refused(&hub.says(DOWN, Frame::Announce(taken)), DOWN).unwrap();
+    assert_eq!(code, refusal::PROTOCOL);
+    assert!(text.contains("a name that is another node's"), "{text}");
+    assert_eq!(hub.store.announcement(run(AUNT, 1)).unwrap(), None);
 }
