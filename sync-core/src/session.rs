@@ -213,34 +213,45 @@ impl Link {
         self.named = cursors;
     }
 
-    /// Works out what the neighbour knows of its own feed, once it is announced. True when the neighbour does not
-    /// know our places and needs others: then those are named from here on.
+    /// Works out what the neighbour knows of its own feed, once it is announced.
     pub fn find_lineage(
         &mut self,
         store: &impl Store,
         not_yet_durable: impl FnOnce() -> BTreeSet<Incarnation>,
-    ) -> Result<bool, StoreError> {
-        let Some(hello) = self.hello.as_ref().filter(|_| self.lineage.is_none()) else { return Ok(false) };
+    ) -> Result<Found, StoreError> {
+        let Some(hello) = self.hello.as_ref().filter(|_| self.lineage.is_none()) else {
+            return Ok(Found::Nothing);
+        };
         let parent = |segment| {
             Ok(store.announcement(segment)?.map(|(announcement, _)| announcement.parent.map(Position::from)))
         };
-        let Ok(whole) = Lineage::walk::<StoreError>(hello.tip, parent)? else { return Ok(false) };
+        let Ok(whole) = Lineage::walk::<StoreError>(hello.tip, parent)? else { return Ok(Found::Nothing) };
         let knows_us = self.named.iter().all(|(_, cursor)| whole.covers(cursor.at));
         if !knows_us && !std::mem::take(&mut self.owes_cursors) {
-            return Ok(false);
+            return Ok(Found::Nothing);
         }
+        let newest = self.cursors_in_lineage(store)?;
         if !knows_us {
-            let cursors = self.cursors_in_lineage(store)?;
-            self.name(cursors, not_yet_durable());
+            self.name(newest, not_yet_durable());
+        } else if newest.iter().any(|(lane, cursor)| self.stands_elsewhere(*lane, cursor.at)) {
+            return Ok(Found::Further(newest));
         }
-        // From where we stand, and not from where we stood: batches may have come meanwhile.
         let mut lineage: [Lineage; 3] = Default::default();
         for (part, at) in lineage.iter_mut().zip(self.reading) {
             let walked = Lineage::walk::<StoreError>(at, parent)?;
             *part = walked.map_err(|_| StoreError("a run that has been read is not announced".to_owned()))?;
         }
         self.lineage = Some(lineage);
-        Ok(!knows_us)
+        Ok(if knows_us { Found::Known } else { Found::Asked })
+    }
+
+    /// Whether this place, the newest that we have read in what the neighbour knows, is in another segment than the one
+    /// that we have named, or beyond what the neighbour has told of the segment that it writes.
+    fn stands_elsewhere(&self, lane: Lane, newest: Position) -> bool {
+        let named = self.reading[lane as usize].map(|at| at.segment);
+        let tip = self.hello.as_ref().and_then(|hello| hello.tip);
+        let beyond = tip.is_some_and(|tip| tip.segment == newest.segment && newest.pos > tip.pos);
+        newest.pos > 0 && (named != Some(newest.segment) || beyond)
     }
 
     /// For each lane the newest place that we have read in what the neighbour still knows to be its feed, with the
@@ -274,6 +285,19 @@ impl Link {
         }
         Ok(found)
     }
+}
+
+/// What has come of looking for the neighbour's lineage.
+pub(crate) enum Found {
+    /// Not all of it is announced, or it was found before.
+    Nothing,
+    /// The lineage, with our places in it.
+    Known,
+    /// The lineage. The neighbour did not know our places and is to be told others, which are named from here on.
+    Asked,
+    /// The neighbour knows our places, but we have read further in its lineage, from another machine with its name. Were
+    /// it to go on from there, rows of the one could pass for rows of the other: it is to be met again, and told these.
+    Further(Vec<(Lane, Cursor)>),
 }
 
 /// What a reader's cursor means to the writer.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     feed::Cursor,
-    session::{HELD_MAX_BATCHES, HELD_MAX_BYTES, PLACES_MAX, Resolved, resolve},
+    session::{Found, HELD_MAX_BATCHES, HELD_MAX_BYTES, PLACES_MAX, Resolved, resolve},
     wire::UNPACKED_MAX_BYTES,
 };
 
@@ -248,7 +248,7 @@ impl<I: Identity> Engine<I> {
             self.refuse(link, refusal::PROTOCOL, text);
             return Ok(());
         }
-        let waits = !state.agrees() || state.held.iter().any(|held| held.lane == batch.lane);
+        let waits = !state.is_settled() || state.held.iter().any(|held| held.lane == batch.lane);
         let writer = self.writer_of(link, &batch, store)?;
         if waits {
             self.hold_back(link, batch);
@@ -471,8 +471,8 @@ impl<I: Identity> Engine<I> {
     /// Takes those of the batches that were held back that can be taken now. In each lane one that cannot holds up what
     /// came after it, so a look at all of them is one pass.
     fn take_held(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
-        let agreed = self.links.get_mut(&link).filter(|state| state.agrees());
-        let held = agreed.map(|state| std::mem::take(&mut state.held)).unwrap_or_default();
+        let settled = self.links.get_mut(&link).filter(|state| state.is_settled());
+        let held = settled.map(|state| std::mem::take(&mut state.held)).unwrap_or_default();
         let mut waits = [false; 3];
         for batch in held {
             let lane = batch.lane as usize;
@@ -491,11 +491,18 @@ impl<I: Identity> Engine<I> {
 
     fn settle_lineage(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if state.find_lineage(store, || not_yet_durable(&self.intents, &self.committing))? {
-            // From now on we stand there, also in a lane in which nothing more comes.
-            let cursors = state.named.clone();
-            self.intents.push_back(Intent::Stand(cursors.clone()));
-            self.send(link, Frame::Cursors(cursors));
+        match state.find_lineage(store, || not_yet_durable(&self.intents, &self.committing))? {
+            Found::Nothing | Found::Known => {}
+            Found::Asked => {
+                // From now on we stand there, also in a lane in which nothing more comes.
+                let cursors = state.named.clone();
+                self.intents.push_back(Intent::Stand(cursors.clone()));
+                self.send(link, Frame::Cursors(cursors));
+            }
+            Found::Further(cursors) => {
+                self.intents.push_back(Intent::Stand(cursors));
+                self.hang_up(link);
+            }
         }
         Ok(())
     }
