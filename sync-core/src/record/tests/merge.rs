@@ -627,7 +627,8 @@ fn every_answer_can_be_taken_and_items_keep_their_places() {
                 continue;
             }
             let mut record = world.nodes[0].clone();
-            record.resolve(at, choice.clone(), &author(0, 99)).unwrap();
+            let change = record.resolve(at, choice.clone(), &author(0, 99)).unwrap();
+            assert_eq!(change.superseded, Vec::<String>::new(), "it was asked for");
             assert!(record.conflicts().iter().all(|conflict| conflict.path != at), "{at} {value}");
             assert_eq!(record.conflicts().len(), 1, "the other one stays");
             let resource = record.resource().unwrap();
@@ -751,6 +752,7 @@ fn a_whole_resource_can_be_the_answer_to_whether_a_record_is_deleted() {
     answer(right.clone(), &mut world).unwrap();
     let folded = world.sync();
     assert_eq!((resource(&folded), folded.conflicts), (right, vec![]));
+    assert!(dump(&world.nodes[0]).iter().all(|(key, _)| key != "id"), "it is the record's name");
 }
 
 #[test]
