@@ -627,7 +627,8 @@ fn every_answer_can_be_taken_and_items_keep_their_places() {
                 continue;
             }
             let mut record = world.nodes[0].clone();
-            record.resolve(at, choice.clone(), &author(0, 99)).unwrap();
+            let change = record.resolve(at, choice.clone(), &author(0, 99)).unwrap();
+            assert_eq!(change.superseded, Vec::<String>::new(), "it was asked for");
             assert!(record.conflicts().iter().all(|conflict| conflict.path != at), "{at} {value}");
             assert_eq!(record.conflicts().len(), 1, "the other one stays");
             let resource = record.resource().unwrap();
@@ -751,6 +752,7 @@ fn a_whole_resource_can_be_the_answer_to_whether_a_record_is_deleted() {
     answer(right.clone(), &mut world).unwrap();
     let folded = world.sync();
     assert_eq!((resource(&folded), folded.conflicts), (right, vec![]));
+    assert!(dump(&world.nodes[0]).iter().all(|(key, _)| key != "id"), "it is the record's name");
 }
 
 #[test]
@@ -817,4 +819,33 @@ fn an_edit_of_one_of_two_shapes_is_reported() {
     let change = world.edit(2, |p| p["hospitalization"]["dietPreference"] = json!([{"text": "Z"}]));
     assert_eq!(change.superseded, ["hospitalization"]);
     assert_eq!(world.sync().conflicts, []);
+}
+
+/// Also when the element was taken apart and is one statement since.
+#[test]
+fn a_settled_dispute_does_not_come_back_over_another_shape() {
+    let start = json!({"resourceType": "Encounter", "id": "p", "hospitalization": {"dietPreference": [{"text": "X"}]}});
+    for kept in [false, true] {
+        let mut world = World::new("Encounter/p", start.clone());
+        world.edit(0, |p| drop(p.as_object_mut().unwrap().remove("hospitalization")));
+        world.edit(1, |p| p["hospitalization"]["dietPreference"] = json!([{"text": "Y"}]));
+        if kept {
+            world.edit(2, |p| p["hospitalization"] = "none".into());
+        }
+        let folded = world.sync();
+        let values = &folded.conflicts[0].values;
+        assert!(values.last().unwrap().value.is_none(), "the deletion is disputed");
+        let none = values.iter().position(|arm| arm.value == Some("none".into()));
+        world.resolve(0, "hospitalization", Choice::Take(none.unwrap_or(0) + 1));
+        if !kept {
+            world.edit(0, |p| p["hospitalization"] = "none".into());
+        }
+        // Who has not heard of it carries the dispute on.
+        world.put(3, json!({"resourceType": "Encounter", "id": "p", "hospitalization": {"dietPreference": [{"text": "Z"}]}}));
+        let folded = world.sync();
+        assert_eq!(paths(&folded), [("hospitalization".to_owned(), Kind::Value)]);
+        let said: Vec<_> = folded.conflicts[0].values.iter().map(|arm| arm.value.clone()).collect();
+        let parts = json!({"dietPreference": [{"text": "Z"}]});
+        assert_eq!(said, [Some("none".into()), Some(parts)], "kept: {kept}");
+    }
 }
