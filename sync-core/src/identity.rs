@@ -392,10 +392,7 @@ pub trait Authority {
 
     /// Whether the holder of these certificates (DER, its own first, without the root's) may speak to us today. To
     /// be asked of a session's peer, at its start and after every new revocation; never of the author of a relayed entry.
-    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
-        let _ = chain;
-        Ok(())
-    }
+    fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal>;
 
     /// Whether a revocation is genuine: signed by a hub or the root whose place covers the one revoked.
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal>;
