@@ -271,8 +271,9 @@ impl Link {
                 found.push((lane, cursor));
                 continue;
             }
-            let mut end = hello.tip;
-            while let Some(at) = end {
+            let (mut end, mut passed) = (hello.tip, BTreeSet::new());
+            // A liar's runs may lead back to themselves.
+            while let Some(at) = end.filter(|at| passed.insert(at.segment)) {
                 let known = store.announcement(at.segment)?;
                 end = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
                 let beginning = Cursor { at: Position { pos: 0, ..at }, chain: Some(CHAIN_START) };

@@ -1029,6 +1029,19 @@ fn what_was_read_of_a_live_run_is_named_also_beyond_its_end() {
     assert_eq!(normal, Some(at(5)));
 }
 
+#[test]
+fn runs_that_lead_back_to_themselves_end_somewhere() {
+    let mut hub = Node::new(HUB);
+    hub.meets(DOWN, CHILD, Direction::Down);
+    let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+    hub.says(DOWN, Frame::Hello(Hello { tip: Some(Position { segment: run(CHILD, 1), pos: 1 }), ..said }));
+    for (one, other) in [(1, 2), (2, 1)] {
+        let parent = Some((run(CHILD, other), 1));
+        hub.says(DOWN, Frame::Announce(Announcement { parent, ..announcement(CHILD, one) }));
+    }
+    assert!(hub.engine.links().next().is_some_and(|link| link.settled));
+}
+
 /// A run is its node's by its name: who announces another's is refused, however it is signed.
 #[test]
 fn nobody_announces_a_run_by_the_name_of_another_node() {
