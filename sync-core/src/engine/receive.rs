@@ -39,7 +39,10 @@ impl<I: Identity> Engine<I> {
                 let peer = state.peer.clone();
                 self.effects.push_back(Effect::Alert(Alert::Restored { peer }));
             }
-            Frame::Cursors(cursors) => self.on_cursors(link, &cursors, true, store)?,
+            Frame::Cursors(cursors) => {
+                self.on_cursors(link, &cursors, true, store)?;
+                self.confirm_places(link, store, now)?;
+            }
             Frame::Batch(batch) => self.on_batch(link, batch, store)?,
             Frame::Ack(lane, at) => self.on_ack(link, lane, at, now),
             Frame::SafeAtRoot(lane, at) => self.on_safe_at_root(link, lane, at),
@@ -494,9 +497,9 @@ impl<I: Identity> Engine<I> {
         match state.find_lineage(store, || not_yet_durable(&self.intents, &self.committing))? {
             Found::Nothing | Found::Known => {}
             Found::Asked => {
-                // From now on we stand there, also in a lane in which nothing more comes.
+                // We stand there when the neighbour has confirmed it: it might lose power before it acts upon what our
+                // older places tell it, which is that somebody else may write under its name.
                 let cursors = state.named.clone();
-                self.intents.push_back(Intent::Stand(cursors.clone()));
                 self.send(link, Frame::Cursors(cursors));
             }
             Found::Further(cursors) => {

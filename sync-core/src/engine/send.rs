@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    feed::CHAIN_START,
     scope,
     session::{InFlight, SKIP_AFTER_ROWS},
     wire::{BATCH_MAX_ENTRIES, EntryBatch},
@@ -65,6 +66,29 @@ impl<I: Identity> Engine<I> {
             stretch.rows += 1;
         }
         Ok(Some(stretch))
+    }
+
+    /// Confirms the places that the reader has named after LOST, so that it stands there from now on, also in a lane in
+    /// which nothing more comes: a batch without entries up to each of them.
+    pub(super) fn confirm_places(
+        &mut self,
+        link: LinkId,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        for lane in Lane::ALL {
+            let out = self.links.get_mut(&link).map(|state| &mut state.out[lane as usize]);
+            let Some((out, at)) = out.and_then(|out| out.told.map(|at| (out, at))) else { continue };
+            let Some(upto) = out.next else { continue };
+            out.in_flight.push_back(InFlight { upto, bytes: 0, sent_at: now.mono });
+            let chain = if at.pos == 0 { Some(CHAIN_START) } else { store.chain(upto)? };
+            let chain = chain.ok_or_else(|| StoreError(format!("row {upto} has no running hash")))?;
+            let (segment, upto) = (at.segment, Some((at.pos, chain)));
+            let batch =
+                EntryBatch { lane, segment, after: at.pos, upto, origin: segment, entries: Vec::new() };
+            self.send(link, Frame::Batch(batch));
+        }
+        Ok(())
     }
 
     /// Sends a stretch as one batch for each origin; the last one moves the reader's cursor.

@@ -882,8 +882,8 @@ fn a_reader_that_knows_more_is_asked_for_places_that_both_know() {
                 Cursor { at: place, chain: node.store.chain(seq).unwrap() }
             }
         };
-        let cursors = vec![(Lane::Normal, cursor(named))];
-        let said = node.says(DOWN, Frame::Cursors(cursors));
+        let cursor = cursor(named);
+        let said = node.says(DOWN, Frame::Cursors(vec![(Lane::Normal, cursor)]));
         assert_eq!(
             forks(&said),
             forked.map(|index: usize| runs[index]).into_iter().collect::<Vec<_>>(),
@@ -893,6 +893,15 @@ fn a_reader_that_knows_more_is_asked_for_places_that_both_know() {
         assert_eq!(stands.is_some(), settled_at.is_some());
         assert!(stands >= settled_at, "{named}: {stands:?}");
         assert!(!frames(&said, DOWN).contains(&Frame::Lost), "once");
+        let confirmed = frames(&said, DOWN).into_iter().find_map(|frame| match frame {
+            Frame::Batch(batch) if batch.entries.is_empty() => {
+                let (pos, chain) = batch.upto.unwrap();
+                let place = Position { segment: batch.segment, pos };
+                Some((batch.lane, Cursor { at: place, chain: Some(chain) }))
+            }
+            _ => None,
+        });
+        assert_eq!(confirmed, settled_at.map(|_| (Lane::Normal, cursor)), "{named}");
     }
     // What this process has written it has not forgotten: a reader that knows none of it begins at the beginning.
     let mut node = Node::new(HUB);
@@ -1009,6 +1018,40 @@ fn a_restored_child_hears_that_what_both_know_is_at_the_root() {
     let cursors = vec![(Lane::Urgent, beginning), (Lane::Normal, read), (Lane::Bulk, beginning)];
     assert!(said.contains(&Frame::Cursors(cursors)), "{said:?}");
     assert!(said.contains(&Frame::SafeAtRoot(Lane::Normal, at(2))), "{said:?}");
+}
+
+/// A copy of the child knows less of a run than has been read. It is told so at every meeting until it has confirmed where
+/// to go on: had it lost power before, it would go on under a name that somebody else uses.
+#[test]
+fn a_reader_stands_where_the_neighbour_has_confirmed_it() {
+    let mut hub = Node::with_child();
+    hub.says(DOWN, Frame::Batch(batch(0, Some(5), &[1, 2, 3, 4, 5])));
+    let at = |pos| Position { segment: run(CHILD, 1), pos };
+    let named = |said: &[Effect]| {
+        frames(said, DOWN).into_iter().find_map(|frame| match frame {
+            Frame::Hello(hello) => {
+                hello.cursors.iter().find(|(lane, _)| *lane == Lane::Normal).map(|(_, c)| c.at)
+            }
+            _ => None,
+        })
+    };
+    for confirms in [false, true, true] {
+        hub.told(Event::Closed(DOWN));
+        let before = named(&hub.meets(DOWN, CHILD, Direction::Down));
+        let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+        hub.says(DOWN, Frame::Hello(Hello { run: run(CHILD, 2), tip: Some(at(3)), ..said }));
+        if before == Some(at(0)) {
+            return;
+        }
+        assert_eq!(before, Some(at(5)));
+        hub.says(DOWN, Frame::Lost);
+        if confirms {
+            let said = hub
+                .says(DOWN, Frame::Batch(EntryBatch { upto: Some((0, CHAIN_START)), ..batch(0, None, &[]) }));
+            assert_eq!(frames(&said, DOWN), [Frame::Ack(Lane::Normal, at(0))]);
+        }
+    }
+    panic!("a place that was confirmed is named at the next meeting");
 }
 
 /// The child's very process writes that run, and says less of it than has been read: somebody else writes it too.
