@@ -228,11 +228,12 @@ impl Plan {
         !self.faults().any(|fault| fault.is_of_identity() || fault == Fault::Hostile)
     }
 
-    /// Whether at most one disk is taken away, and no node has two machines.
+    /// Whether at most one disk is taken away, and no node has two machines. Who is revoked takes its disk along.
     pub fn takes_one_away(&self) -> bool {
-        let mut of_identity = self.faults().filter(|fault| fault.is_of_identity());
-        let first = of_identity.next();
-        of_identity.next().is_none() && matches!(first, Some(Fault::Restore | Fault::EmptyDisk))
+        let takes = |fault: &Fault| fault.is_of_identity() || *fault == Fault::Revoke;
+        let mut taking = self.faults().filter(takes);
+        let first = taking.next();
+        taking.next().is_none() && matches!(first, Some(Fault::Restore | Fault::EmptyDisk))
     }
 }
 

@@ -24,7 +24,8 @@ impl World<'_> {
 
     /// The first machine of a node is told to revoke another node, as soon as it listens.
     pub(super) fn order_revocation(&mut self, machine: usize, node: usize) -> Result<(), Failure> {
-        if self.machines[machine].retired {
+        // For one that stays away nobody waits: the root's operator has been told as well.
+        if self.machines[machine].retired || self.machines[machine].stays_away {
             return Ok(());
         }
         if !self.is_awake(machine) {
