@@ -177,6 +177,8 @@ enum Intent {
 struct Consequences {
     acks: BTreeMap<(LinkId, Lane), Position>,
     received: BTreeSet<Incarnation>,
+    /// The places of new entries, with the links that have brought them.
+    brought: Vec<(LinkId, Lane, Position)>,
     written: Vec<Ticket>,
     tip: Seq,
     segments: Option<Vec<Segment>>,
@@ -214,8 +216,6 @@ pub struct Engine<I> {
     software: String,
     run: Incarnation,
     live: Option<Incarnation>,
-    /// The segments that this very process has named: nobody else writes them, unless its memory was copied.
-    mine: BTreeSet<Incarnation>,
     tip: Seq,
     segments: Vec<Segment>,
     places: Places,
@@ -249,7 +249,6 @@ impl<I: Identity> Engine<I> {
             software: software.to_owned(),
             run,
             live: None,
-            mine: BTreeSet::new(),
             tip: store.tip()?,
             segments: store.segments()?,
             places,

@@ -41,6 +41,18 @@ pub struct Cursor {
     pub chain: Option<Chain>,
 }
 
+/// How far a node has read a segment in one lane, and since when. Times are counted in cursors that it had advanced
+/// by then, of any segment and lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The most recent place, which need not be the furthest.
+    pub cursor: Cursor,
+    /// When that was.
+    pub at: u64,
+    /// When it last came with entries that were new; 0 when it never has.
+    pub brought_at: u64,
+}
+
 /// One segment of this node's own feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {

@@ -13,7 +13,7 @@ use crate::{
     scope::Neighbour,
     store::{Store, StoreError},
     time::Millis,
-    wire::{EntryBatch, Hello},
+    wire::{EntryBatch, Hello, POSITION_MAX},
 };
 
 /// A batch begins with this many bytes unpacked: about 3 kB packed, so that at 8 kbit/s an acknowledgement
@@ -67,6 +67,8 @@ pub(crate) struct Outbound {
     pub next: Option<Seq>,
     /// What the reader has last been told that it has read.
     pub told: Option<Position>,
+    /// The reader has said that it has made everything up to here durable.
+    pub durable: Seq,
     pub in_flight: VecDeque<InFlight>,
     pub batch_bytes: usize,
     pub skipped: u64,
@@ -79,6 +81,7 @@ impl Default for Outbound {
         Self {
             next: None,
             told: None,
+            durable: 0,
             in_flight: VecDeque::new(),
             batch_bytes: BATCH_START_BYTES,
             skipped: 0,
@@ -94,6 +97,7 @@ impl Outbound {
 
     /// The reader has made everything up to `seq` durable.
     pub fn acknowledged(&mut self, seq: Seq, now: Millis) {
+        self.durable = self.durable.max(seq);
         while let Some(first) = self.in_flight.front().copied().filter(|first| first.upto <= seq) {
             self.in_flight.pop_front();
             let took = now.saturating_sub(first.sent_at);
@@ -145,6 +149,8 @@ pub(crate) struct Link {
     pub wanted_places: BTreeSet<OrgId>,
     /// The neighbour does not know our cursors and waits for others.
     pub owes_cursors: bool,
+    /// We do not know the neighbour's cursors and wait for others.
+    pub awaits_cursors: bool,
     /// What the neighbour has said to be safe at the root before it has said how far it has read.
     pub early: Vec<(Lane, Position)>,
     /// There was another connection to the same node while this one stood.
@@ -174,6 +180,7 @@ impl Link {
             asked_places: BTreeSet::new(),
             wanted_places: BTreeSet::new(),
             owes_cursors: false,
+            awaits_cursors: false,
             early: Vec::new(),
             doubled: false,
             rival: false,
@@ -209,7 +216,7 @@ impl Link {
     /// is not in them, so these segments are barred.
     pub fn name(&mut self, cursors: Vec<(Lane, Cursor)>, not_yet_durable: BTreeSet<Incarnation>) {
         self.barred = not_yet_durable;
-        self.reading = Lane::ALL.map(|lane| cursors.iter().find(|(l, _)| *l == lane).map(|(_, c)| c.at));
+        self.reading = places(&cursors);
         self.named = cursors;
     }
 
@@ -227,65 +234,104 @@ impl Link {
         };
         let Ok(whole) = Lineage::walk::<StoreError>(hello.tip, parent)? else { return Ok(Found::Nothing) };
         let knows_us = self.named.iter().all(|(_, cursor)| whole.covers(cursor.at));
-        if !knows_us && !std::mem::take(&mut self.owes_cursors) {
+        if !knows_us && !self.owes_cursors {
             return Ok(Found::Nothing);
         }
-        let newest = self.cursors_in_lineage(store)?;
+        let mut newest = self.cursors_in_lineage(store)?;
+        let mut reading = self.reading;
         if !knows_us {
-            self.name(newest, not_yet_durable());
-        } else if newest.iter().any(|(lane, cursor)| self.stands_elsewhere(*lane, cursor.at)) {
-            return Ok(Found::Further(newest));
+            reading = places(&newest);
+        } else {
+            newest.retain(|(lane, cursor)| self.stands_elsewhere(*lane, cursor.at, &whole));
+            if !newest.is_empty() {
+                // What is on its way to the disk is newer, and will be named.
+                let moves = not_yet_durable().iter().any(|segment| segment.is_of(self.peer.node));
+                return Ok(Found::Further(if moves { Vec::new() } else { newest }));
+            }
         }
         let mut lineage: [Lineage; 3] = Default::default();
-        for (part, at) in lineage.iter_mut().zip(self.reading) {
-            let walked = Lineage::walk::<StoreError>(at, parent)?;
-            *part = walked.map_err(|_| StoreError("a run that has been read is not announced".to_owned()))?;
+        for (part, at) in lineage.iter_mut().zip(reading) {
+            let Ok(walked) = Lineage::walk::<StoreError>(at, parent)? else { return Ok(Found::Nothing) };
+            *part = walked;
         }
         self.lineage = Some(lineage);
-        Ok(if knows_us { Found::Known } else { Found::Asked })
+        if knows_us {
+            return Ok(Found::Known);
+        }
+        self.owes_cursors = false;
+        self.name(newest, not_yet_durable());
+        Ok(Found::Asked)
     }
 
     /// Whether this place, the newest that we have read in what the neighbour knows, is in another segment than the one
-    /// that we have named, or beyond what the neighbour has told of the segment that it writes.
-    fn stands_elsewhere(&self, lane: Lane, newest: Position) -> bool {
+    /// that we have named, or beyond what the neighbour knows.
+    fn stands_elsewhere(&self, lane: Lane, newest: Position, known: &Lineage) -> bool {
         let named = self.reading[lane as usize].map(|at| at.segment);
-        let tip = self.hello.as_ref().and_then(|hello| hello.tip);
-        let beyond = tip.is_some_and(|tip| tip.segment == newest.segment && newest.pos > tip.pos);
-        newest.pos > 0 && (named != Some(newest.segment) || beyond)
+        newest.pos > 0 && (named != Some(newest.segment) || !known.covers(newest))
     }
 
     /// For each lane the newest place that we have read in what the neighbour still knows to be its feed, with the
     /// running hash there: it tells the neighbour whether what it knows is what we have read. The beginning of its
     /// first segment when we have read nothing of it.
     ///
-    /// When we have read more of the segment that the neighbour writes now than it has said to have written, we name the
-    /// end of that: somebody else writes under the same name, and nobody but we can tell the neighbour.
+    /// When we have read more of one of its segments than it knows, and nothing that ends just where it does, we name the
+    /// end of that: somebody else may have written under the same name, and nobody but we can tell the neighbour. When we
+    /// have read one after we had read what comes after it, somebody has: we name a place that is beyond any.
     fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
+        let Some(hello) = &self.hello else { return Ok(Vec::new()) };
+        // Its process has a name for what it will write, under which somebody else may have written.
+        let unopened = Position { segment: hello.run, pos: 0 };
+        let unopened = Some(unopened).filter(|_| hello.tip.is_none_or(|tip| tip.segment != hello.run));
+        let mut ends: Vec<_> = unopened.into_iter().collect();
+        let (mut next, mut passed) = (hello.tip, BTreeSet::new());
+        // A liar's runs may lead back to themselves.
+        while let Some(at) = next.filter(|at| passed.insert(at.segment)) {
+            ends.push(at);
+            let known = store.announcement(at.segment)?;
+            next = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
+        }
+        let first = ends.last().filter(|_| hello.tip.is_some());
+        let beginning =
+            first.map(|first| Cursor { at: Position { pos: 0, ..*first }, chain: Some(CHAIN_START) });
+        let mut open = Vec::new();
+        for end in &ends {
+            if hello.run == end.segment || !has_read_just(store, *end)? {
+                open.push(*end);
+            }
+        }
         let mut found = Vec::new();
-        let Some(hello) = &self.hello else { return Ok(found) };
-        let live = hello.tip.filter(|tip| tip.segment == hello.run);
         for lane in Lane::ALL {
-            let beyond =
-                |tip: Position| Ok(store.read(lane, tip.segment)?.filter(|cursor| cursor.at.pos > tip.pos));
-            if let Some(cursor) = live.map(beyond).transpose()?.flatten() {
-                found.push((lane, cursor));
-                continue;
+            let (mut beyond, mut newest, mut earliest) = (None, None, u64::MAX);
+            for end in &open {
+                let furthest = store.read_before(lane, Position { pos: POSITION_MAX, ..*end })?;
+                beyond = furthest.filter(|cursor| cursor.at.pos > end.pos).or(beyond);
             }
-            let (mut end, mut passed) = (hello.tip, BTreeSet::new());
-            // A liar's runs may lead back to themselves.
-            while let Some(at) = end.filter(|at| passed.insert(at.segment)) {
-                let known = store.announcement(at.segment)?;
-                end = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
-                let beginning = Cursor { at: Position { pos: 0, ..at }, chain: Some(CHAIN_START) };
-                let cursor = store.read_before(lane, at)?.or(Some(beginning).filter(|_| end.is_none()));
-                if let Some(cursor) = cursor {
-                    found.push((lane, cursor));
-                    break;
+            for end in &ends {
+                newest = newest.or(store.read_before(lane, *end)?);
+                let Some(read) = store.read(lane, end.segment)? else { continue };
+                if read.brought_at > earliest {
+                    beyond = Some(Cursor { at: Position { pos: POSITION_MAX, ..*end }, chain: None });
                 }
+                earliest = earliest.min(read.at);
             }
+            found.extend(beyond.or(newest).or(beginning).map(|cursor| (lane, cursor)));
         }
         Ok(found)
     }
+}
+
+fn places(cursors: &[(Lane, Cursor)]) -> [Option<Position>; 3] {
+    Lane::ALL.map(|lane| cursors.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor.at))
+}
+
+/// Whether we have read that segment in some lane up to just there: the running hash tells what is before.
+fn has_read_just(store: &impl Store, at: Position) -> Result<bool, StoreError> {
+    for lane in Lane::ALL {
+        if store.read_before(lane, at)?.is_some_and(|cursor| cursor.at == at) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What has come of looking for the neighbour's lineage.
@@ -306,20 +352,20 @@ pub(crate) enum Found {
 pub(crate) enum Resolved {
     /// Go on after this row.
     At(Seq),
-    /// The writer does not know the segment, or does not remember having written as far.
+    /// The writer does not know the segment, or has not told the reader of having written as far.
     Lost,
+    /// The reader has read more of this segment than the writer knows.
+    Beyond(Incarnation),
     /// Somebody else has written under this segment's name, or this node has twice.
     Forked(Incarnation),
 }
 
-/// Finds a reader's cursor in this node's own feed, as far as the reader has been told of it. `live` is the
-/// segment that this very process writes.
+/// Finds a reader's cursor in this node's own feed, as far as the reader has been told of it.
 pub(crate) fn resolve(
     cursor: Option<&Cursor>,
     segments: &[Segment],
     said: Seq,
     tip: Seq,
-    live: Option<Incarnation>,
     store: &impl Store,
 ) -> Result<Resolved, StoreError> {
     let Some(Cursor { at, chain }) = cursor else { return Ok(Resolved::At(0)) };
@@ -328,11 +374,10 @@ pub(crate) fn resolve(
     };
     let base = segments[index].base;
     let next = segments.get(index + 1).map(|next| next.base);
-    if base + at.pos > next.unwrap_or(tip) && live == Some(at.segment) {
-        // What this very process has written it remembers.
-        return Ok(Resolved::Forked(at.segment));
+    if base + at.pos > next.unwrap_or(tip) {
+        return Ok(Resolved::Beyond(at.segment));
     }
-    if base + at.pos > next.unwrap_or(tip).min(said) {
+    if base + at.pos > said {
         return Ok(Resolved::Lost);
     }
     let same = match chain {
@@ -424,29 +469,29 @@ mod tests {
         store.commit(&[Op::OpenSegment(first), row(1), row(2), Op::OpenSegment(second), row(3)]).unwrap();
         let chain = |seq| store.chain(seq).unwrap();
         let wrong = Some(Chain([9; 16]));
-        use Resolved::{At, Forked, Lost};
-        for (segment, pos, chain, said, live, resolved) in [
-            (one, 0, Some(CHAIN_START), 3, None, At(0)),
-            (one, 1, chain(1), 3, None, At(1)),
-            (one, 2, chain(2), 3, Some(two), At(2)),
-            (one, 2, None, 3, Some(two), At(2)),
-            (one, 2, wrong, 3, Some(two), Forked(one)),
-            (one, 3, None, 3, Some(two), Lost),
-            (two, 0, Some(CHAIN_START), 3, Some(two), At(2)),
-            (two, 1, chain(3), 3, Some(two), At(3)),
-            (two, 1, wrong, 3, Some(two), Forked(two)),
-            (two, 2, None, 3, None, Lost),
-            (two, 2, None, 3, Some(two), Forked(two)),
+        use Resolved::{At, Beyond, Forked, Lost};
+        for (segment, pos, chain, said, resolved) in [
+            (one, 0, Some(CHAIN_START), 3, At(0)),
+            (one, 1, chain(1), 3, At(1)),
+            (one, 2, chain(2), 3, At(2)),
+            (one, 2, None, 3, At(2)),
+            (one, 2, wrong, 3, Forked(one)),
+            (one, 3, None, 3, Beyond(one)),
+            (two, 0, Some(CHAIN_START), 3, At(2)),
+            (two, 1, chain(3), 3, At(3)),
+            (two, 1, wrong, 3, Forked(two)),
+            (two, 2, None, 3, Beyond(two)),
             // It was told only of what came before.
-            (two, 1, chain(3), 2, Some(two), Lost),
-            (one, 2, chain(2), 2, Some(two), At(2)),
-            (other, 1, None, 3, Some(two), Lost),
+            (two, 1, chain(3), 2, Lost),
+            (two, 2, None, 2, Beyond(two)),
+            (one, 2, chain(2), 2, At(2)),
+            (other, 1, None, 3, Lost),
         ] {
             let cursor = Cursor { at: Position { segment, pos }, chain };
-            let found = resolve(Some(&cursor), &[first, second], said, 3, live, &store);
+            let found = resolve(Some(&cursor), &[first, second], said, 3, &store);
             assert_eq!(found.unwrap(), resolved, "{cursor:?}, told of {said}");
         }
-        assert_eq!(resolve(None, &[first, second], 3, 3, None, &store).unwrap(), At(0));
+        assert_eq!(resolve(None, &[first, second], 3, 3, &store).unwrap(), At(0));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     change::Entry,
-    feed::{Cursor, Digest, Position, Segment, Seq},
+    feed::{Cursor, Digest, Position, Progress, Segment, Seq},
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
     identity::{Announcement, NodeInfo, Revocation},
 };
@@ -125,8 +125,15 @@ pub enum Op {
     },
     /// The record has this home (too).
     AddHome(RecordId, OrgId),
-    /// This node has read a neighbour's feed up to here in this lane.
-    Read(Lane, Cursor),
+    /// This node has read a neighbour's feed up to here.
+    Read {
+        /// The lane.
+        lane: Lane,
+        /// The place.
+        cursor: Cursor,
+        /// Whether entries came with it that were new.
+        brought: bool,
+    },
     /// A frontier of this node's own feed.
     Reach(Frontier, Lane, Seq),
     /// Keep a mark.
@@ -163,7 +170,7 @@ pub trait Store {
     /// The rows that hold the entries of a record, in feed order, without rows that offer older ones.
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError>;
     /// How far this node has read that segment in that lane.
-    fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError>;
+    fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Progress>, StoreError>;
     /// The furthest cursor that this node has ever had in that segment and lane at or before that place.
     fn read_before(&self, lane: Lane, at: Position) -> Result<Option<Cursor>, StoreError>;
     /// The most recently advanced cursor of each lane in the feed of that node.

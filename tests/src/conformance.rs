@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use sync_core::{
     change::{Entry, opaque_chunk},
-    feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq, extend_chain},
+    feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq, extend_chain},
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
     identity::{Announcement, NodeInfo, Reason, Revocation, Role},
     store::{Batch, Frontier, Mark, MemStore, Op, Projected, StoreMut},
@@ -170,10 +170,20 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
     let cursor = |incarnation, pos, chain| Cursor { at: Position { segment: incarnation, pos }, chain };
     let far = cursor(new.incarnation, 9, Some(Chain([1; 16])));
     let back = cursor(old.incarnation, 3, None);
-    store.commit(&[Op::Read(Lane::Normal, far), Op::Read(Lane::Bulk, far)]).unwrap();
+    let read = |lane, cursor, brought| Op::Read { lane, cursor, brought };
+    store.commit(&[read(Lane::Normal, far, true), read(Lane::Bulk, far, false)]).unwrap();
     store = reopen(store);
-    store.commit(&[Op::Read(Lane::Normal, back)]).unwrap();
-    assert_eq!(store.read(Lane::Normal, new.incarnation).unwrap(), Some(far));
+    store
+        .commit(&[
+            read(Lane::Normal, back, true),
+            read(Lane::Normal, far, false),
+            read(Lane::Normal, back, false),
+        ])
+        .unwrap();
+    let progress = |cursor, at, brought_at| Some(Progress { cursor, at, brought_at });
+    assert_eq!(store.read(Lane::Normal, new.incarnation).unwrap(), progress(far, 4, 1));
+    assert_eq!(store.read(Lane::Normal, old.incarnation).unwrap(), progress(back, 5, 3));
+    assert_eq!(store.read(Lane::Bulk, new.incarnation).unwrap(), progress(far, 2, 0));
     assert_eq!(store.read(Lane::Urgent, new.incarnation).unwrap(), None);
     assert_eq!(store.read_of_node(node).unwrap(), [(Lane::Normal, back), (Lane::Bulk, far)]);
 }
@@ -325,7 +335,7 @@ impl Script {
         let (segment, pos) = self.neighbours[n];
         let at = Position { segment, pos: pos + self.random.below(2) };
         let chain = (!self.random.one_in(4)).then(|| Chain(self.random.array()));
-        batch.push(Op::Read(lane, Cursor { at, chain }));
+        batch.push(Op::Read { lane, cursor: Cursor { at, chain }, brought: self.random.one_in(2) });
         if self.random.one_in(2) {
             let mark = Mark { lane, src: at, seq: self.random.below(self.tip + 1) };
             self.marks.push(mark);

@@ -75,7 +75,7 @@ impl Hostile<'_> {
     /// Entries that go on where the other has read to, or anywhere.
     pub fn batch(&mut self, c: &mut Choices<'_>) -> EntryBatch {
         let (lane, segment) = (c.pick(&Lane::ALL), self.a_run(c));
-        let read = self.store.read(lane, segment).expect("memory").map_or(0, |cursor| cursor.at.pos);
+        let read = self.store.read(lane, segment).expect("memory").map_or(0, |known| known.cursor.at.pos);
         let after = if c.one_in(4) { self.a_place(c).pos } else { read };
         let origin = if c.one_in(2) { self.a_run(c) } else { segment };
         let (mut entries, mut pos) = (Vec::new(), after);
@@ -99,7 +99,7 @@ impl Hostile<'_> {
         let origin = if c.one_in(2) { self.run } else { run };
         let record: RecordId = c.pick(self.records);
         let lane = Lane::of_resource_type(record.resource_type());
-        let after = self.store.read(lane, run).expect("memory").map_or(0, |cursor| cursor.at.pos);
+        let after = self.store.read(lane, run).expect("memory").map_or(0, |known| known.cursor.at.pos);
         let entry = |pos: u64| {
             let chunk = opaque_chunk(origin, pos, &[], Stamp(pos as i64), &[pos as u8]);
             (pos, Entry::new(record.clone(), home.clone(), lane, chunk).expect("a readable header"))

@@ -17,13 +17,13 @@ use tuyen_tests::sim::{
 /// Worlds of every run of the tests.
 const SEEDS: u64 = 2_000;
 
-fn outcome(name: &str, bytes: &[u8]) -> Result<Report, String> {
-    let plan = Plan::of_bytes(bytes, Taste::default());
+fn outcome(name: &str, bytes: &[u8], taste: Taste) -> Result<Report, String> {
+    let plan = Plan::of_bytes(bytes, taste);
     sim::run_plan(plan, &mut Trace::off()).map_err(|failure| format!("{name}: {failure}"))
 }
 
-fn of_seed(seed: u64) -> Result<Report, String> {
-    outcome(&format!("seed {seed}"), &bytes_of(seed))
+fn of_seed(seed: u64, taste: Taste) -> Result<Report, String> {
+    outcome(&format!("seed {seed}"), &bytes_of(seed), taste)
 }
 
 #[test]
@@ -33,8 +33,9 @@ fn two_thousand_worlds_keep_every_promise() {
     let seeds =
         || std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed)).take_while(|seed| *seed < SEEDS);
     let outcomes: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| seeds().map(of_seed).collect::<Vec<_>>())).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| seeds().map(|seed| of_seed(seed, Taste::default())).collect::<Vec<_>>()))
+            .collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("a world catches its panics")).collect()
     });
     let (held, broken): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
@@ -73,17 +74,21 @@ fn corpus(of: &str) -> PathBuf {
 #[test]
 fn worlds_that_once_broke_a_promise_keep_it() {
     let lines = std::fs::read_to_string(corpus("sim.txt")).unwrap();
-    let seeds = lines.lines().filter(|line| !line.starts_with('#')).map(|line| {
-        let seed = line.split_whitespace().next().expect("a line begins with a seed");
-        seed.parse().expect("a seed is a number")
+    let worlds = lines.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let mut words = line.split_whitespace();
+        let seed = words.next().expect("a line begins with a seed").parse().expect("a seed is a number");
+        let real = (words.next() == Some("opaque")).then_some(false);
+        (seed, Taste { real, ..Taste::default() })
     });
-    let mut broken: Vec<_> = seeds.filter_map(|seed| of_seed(seed).err()).collect();
+    let mut broken: Vec<_> = worlds.filter_map(|(seed, taste)| of_seed(seed, taste).err()).collect();
     let mut plans: Vec<_> =
         std::fs::read_dir(corpus("fuzz/world")).unwrap().map(|file| file.unwrap().path()).collect();
     plans.sort();
     assert!(!plans.is_empty());
     for plan in plans {
-        broken.extend(outcome(&plan.display().to_string(), &std::fs::read(&plan).unwrap()).err());
+        broken.extend(
+            outcome(&plan.display().to_string(), &std::fs::read(&plan).unwrap(), Taste::default()).err(),
+        );
     }
     assert!(broken.is_empty(), "{broken:#?}");
 }
@@ -108,6 +113,7 @@ fn a_seed_is_a_world() {
 fn any_bytes_are_a_world() {
     for seed in 0..200 {
         let bytes = bytes_of(seed);
-        outcome("the beginning of some bytes", &bytes[..bytes.len().min(seed as usize)]).unwrap();
+        outcome("the beginning of some bytes", &bytes[..bytes.len().min(seed as usize)], Taste::default())
+            .unwrap();
     }
 }

@@ -399,7 +399,11 @@ fn what_came_from_the_parent_is_not_pending() {
     let batch = [
         vec![Op::OpenSegment(own(1)), Op::Announce(announced, info)],
         vec![Op::Append { entry: from_above, src: Some(position(theirs)), at: 50 }],
-        vec![Op::Read(Lane::Normal, Cursor { at: position(theirs), chain: None })],
+        vec![Op::Read {
+            lane: Lane::Normal,
+            cursor: Cursor { at: position(theirs), chain: None },
+            brought: true,
+        }],
         vec![Op::Append { entry: from_below, src: Some(position(Incarnation([7; 16]))), at: 60 }],
         vec![Op::Offer { of: 1, home: org("meo-vac") }],
         writes(1, 2, "text"),

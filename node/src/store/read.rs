@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use sync_core::{
     change::Entry,
     codec::Reader as Bytes,
-    feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq},
+    feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq},
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
     identity::{Announcement, NodeInfo, Revocation, Role},
     store::{Frontier, Head, Mark, Projected, Store, StoreError},
@@ -388,15 +388,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError> {
+    fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Progress>, StoreError> {
         self.reading(|| {
             let id = self.names.borrow_mut().incarnation_id(&self.conn, segment)?;
             let Some(id) = id else { return Ok(None) };
-            let mut statement = self
-                .conn
-                .prepare_cached("SELECT pos, chain FROM read_cursor WHERE segment = ?1 AND lane = ?2")?;
-            let found = statement
-                .query_row(params![id, lane as u8], |row| Ok(cursor(segment, row.get(0)?, row.get(1)?)));
+            let mut statement = self.conn.prepare_cached(
+                "SELECT pos, chain, n, brought FROM read_cursor WHERE segment = ?1 AND lane = ?2",
+            )?;
+            let found = statement.query_row(params![id, lane as u8], |row| {
+                let cursor = cursor(segment, row.get(0)?, row.get(1)?);
+                Ok(Progress { cursor, at: row.get(2).map(unpack)?, brought_at: row.get(3).map(unpack)? })
+            });
             Ok(found.optional()?)
         })
     }

@@ -79,6 +79,7 @@ CREATE TABLE read_cursor (
   pos INTEGER NOT NULL,
   chain BLOB,
   n INTEGER NOT NULL,
+  brought INTEGER NOT NULL,
   PRIMARY KEY (segment, lane)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE had_read (

@@ -92,7 +92,7 @@ impl Commit<'_> {
             Op::Announce(announcement, info) => self.announce(announcement, info),
             Op::Append { entry, src, at } => self.append(entry, *src, *at),
             Op::Offer { of, home } => self.offer(*of, home),
-            Op::Read(lane, cursor) => self.advance(*lane, cursor),
+            Op::Read { lane, cursor, brought } => self.advance(*lane, cursor, *brought),
             Op::Reach(which, lane, seq) => self.run_one(
                 "INSERT INTO frontier (which, lane, seq) VALUES (?1, ?2, ?3)
                  ON CONFLICT (which, lane) DO UPDATE SET seq = excluded.seq",
@@ -289,13 +289,22 @@ impl Commit<'_> {
         Ok(extend_chain(before, hash))
     }
 
-    fn advance(&mut self, lane: Lane, cursor: &Cursor) -> Fallible<()> {
+    fn advance(&mut self, lane: Lane, cursor: &Cursor, brought: bool) -> Fallible<()> {
         self.known.reads += 1;
         let segment = self.names.add_incarnation(self.conn, cursor.at.segment)?;
         let chain = cursor.chain.map(|chain| chain.0);
         self.run_one(
-            "INSERT OR REPLACE INTO read_cursor (segment, lane, pos, chain, n) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![segment, lane as u8, pack(cursor.at.pos), chain, self.known.reads],
+            "INSERT INTO read_cursor (segment, lane, pos, chain, n, brought) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET pos = excluded.pos, chain = excluded.chain, n = excluded.n,
+                 brought = max(brought, excluded.brought)",
+            params![
+                segment,
+                lane as u8,
+                pack(cursor.at.pos),
+                chain,
+                self.known.reads,
+                if brought { self.known.reads } else { 0 }
+            ],
         )?;
         self.run_one(
             "INSERT OR REPLACE INTO had_read (segment, lane, pos, chain) VALUES (?1, ?2, ?3, ?4)",

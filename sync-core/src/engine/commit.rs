@@ -37,6 +37,7 @@ impl<I: Identity> Engine<I> {
             after: Consequences {
                 acks: BTreeMap::new(),
                 received: BTreeSet::new(),
+                brought: Vec::new(),
                 written: Vec::new(),
                 tip: self.tip,
                 segments: None,
@@ -71,7 +72,8 @@ impl<I: Identity> Engine<I> {
         match intent {
             Intent::Receive(from, batches) => self.draft_received(&from, batches, draft, store)?,
             Intent::Stand(cursors) => {
-                draft.ops.extend(cursors.into_iter().map(|(lane, cursor)| Op::Read(lane, cursor)));
+                let stand = |(lane, cursor)| Op::Read { lane, cursor, brought: false };
+                draft.ops.extend(cursors.into_iter().map(stand));
             }
             Intent::Announce(link, announcement, info) => {
                 self.draft_announced(link, announcement, info, draft, store)?
@@ -148,6 +150,7 @@ impl<I: Identity> Engine<I> {
         else {
             return Ok(());
         };
+        let before = draft.after.brought.len();
         let goes_up = from.direction == Direction::Down;
         let mut entries: Vec<_> = stretch.into_iter().flat_map(|batch| batch.entries).collect();
         entries.sort_by_key(|(pos, _)| *pos);
@@ -160,10 +163,14 @@ impl<I: Identity> Engine<I> {
                 self.intents.retain(other);
                 return Ok(());
             }
-            self.append(entry, Some(Position { segment, pos }), goes_up, draft, store)?;
+            let src = Position { segment, pos };
+            if self.append(entry, Some(src), goes_up, draft, store)? {
+                draft.after.brought.push((from.link, lane, src));
+            }
         }
         let at = Position { segment, pos };
-        draft.ops.push(Op::Read(lane, Cursor { at, chain: Some(chain) }));
+        let brought = draft.after.brought.len() > before;
+        draft.ops.push(Op::Read { lane, cursor: Cursor { at, chain: Some(chain) }, brought });
         draft.after.acks.insert((from.link, lane), at);
         draft.after.received.insert(segment);
         if goes_up && !self.is_root() {
@@ -198,7 +205,7 @@ impl<I: Identity> Engine<I> {
         Ok(homes.iter().any(|home| self.places.is_within(home, child)))
     }
 
-    /// Appends an entry, unless the store or this commit has it.
+    /// Appends an entry, unless the store or this commit has it. Whether it was new.
     fn append(
         &mut self,
         entry: Entry,
@@ -206,10 +213,10 @@ impl<I: Identity> Engine<I> {
         goes_up: bool,
         draft: &mut Draft,
         store: &impl Store,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let key = (entry.record().clone(), entry.change_hash());
         if draft.added.contains(&key) || store.has(&key.0, &key.1)? {
-            return Ok(());
+            return Ok(false);
         }
         self.open_segment(draft);
         let gained = self.settle_home(&entry, draft, store)?;
@@ -230,7 +237,7 @@ impl<I: Identity> Engine<I> {
             draft.after.tip += 1;
             draft.ops.push(Op::Offer { of, home: home.clone() });
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The first row of a run opens its segment; the announcement is durable with it.
@@ -336,7 +343,6 @@ impl<I: Identity> Engine<I> {
         if let Some(segments) = after.segments {
             self.segments = segments;
         }
-        self.mine.extend(after.announced.iter().map(|announcement| announcement.incarnation));
         self.live = after.live;
         self.run = after.run;
         self.marks.extend(after.new_marks);
@@ -347,6 +353,7 @@ impl<I: Identity> Engine<I> {
             }
         }
         self.effects.extend(after.written.into_iter().map(Effect::Written));
+        self.meet_rivals_anew(&after.brought);
         if after.renamed {
             let links: Vec<_> = self.links.keys().copied().collect();
             links.into_iter().for_each(|link| self.hang_up(link));
@@ -363,6 +370,19 @@ impl<I: Identity> Engine<I> {
         heard.into_iter().for_each(|link| self.send_receipts(link));
         self.pass_on_root();
         Ok(())
+    }
+
+    /// New entries have come on one link. Another machine of the same name that seems to have them, because it has rows at
+    /// their places, has not sent them: it is met anew, and told so.
+    fn meet_rivals_anew(&mut self, brought: &[(LinkId, Lane, Position)]) {
+        let covers = |link: &&Link| {
+            let Some(lineage) = &link.lineage else { return false };
+            let of_node = |src: Position| src.segment.is_of(link.peer.node);
+            let mut others = brought.iter().filter(|(by, _, src)| *by != link.id && of_node(*src));
+            others.any(|(_, lane, src)| lineage[*lane as usize].covers(*src))
+        };
+        let rivals: Vec<_> = self.links.values().filter(covers).map(|link| link.id).collect();
+        rivals.into_iter().for_each(|link| self.hang_up(link));
     }
 
     fn tell_of_runs(&mut self, announced: &[Announcement]) {

@@ -39,9 +39,14 @@ impl<I: Identity> Engine<I> {
                 let peer = state.peer.clone();
                 self.effects.push_back(Effect::Alert(Alert::Restored { peer }));
             }
-            Frame::Cursors(cursors) => {
+            Frame::Cursors(cursors) if std::mem::take(&mut state.awaits_cursors) => {
                 self.on_cursors(link, &cursors, true, store)?;
                 self.confirm_places(link, store, now)?;
+            }
+            Frame::Cursors(_) => {
+                let text = "the neighbour named places for which nobody had asked".to_owned();
+                self.refuse(link, refusal::PROTOCOL, text);
+                return Ok(());
             }
             Frame::Batch(batch) => self.on_batch(link, batch, store)?,
             Frame::Ack(lane, at) => self.on_ack(link, lane, at, now),
@@ -101,7 +106,9 @@ impl<I: Identity> Engine<I> {
         again: bool,
         store: &impl Store,
     ) -> Result<(), StoreError> {
-        let Some(said) = self.links.get(&link).map(|link| link.said) else { return Ok(()) };
+        // Asked again, the reader names what it has read of the running segment, also what it was not told of.
+        let said = self.links.get(&link).map(|link| if again { self.tip } else { link.said });
+        let Some(said) = said else { return Ok(()) };
         let mut places = Vec::new();
         let mut lost = false;
         let mut known = 0;
@@ -111,16 +118,22 @@ impl<I: Identity> Engine<I> {
                 let index = self.segments.iter().rposition(|s| s.incarnation == at.segment);
                 known = known.max(index.map_or(0, |index| index + 1));
             }
-            match resolve(cursor, &self.segments, said, self.tip, self.live, store)? {
+            // Somebody has written under the name that this process has not used yet.
+            let taken = |cursor: &Cursor| cursor.at.segment == self.run && cursor.at.pos > 0;
+            if self.live.is_none() && cursor.is_some_and(taken) {
+                return Ok(self.meets_a_rival(link, self.run));
+            }
+            match resolve(cursor, &self.segments, said, self.tip, store)? {
                 Resolved::At(seq) => places.push((lane, seq, cursor.map(|cursor| cursor.at))),
                 // A reader that finds nothing in common begins at the beginning; what it has, it passes over.
                 Resolved::Lost if again => places.push((lane, 0, None)),
-                Resolved::Lost => lost = true,
-                Resolved::Forked(segment) => {
-                    self.hang_up(link);
-                    self.fork(segment);
-                    return Ok(());
+                // What this very process has written it remembers, and asked again the reader names such a place only
+                // when it has to be told.
+                Resolved::Beyond(segment) if again || self.live == Some(segment) => {
+                    return Ok(self.meets_a_rival(link, segment));
                 }
+                Resolved::Lost | Resolved::Beyond(_) => lost = true,
+                Resolved::Forked(segment) => return Ok(self.meets_a_rival(link, segment)),
             }
         }
         if !again {
@@ -133,13 +146,8 @@ impl<I: Identity> Engine<I> {
             }
         }
         if lost {
+            self.links.get_mut(&link).expect("it is there").awaits_cursors = true;
             self.send(link, Frame::Lost);
-            return Ok(());
-        }
-        let agreed = places.iter().map(|(_, seq, _)| *seq).max().unwrap_or(0);
-        if let Some(segment) = self.unproved_after(agreed).filter(|_| again) {
-            self.hang_up(link);
-            self.fork(segment);
             return Ok(());
         }
         for (lane, seq, told) in places {
@@ -148,22 +156,27 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    /// The first segment of an earlier process with rows after this one. A reader that had read more of them than
-    /// this node remembers may have read other rows under their names: they get new ones.
-    fn unproved_after(&self, agreed: Seq) -> Option<Incarnation> {
-        let ends = self.segments.iter().skip(1).map(|next| next.base).chain([self.tip]);
-        let mut closed = self.segments.iter().zip(ends).filter(|(s, _)| !self.mine.contains(&s.incarnation));
-        closed.find(|(_, end)| *end > agreed).map(|(segment, _)| segment.incarnation)
+    /// The reader has shown that somebody else has written under the name of this segment.
+    fn meets_a_rival(&mut self, link: LinkId, segment: Incarnation) {
+        self.hang_up(link);
+        self.fork(segment);
     }
 
     /// The reader stands after row `seq` in this lane.
     fn settle(&mut self, link: LinkId, lane: Lane, seq: Seq, told: Option<Position>) {
         let Some(state) = self.links.get_mut(&link) else { return };
+        let (run, up, to_root) = (
+            state.hello.as_ref().map(|hello| hello.run),
+            state.direction == Direction::Up,
+            state.peer.role == Role::Root,
+        );
         let out = &mut state.out[lane as usize];
-        out.next = Some(seq);
-        out.told = told;
-        if state.direction == Direction::Up {
-            let to_root = state.peer.role == Role::Root;
+        (out.next, out.told, out.durable) = (Some(seq), told, seq);
+        if up {
+            // The same process may have said more on another link since it said this.
+            let same = |link: &&Link| link.hello.as_ref().map(|hello| hello.run) == run;
+            let links = self.links.values().filter(same);
+            let seq = links.map(|link| link.out[lane as usize].durable).max().unwrap_or(seq);
             self.reach(Frontier::Hub, lane, seq);
             if to_root {
                 self.reach(Frontier::Root, lane, seq);

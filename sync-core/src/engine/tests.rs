@@ -12,7 +12,7 @@ use crate::{
     session::{HELD_MAX_BATCHES, HELD_MAX_BYTES, SKIP_AFTER_ROWS},
     store::{MemStore, StoreMut},
     time::Stamp,
-    wire::UNPACKED_MAX_BYTES,
+    wire::{self, UNPACKED_MAX_BYTES},
 };
 
 const ROOT: u8 = 1;
@@ -851,14 +851,15 @@ fn of_two_connections_of_one_run_the_parent_keeps_the_newer_and_two_runs_are_two
 fn a_reader_that_knows_more_is_asked_for_places_that_both_know() {
     let at = |segment, pos| Position { segment, pos };
     // Rows 1 and 2 of an earlier run, 3 and 4 of another, and none or one of this.
-    for (own_rows, named, forked, settled_at) in [
-        (0, 4, None, Some(4)),
-        (0, 3, Some(1), None),
-        (0, 2, Some(1), None),
-        (0, 1, Some(0), None),
-        (0, 0, Some(0), None),
-        (1, 4, None, Some(4)),
-        (1, 5, None, Some(5)),
+    for (own_rows, (index, pos), forked) in [
+        (0, (1, 2), false),
+        (0, (1, 1), false),
+        (0, (1, 3), true),
+        (0, (0, 2), false),
+        (0, (0, 0), false),
+        (0, (0, 3), true),
+        (1, (2, 1), false),
+        (1, (2, 2), true),
     ] {
         let mut node = Node::new(HUB);
         let mut runs = Vec::new();
@@ -875,33 +876,27 @@ fn a_reader_that_knows_more_is_asked_for_places_that_both_know() {
         let said = frames(&node.says(DOWN, hello_of_other_rows(CHILD, at(run(AUNT, 9), 7))), DOWN);
         let announced: Vec<_> = said.iter().filter(|frame| matches!(frame, Frame::Announce(_))).collect();
         assert_eq!((announced.len(), said.last()), (2 + own_rows as usize, Some(&Frame::Lost)), "{said:?}");
-        let cursor = |seq: u64| match seq {
-            0 => Cursor { at: at(run(AUNT, 9), 7), chain: None },
-            seq => {
-                let place = at(runs[(seq as usize - 1) / 2], (seq - 1) % 2 + 1);
-                Cursor { at: place, chain: node.store.chain(seq).unwrap() }
-            }
-        };
-        let cursor = cursor(named);
-        let said = node.says(DOWN, Frame::Cursors(vec![(Lane::Normal, cursor)]));
-        assert_eq!(
-            forks(&said),
-            forked.map(|index: usize| runs[index]).into_iter().collect::<Vec<_>>(),
-            "{named}"
-        );
-        let stands = node.engine.links.get(&DOWN).map(|link| link.out[1].next.unwrap());
-        assert_eq!(stands.is_some(), settled_at.is_some());
-        assert!(stands >= settled_at, "{named}: {stands:?}");
+        let (segment, seq) = (runs[index], 2 * index as Seq + pos);
+        let chain = if pos == 0 { Some(CHAIN_START) } else { node.store.chain(seq).unwrap() };
+        let named = (Lane::Normal, Cursor { at: at(segment, pos), chain });
+        let said = node.says(DOWN, Frame::Cursors(vec![named]));
+        assert_eq!(forks(&said), if forked { vec![segment] } else { Vec::new() }, "{index} {pos}");
         assert!(!frames(&said, DOWN).contains(&Frame::Lost), "once");
+        assert_eq!(node.engine.links.contains_key(&DOWN), !forked);
+        if forked {
+            continue;
+        }
+        assert!(node.engine.links[&DOWN].out[1].next >= Some(seq));
         let confirmed = frames(&said, DOWN).into_iter().find_map(|frame| match frame {
             Frame::Batch(batch) if batch.entries.is_empty() => {
                 let (pos, chain) = batch.upto.unwrap();
-                let place = Position { segment: batch.segment, pos };
-                Some((batch.lane, Cursor { at: place, chain: Some(chain) }))
+                Some((batch.lane, Cursor { at: at(batch.segment, pos), chain: Some(chain) }))
             }
             _ => None,
         });
-        assert_eq!(confirmed, settled_at.map(|_| (Lane::Normal, cursor)), "{named}");
+        assert_eq!(confirmed, Some(named));
+        let (code, text) = refused(&node.says(DOWN, Frame::Cursors(Vec::new())), DOWN).unwrap();
+        assert_eq!((code, text.contains("nobody had asked")), (refusal::PROTOCOL, true));
     }
     // What this process has written it has not forgotten: a reader that knows none of it begins at the beginning.
     let mut node = Node::new(HUB);
@@ -1009,7 +1004,7 @@ fn a_restored_child_hears_that_what_both_know_is_at_the_root() {
     hub.meets(DOWN, CHILD, Direction::Down);
     let at = |pos| Position { segment: run(CHILD, 1), pos };
     let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
-    hub.says(DOWN, Frame::Hello(Hello { run: run(CHILD, 2), tip: Some(at(3)), ..said }));
+    hub.says(DOWN, Frame::Hello(Hello { run: run(CHILD, 2), tip: Some(at(2)), ..said }));
     let said = hub.says(DOWN, Frame::Lost);
     assert!(said.iter().any(|effect| matches!(effect, Effect::Alert(Alert::Restored { .. }))));
     let said = frames(&said, DOWN);
@@ -1070,6 +1065,153 @@ fn what_was_read_of_a_live_run_is_named_also_beyond_its_end() {
         _ => None,
     });
     assert_eq!(normal, Some(at(5)));
+}
+
+/// Three copies of the child. Of run 1 one has told more than another knows, and a third has put the places back to before
+/// it: the second knows these, and has to hear of the first all the same.
+#[test]
+fn who_knows_less_of_a_run_than_was_read_hears_of_it_whatever_is_named() {
+    let at = |n, pos| Position { segment: run(CHILD, n), pos };
+    let read = |at: Position| {
+        let cursor = Cursor { at, chain: Some(Chain([at.pos as u8; 16])) };
+        Op::Read { lane: Lane::Normal, cursor, brought: false }
+    };
+    let tip = |n, pos| {
+        let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+        Frame::Hello(Hello { run: run(CHILD, 4), tip: Some(at(n, pos)), ..said })
+    };
+    // With a place just at the end of what the second knows, the running hash there tells all.
+    for (had_read, end, named) in [
+        (vec![7], 5, Some(7)),
+        (vec![3, 7], 5, Some(7)),
+        (vec![5, 7], 5, Some(5)),
+        (vec![3], 5, Some(3)),
+        (vec![], 5, None),
+    ] {
+        let mut hub = Node::with_child();
+        let (first, second) = (announcement(CHILD, 1), announcement(CHILD, 2));
+        let mut facts =
+            vec![Op::Announce(Announcement { parent: Some((run(CHILD, 2), 9)), ..first }, info(CHILD))];
+        facts.push(Op::Announce(second, info(CHILD)));
+        facts.extend(had_read.iter().map(|pos| read(at(1, *pos))));
+        facts.push(read(at(2, 4)));
+        hub.store.commit(&facts).unwrap();
+        hub.told(Event::Closed(DOWN));
+        hub.meets(DOWN, CHILD, Direction::Down);
+        let said = hub.says(DOWN, tip(1, end));
+        assert_eq!(
+            said.iter().any(|effect| matches!(effect, Effect::Close(_))),
+            named.is_some(),
+            "{had_read:?}"
+        );
+        hub.meets(LinkId(3), CHILD, Direction::Down);
+        let normal = hub.engine.links[&LinkId(3)].named.iter().find(|(lane, _)| *lane == Lane::Normal);
+        assert_eq!(normal.map(|(_, c)| c.at), Some(named.map_or(at(2, 4), |pos| at(1, pos))), "{had_read:?}");
+    }
+}
+
+/// A run that has been read after what comes after it in this feed was read by another machine.
+#[test]
+fn a_run_in_which_entries_came_too_late_gets_another_name() {
+    for (brought, named) in [(true, wire::POSITION_MAX), (false, 4)] {
+        let mut hub = Node::with_child();
+        let at = |n, pos| Position { segment: run(CHILD, n), pos };
+        let read = |n, pos, brought| {
+            let cursor = Cursor { at: at(n, pos), chain: Some(Chain([9; 16])) };
+            Op::Read { lane: Lane::Normal, cursor, brought }
+        };
+        let second = Announcement { parent: Some((run(CHILD, 1), 4)), ..announcement(CHILD, 2) };
+        let facts =
+            [Op::Announce(second, info(CHILD)), read(2, 1, true), read(1, 3, brought), read(3, 1, true)];
+        hub.store.commit(&facts).unwrap();
+        hub.store.commit(&[Op::Announce(announcement(CHILD, 3), info(CHILD))]).unwrap();
+        hub.told(Event::Closed(DOWN));
+        hub.meets(DOWN, CHILD, Direction::Down);
+        let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+        hub.says(DOWN, Frame::Hello(Hello { run: run(CHILD, 4), tip: Some(at(2, 4)), ..said }));
+        let said = frames(&hub.says(DOWN, Frame::Lost), DOWN);
+        let Some(Frame::Cursors(cursors)) = said.first() else { panic!("{said:?}") };
+        let segment = run(CHILD, if brought { 1 } else { 2 });
+        let place = cursors.iter().find(|(lane, _)| *lane == Lane::Normal).map(|(_, cursor)| cursor.at);
+        assert_eq!(place, Some(Position { segment, pos: if brought { named } else { 1 } }));
+    }
+}
+
+/// The name that a process has for what it will write is somebody else's already.
+#[test]
+fn a_run_that_has_written_nothing_may_have_been_read() {
+    let mut hub = Node::with_child();
+    hub.says(DOWN, Frame::Batch(batch(0, Some(5), &[1, 2, 3, 4, 5])));
+    hub.told(Event::Closed(DOWN));
+    hub.meets(DOWN, CHILD, Direction::Down);
+    hub.says(DOWN, hello(CHILD));
+    let said = frames(&hub.says(DOWN, Frame::Lost), DOWN);
+    let place = Cursor { at: Position { segment: run(CHILD, 1), pos: 5 }, chain: Some(Chain([9; 16])) };
+    assert_eq!(said[0], Frame::Cursors(vec![(Lane::Normal, place)]));
+    // The other side of it.
+    let mut child = Node::new(CHILD);
+    let own = child.engine.incarnation();
+    child.meets(UP, HUB, Direction::Up);
+    let said = child.says(UP, hello_of_other_rows(HUB, Position { segment: own, pos: 5 }));
+    assert_eq!(forks(&said), [own]);
+    assert_ne!(child.engine.incarnation(), own);
+}
+
+/// Of a machine of the same name that seems to have what another has just brought.
+#[test]
+fn a_machine_at_whose_places_another_brings_entries_is_met_anew() {
+    let other = LinkId(8);
+    for (read, brings, gone) in [(5, 3, true), (5, 5, true), (2, 3, false)] {
+        let mut hub = Node::with_child();
+        let cursor = Cursor { at: Position { segment: run(CHILD, 1), pos: read }, chain: None };
+        hub.store.commit(&[Op::Read { lane: Lane::Normal, cursor, brought: true }]).unwrap();
+        let tip = Some(Position { segment: run(CHILD, 1), pos: 5 });
+        hub.told(Event::Closed(DOWN));
+        for (link, n) in [(DOWN, 2), (other, 3)] {
+            hub.meets(link, CHILD, Direction::Down);
+            let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+            hub.says(link, Frame::Hello(Hello { run: run(CHILD, n), tip, ..said }));
+        }
+        let said = hub.says(DOWN, Frame::Batch(batch(brings - 1, Some(brings), &[brings])));
+        let closed = said.iter().any(|effect| matches!(effect, Effect::Close(link) if *link == other));
+        assert_eq!(closed, gone, "read {read}, brings {brings}: {said:?}");
+        assert!(hub.engine.links.contains_key(&DOWN));
+    }
+}
+
+/// What a process has acknowledged on one link it has not forgotten on another that it began before.
+#[test]
+fn an_older_word_of_the_same_process_sets_nothing_back() {
+    for (n, stands) in [(1, 2), (2, 1)] {
+        let mut node = Node::with_parent(HUB, ROOT);
+        (1..=2).for_each(|seq| drop(node.writes(seq)));
+        let segment = node.engine.incarnation();
+        node.says(UP, Frame::Ack(Lane::Normal, Position { segment, pos: 2 }));
+        node.meets(LinkId(8), ROOT, Direction::Up);
+        let cursor = Cursor { at: Position { segment, pos: 1 }, chain: node.store.chain(1).unwrap() };
+        let Frame::Hello(said) = hello(ROOT) else { unreachable!() };
+        let cursors = vec![(Lane::Normal, cursor)];
+        node.says(LinkId(8), Frame::Hello(Hello { run: run(ROOT, n), cursors, ..said }));
+        let reached = [Frontier::Hub, Frontier::Root].map(|which| node.engine.frontier(which, Lane::Normal));
+        assert_eq!(reached, [stands; 2]);
+    }
+}
+
+/// A run of which the parent is not announced, in a feed that is said to be empty.
+#[test]
+fn a_place_whose_past_is_unknown_is_waited_for() {
+    let mut hub = Node::with_child();
+    let unknown = Announcement { parent: Some((run(CHILD, 7), 3)), ..announcement(CHILD, 2) };
+    let cursor = Cursor { at: Position { segment: run(CHILD, 2), pos: 1 }, chain: None };
+    let read = Op::Read { lane: Lane::Normal, cursor, brought: true };
+    hub.store.commit(&[Op::Announce(unknown, info(CHILD)), read]).unwrap();
+    hub.told(Event::Closed(DOWN));
+    hub.meets(DOWN, CHILD, Direction::Down);
+    let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+    hub.says(DOWN, Frame::Hello(Hello { run: run(CHILD, 2), ..said }));
+    assert!(frames(&hub.says(DOWN, Frame::Lost), DOWN).is_empty());
+    let said = frames(&hub.says(DOWN, Frame::Announce(announcement(CHILD, 7))), DOWN);
+    assert_eq!(said, [Frame::Cursors(vec![(Lane::Normal, cursor)])]);
 }
 
 #[test]

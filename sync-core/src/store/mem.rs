@@ -31,7 +31,7 @@ pub struct MemStore {
     rows: Vec<Row>,
     segments: Vec<Segment>,
     records: BTreeMap<RecordId, RecordRow>,
-    read: BTreeMap<(Incarnation, Lane), (u64, Cursor)>,
+    read: BTreeMap<(Incarnation, Lane), Progress>,
     reads: u64,
     had_read: BTreeMap<(Lane, Position), Cursor>,
     frontiers: BTreeMap<(Frontier, Lane), Seq>,
@@ -90,10 +90,13 @@ impl MemStore {
                     row.homes.push((home.clone(), since));
                 }
             }
-            Op::Read(lane, cursor) => {
+            Op::Read { lane, cursor, brought } => {
                 self.reads += 1;
                 self.had_read.insert((*lane, cursor.at), *cursor);
-                self.read.insert((cursor.at.segment, *lane), (self.reads, *cursor));
+                let before = self.read.get(&(cursor.at.segment, *lane)).map_or(0, |known| known.brought_at);
+                let brought_at = if *brought { self.reads } else { before };
+                let progress = Progress { cursor: *cursor, at: self.reads, brought_at };
+                self.read.insert((cursor.at.segment, *lane), progress);
             }
             Op::Reach(which, lane, seq) => {
                 self.frontiers.insert((*which, *lane), *seq);
@@ -196,8 +199,8 @@ impl Store for MemStore {
         Ok(self.records.get(record).map(|row| row.rows.clone()).unwrap_or_default())
     }
 
-    fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Cursor>, StoreError> {
-        Ok(self.read.get(&(segment, lane)).map(|(_, cursor)| *cursor))
+    fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Progress>, StoreError> {
+        Ok(self.read.get(&(segment, lane)).copied())
     }
 
     fn read_before(&self, lane: Lane, at: Position) -> Result<Option<Cursor>, StoreError> {
@@ -211,7 +214,7 @@ impl Store for MemStore {
         };
         let newest = |lane: Lane| {
             let cursors = self.read.iter().filter(|((segment, l), _)| *l == lane && of_node(segment));
-            cursors.max_by_key(|(_, (n, _))| *n).map(|(_, (_, cursor))| (lane, *cursor))
+            cursors.max_by_key(|(_, known)| known.at).map(|(_, known)| (lane, known.cursor))
         };
         Ok(Lane::ALL.into_iter().filter_map(newest).collect())
     }

@@ -117,7 +117,7 @@ impl Contents {
         };
         let of_segment = |(segment, _): &(Incarnation, u64)| {
             let end = Position { segment: *segment, pos: u64::MAX };
-            let cursors = |lane| Ok([store.read(lane, *segment)?, store.read_before(lane, end)?]);
+            let cursors = |lane| Ok((store.read(lane, *segment)?, store.read_before(lane, end)?));
             let cursors = Lane::ALL.into_iter().map(cursors).collect::<Result<_, StoreError>>()?;
             Ok((*segment, store.announcement(*segment)?, cursors))
         };

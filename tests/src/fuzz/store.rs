@@ -91,7 +91,8 @@ impl Script {
             }
             4 => {
                 let chain = c.one_in(2).then(|| Chain([c.byte(); 16]));
-                batch.push(Op::Read(lane, Cursor { at: somebody(c), chain }));
+                let cursor = Cursor { at: somebody(c), chain };
+                batch.push(Op::Read { lane, cursor, brought: c.one_in(2) });
             }
             5 => batch.push(Op::Reach(c.pick(&Frontier::ALL), lane, c.u64() % (self.tip + 1))),
             6 => {
