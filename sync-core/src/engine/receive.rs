@@ -110,7 +110,7 @@ impl<I: Identity> Engine<I> {
         let said = self.links.get(&link).map(|link| if again { self.tip } else { link.said });
         let Some(said) = said else { return Ok(()) };
         let mut places = Vec::new();
-        let mut lost = false;
+        let (mut lost, mut rival) = (false, None);
         let mut known = 0;
         for lane in Lane::ALL {
             let cursor = cursors.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor);
@@ -121,7 +121,7 @@ impl<I: Identity> Engine<I> {
             // Somebody has written under the name that this process has not used yet.
             let taken = |cursor: &Cursor| cursor.at.segment == self.run && cursor.at.pos > 0;
             if self.live.is_none() && cursor.is_some_and(taken) {
-                return Ok(self.meets_a_rival(link, self.run));
+                rival = rival.or(Some(self.run));
             }
             match resolve(cursor, &self.segments, said, self.tip, store)? {
                 Resolved::At(seq) => places.push((lane, seq, cursor.map(|cursor| cursor.at))),
@@ -130,11 +130,17 @@ impl<I: Identity> Engine<I> {
                 // What this very process has written it remembers, and asked again the reader names such a place only
                 // when it has to be told.
                 Resolved::Beyond(segment) if again || self.live == Some(segment) => {
-                    return Ok(self.meets_a_rival(link, segment));
+                    rival = rival.or(Some(segment));
                 }
                 Resolved::Lost | Resolved::Beyond(_) => lost = true,
-                Resolved::Forked(segment) => return Ok(self.meets_a_rival(link, segment)),
+                Resolved::Forked(segment) => rival = rival.or(Some(segment)),
             }
+        }
+        if let Some(segment) = rival {
+            // Somebody else has written under the name of this segment.
+            self.hang_up(link);
+            self.fork(segment);
+            return Ok(());
         }
         if !again {
             let from = if lost { 0 } else { known };
@@ -154,12 +160,6 @@ impl<I: Identity> Engine<I> {
             self.settle(link, lane, seq, told);
         }
         Ok(())
-    }
-
-    /// The reader has shown that somebody else has written under the name of this segment.
-    fn meets_a_rival(&mut self, link: LinkId, segment: Incarnation) {
-        self.hang_up(link);
-        self.fork(segment);
     }
 
     /// The reader stands after row `seq` in this lane.

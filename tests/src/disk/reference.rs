@@ -3,7 +3,7 @@
 use node::store::SqliteStore;
 use sync_core::{
     change::Entry,
-    feed::{Cursor, Digest, Position, Segment, Seq},
+    feed::{Cursor, Digest, Position, Progress, Segment, Seq},
     id::{Chain, Incarnation, Lane, NodeId, OrgId, RecordId},
     identity::{Announcement, NodeInfo, Revocation},
     store::{Batch, Frontier, Head, Mark, MemStore, Op, Projected, Store, StoreError, StoreMut},
@@ -87,7 +87,7 @@ pub fn contents(store: &SqliteStore, names: &Reference) -> Result<Contents, Stor
 /// What a store says of a record: its homes, rows and projection.
 type OfRecord = (RecordId, Vec<OrgId>, Vec<Seq>, Option<Projected>);
 /// What a store says of a neighbour's segment: its announcement, and of each lane the cursor and the furthest one.
-type OfSegment = (Incarnation, Option<(Announcement, NodeInfo)>, Vec<[Option<Cursor>; 2]>);
+type OfSegment = (Incarnation, Option<(Announcement, NodeInfo)>, Vec<(Option<Progress>, Option<Cursor>)>);
 
 /// Everything that a store holds.
 #[derive(Debug, PartialEq)]
