@@ -293,21 +293,19 @@ impl Link {
         let first = ends.last().filter(|_| hello.tip.is_some());
         let beginning =
             first.map(|first| Cursor { at: Position { pos: 0, ..*first }, chain: Some(CHAIN_START) });
-        let mut open = Vec::new();
-        for end in &ends {
-            if hello.run == end.segment || !has_read_just(store, *end)? {
-                open.push(*end);
-            }
-        }
         let mut found = Vec::new();
         for lane in Lane::ALL {
             let (mut beyond, mut newest, mut earliest) = (None, None, u64::MAX);
-            for end in &open {
-                let furthest = store.read_before(lane, Position { pos: POSITION_MAX, ..*end })?;
-                beyond = furthest.filter(|cursor| cursor.at.pos > end.pos).or(beyond);
-            }
             for end in &ends {
-                newest = newest.or(store.read_before(lane, *end)?);
+                let furthest = store.read_before(lane, Position { pos: POSITION_MAX, ..*end })?;
+                let Some(furthest) = furthest else { continue };
+                let is_beyond = furthest.at.pos > end.pos;
+                if is_beyond && (hello.run == end.segment || !has_read_just(store, *end)?) {
+                    beyond = Some(furthest);
+                }
+                if newest.is_none() {
+                    newest = if is_beyond { store.read_before(lane, *end)? } else { Some(furthest) };
+                }
                 let Some(read) = store.read(lane, end.segment)? else { continue };
                 if read.brought_at > earliest {
                     beyond = Some(Cursor { at: Position { pos: POSITION_MAX, ..*end }, chain: None });
