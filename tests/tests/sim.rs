@@ -1,14 +1,13 @@
 //! Two thousand simulated worlds, and those that once broke a promise. See `tuyen_tests::sim`.
 
 use std::{
-    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Instant,
 };
 
 use tuyen_tests::sim::{
-    self, Plan, Report, Trace,
+    self, Plan, Report, Trace, corpus,
     fault::ALL,
     plan::{Taste, bytes_of},
     scenes,
@@ -22,8 +21,8 @@ fn outcome(name: &str, bytes: &[u8], taste: Taste) -> Result<Report, String> {
     sim::run_plan(plan, &mut Trace::off()).map_err(|failure| format!("{name}: {failure}"))
 }
 
-fn of_seed(seed: u64, taste: Taste) -> Result<Report, String> {
-    outcome(&format!("seed {seed}"), &bytes_of(seed), taste)
+fn of_seed(seed: u64) -> Result<Report, String> {
+    outcome(&format!("seed {seed}"), &bytes_of(seed), Taste::default())
 }
 
 #[test]
@@ -33,9 +32,8 @@ fn two_thousand_worlds_keep_every_promise() {
     let seeds =
         || std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed)).take_while(|seed| *seed < SEEDS);
     let outcomes: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| seeds().map(|seed| of_seed(seed, Taste::default())).collect::<Vec<_>>()))
-            .collect();
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| seeds().map(of_seed).collect::<Vec<_>>())).collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("a world catches its panics")).collect()
     });
     let (held, broken): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
@@ -67,29 +65,12 @@ fn scenes_keep_every_promise() {
     }
 }
 
-fn corpus(of: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(of)
-}
-
 #[test]
 fn worlds_that_once_broke_a_promise_keep_it() {
-    let lines = std::fs::read_to_string(corpus("sim.txt")).unwrap();
-    let worlds = lines.lines().filter(|line| !line.starts_with('#')).map(|line| {
-        let mut words = line.split_whitespace();
-        let seed = words.next().expect("a line begins with a seed").parse().expect("a seed is a number");
-        let real = (words.next() == Some("opaque")).then_some(false);
-        (seed, Taste { real, ..Taste::default() })
-    });
-    let mut broken: Vec<_> = worlds.filter_map(|(seed, taste)| of_seed(seed, taste).err()).collect();
-    let mut plans: Vec<_> =
-        std::fs::read_dir(corpus("fuzz/world")).unwrap().map(|file| file.unwrap().path()).collect();
-    plans.sort();
-    assert!(!plans.is_empty());
-    for plan in plans {
-        broken.extend(
-            outcome(&plan.display().to_string(), &std::fs::read(&plan).unwrap(), Taste::default()).err(),
-        );
-    }
+    let worlds = corpus::worlds();
+    assert!(worlds.len() > 10);
+    let broken = worlds.into_iter().filter_map(|known| outcome(&known.name, &known.bytes, known.taste).err());
+    let broken: Vec<_> = broken.collect();
     assert!(broken.is_empty(), "{broken:#?}");
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use tuyen_tests::sim::{
-    Failure, Plan, Report, Trace,
+    Failure, Plan, Report, Trace, corpus,
     fault::{ALL, Faults},
     minimise::minimise,
     plan::{Taste, bytes_of},
@@ -26,6 +26,7 @@ Runs simulated worlds.
   sim --seed 42             one world, with its trace
   sim --seeds 0..1000       several, on all cores
   sim --minutes 60          seeds not run before, for so long
+  sim corpus                the worlds that once broke a promise
   sim replay FILE           the world of a file's bytes, with its trace
   sim scene storm           one of the scenes: storm, long-record, large-entry
   sim meta                  whether everything that can happen does, in 300 worlds
@@ -62,7 +63,7 @@ fn main() -> Result<ExitCode> {
             "--seconds" => {
                 most = Some(Duration::from_secs(value()?.parse().context("seconds are a number")?))
             }
-            "meta" | "--help" => what = Some((argument, String::new())),
+            "meta" | "corpus" | "--help" => what = Some((argument, String::new())),
             "--seed" | "--seeds" | "--minutes" | "replay" | "scene" => {
                 what = Some((argument.clone(), value()?))
             }
@@ -85,6 +86,7 @@ fn main() -> Result<ExitCode> {
             runner.one(&value, &bytes)
         }
         "scene" => play(&value),
+        "corpus" => again(),
         "--seeds" => {
             let (from, to) = value.split_once("..").context("seeds are given as A..B")?;
             runner.many(from.parse()?..to.parse()?, most)
@@ -115,6 +117,18 @@ fn play(name: &str) -> Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+fn again() -> Result<ExitCode> {
+    let mut failed = 0;
+    for known in corpus::worlds() {
+        let plan = Plan::of_bytes(&known.bytes, known.taste);
+        if let Err(failure) = run_plan(plan, &mut Trace::off()) {
+            println!("seed {} BROKEN {failure}", known.name);
+            failed += 1;
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Runner {

@@ -11,6 +11,7 @@
 //! show the same; in a fourth of the others there is a hostile leaf. [`scenes`] are what seeds do not come upon. Not here:
 //! expired certificates, such as are of another place, and damaged disks.
 
+pub mod corpus;
 pub mod fault;
 pub mod identity;
 pub mod minimise;
