@@ -13,7 +13,7 @@ use crate::{
     feed::{Cursor, Position, Segment, Seq},
     id::{Incarnation, Lane, NodeId, OrgId, OrgPath},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
-    scope::Places,
+    scope::{Places, check_neighbour},
     session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
     store::{Batch, Frontier, Mark, Op, Store, StoreError},
     time::{Millis, Now},
@@ -30,6 +30,9 @@ mod tests;
 
 /// A frame of revocations is closed before it is larger than this; one revocation is of some two kilobytes.
 const REVOCATIONS_FRAME_BYTES: usize = 256 << 10;
+
+/// Most things that may wait for the disk before a neighbour that sends more counts as ignoring its window.
+pub const INTENTS_MAX: usize = 1 << 16;
 
 /// Names a local write until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,6 +211,20 @@ pub struct LinkStatus {
     pub software: Option<String>,
 }
 
+/// What waits in memory, of the fullest link and of the whole node. Each number has a limit with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Queues {
+    /// Batches that a link holds back, at most [`crate::session::HELD_MAX_BATCHES`].
+    pub held_batches: usize,
+    /// Bytes of their entries and of stretches that are not complete; above [`crate::session::HELD_MAX_BYTES`] nothing is
+    /// added.
+    pub held_bytes: usize,
+    /// Organizations of which a link asks, or is asked, where they stand, at most [`crate::session::PLACES_MAX`].
+    pub places: usize,
+    /// What waits for the disk; at [`INTENTS_MAX`] no batch is taken.
+    pub intents: usize,
+}
+
 /// The state machine of one node. See the module's own text for its contract. A clone is what a snapshot of the
 /// running machine would be.
 #[derive(Clone)]
@@ -330,6 +347,17 @@ impl<I: Identity> Engine<I> {
         })
     }
 
+    /// What waits in memory.
+    pub fn queues(&self) -> Queues {
+        let most = |of: fn(&Link) -> usize| self.links.values().map(of).max().unwrap_or(0);
+        Queues {
+            held_batches: most(|link| link.held.len()),
+            held_bytes: most(Link::held_bytes),
+            places: most(|link| link.asked_places.len().max(link.wanted_places.len())),
+            intents: self.intents.len(),
+        }
+    }
+
     /// One mutation. Afterwards drain [`Engine::poll_effect`].
     pub fn handle(&mut self, event: Event, store: &impl Store, now: Now) -> Result<(), StoreError> {
         match event {
@@ -370,7 +398,12 @@ impl<I: Identity> Engine<I> {
         let id = link.id;
         link.said = self.tip;
         link.name(store.read_of_node(link.peer.node)?, not_yet_durable(&self.intents, &self.committing));
-        for other in self.links.values_mut().filter(|other| other.peer.node == link.peer.node) {
+        // A revocation may have become durable after the handshake.
+        let admitted = self.identity.admit(&link.chain);
+        let admitted =
+            admitted.and_then(|()| check_neighbour(&self.info().place, &link.peer, link.direction));
+        let of_same = |other: &&mut Link| admitted.is_ok() && other.peer.node == link.peer.node;
+        for other in self.links.values_mut().filter(of_same) {
             (other.doubled, link.doubled) = (true, true);
         }
         let hello = Hello {
@@ -380,8 +413,6 @@ impl<I: Identity> Engine<I> {
             cursors: link.named.clone(),
             revocations: self.revocations,
         };
-        // A revocation may have become durable after the handshake.
-        let admitted = self.identity.admit(&link.chain);
         let before = self.links.insert(id, link);
         assert!(before.is_none(), "a link's name is used once");
         match admitted {

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use crate::{
     feed::Lineage,
     id::{OrgId, OrgPath},
+    identity::{NodeInfo, Refusal, Role},
+    session::Direction,
     store::Head,
 };
 
@@ -42,6 +44,20 @@ impl Places {
     }
 }
 
+/// Whether a neighbour stands where a neighbour has to: a child directly below this node's own place, the parent directly
+/// above it, and no leaf. A genuine certificate of another place is refused.
+pub fn check_neighbour(own: &OrgPath, peer: &NodeInfo, direction: Direction) -> Result<(), Refusal> {
+    let (child, parent) = match direction {
+        Direction::Down => (&peer.place, own),
+        Direction::Up => (own, &peer.place),
+    };
+    let may_be_above = direction == Direction::Down || peer.role != Role::Leaf;
+    if may_be_above && child.parent().as_ref() == Some(parent) {
+        return Ok(());
+    }
+    Err(Refusal::OutsideSubtree { place: child.to_string(), issuer: parent.to_string() })
+}
+
 /// The neighbour that a row might be sent to.
 pub enum Neighbour<'a> {
     /// The parent.
@@ -68,7 +84,35 @@ pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{feed::Position, id::Incarnation};
+    use crate::{
+        feed::Position,
+        id::{Incarnation, NodeId},
+    };
+
+    #[test]
+    fn a_neighbour_stands_one_step_above_or_below() {
+        use Direction::{Down, Up};
+        for (own, peer, role, direction, may) in [
+            ("tw/hg", "tw", Role::Root, Up, true),
+            ("tw/hg", "tw/hg/dv", Role::Leaf, Down, true),
+            ("tw/hg", "tw/hg/h2", Role::Hub, Down, true),
+            ("tw/hg/dv", "tw/hg", Role::Hub, Up, true),
+            // A leaf's certificate at the place of a hub.
+            ("tw/hg/dv", "tw/hg", Role::Leaf, Up, false),
+            ("tw/hg/dv", "tw", Role::Root, Up, false),
+            ("tw", "tw/hg/dv", Role::Leaf, Down, false),
+            ("tw/hg", "tw/qn/ta", Role::Leaf, Down, false),
+            ("tw/hg", "tw/qn", Role::Hub, Up, false),
+            ("tw/hg", "tw/hg", Role::Hub, Down, false),
+            ("tw/hg", "tw/hg", Role::Hub, Up, false),
+            ("tw/hg", "tw", Role::Root, Down, false),
+            ("tw/hg", "tw/hg/dv", Role::Leaf, Up, false),
+        ] {
+            let peer = NodeInfo { node: NodeId([1; 16]), place: peer.parse().unwrap(), role };
+            let checked = check_neighbour(&own.parse().unwrap(), &peer, direction);
+            assert_eq!(checked.is_ok(), may, "{own} {direction:?} {peer:?}");
+        }
+    }
 
     #[test]
     fn rows_go_up_and_to_their_homes_and_never_back() {

@@ -207,6 +207,12 @@ impl Link {
         self.lineage.is_some() && self.agrees()
     }
 
+    /// Bytes of the entries that are held back, and of stretches that are not complete.
+    pub fn held_bytes(&self) -> usize {
+        let held = self.held.iter().chain(self.stretch.iter().flatten()).flat_map(|batch| &batch.entries);
+        held.map(|(_, entry)| entry.encoded_len()).sum()
+    }
+
     /// Whether nothing is under way to the neighbour.
     pub fn is_idle(&self) -> bool {
         self.out.iter().all(|lane| lane.in_flight.is_empty())

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sync_core::{id::OrgPath, identity::Refusal, session::Direction};
+use sync_core::{id::OrgPath, scope::check_neighbour, session::Direction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Message, Numbers, links, renewal};
@@ -69,8 +69,7 @@ async fn admit(
     numbers: &Arc<Numbers>,
 ) {
     let (connection, peer) = (link.connection().clone(), link.peer());
-    if peer.place.parent().as_ref() != Some(own) {
-        let refusal = Refusal::OutsideSubtree { place: peer.place.to_string(), issuer: own.to_string() };
+    if let Err(refusal) = check_neighbour(own, peer, Direction::Down) {
         transport::refuse(&connection, &refusal);
         let _ = core.send(Message::Stranger(refusal.to_string())).await;
         return;

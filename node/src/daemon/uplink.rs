@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sync_core::{id::OrgPath, identity::Role, session::Direction};
+use sync_core::{id::OrgPath, scope::check_neighbour, session::Direction};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::{Message, Numbers, links, renewal::Renewal};
@@ -148,12 +148,7 @@ async fn dial(transport: &Transport, parent: &Parent) -> Result<Link, LinkError>
         }
     }
     let (link, candidate) = reached?;
-    let peer = link.peer();
-    if own.parent().as_ref() != Some(&peer.place) || peer.role == Role::Leaf {
-        let refusal = sync_core::identity::Refusal::OutsideSubtree {
-            place: own.to_string(),
-            issuer: peer.place.to_string(),
-        };
+    if let Err(refusal) = check_neighbour(own, link.peer(), Direction::Up) {
         crate::transport::refuse(link.connection(), &refusal);
         return Err(LinkError::Refused { address: candidate, refusal });
     }

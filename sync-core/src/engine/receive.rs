@@ -7,9 +7,6 @@ use crate::{
     wire::UNPACKED_MAX_BYTES,
 };
 
-/// Most things that may wait for the disk before a neighbour that sends more counts as ignoring its window.
-const INTENTS_MAX: usize = 1 << 16;
-
 impl<I: Identity> Engine<I> {
     pub(super) fn received(
         &mut self,
@@ -256,9 +253,7 @@ impl<I: Identity> Engine<I> {
 
     fn on_batch(&mut self, link: LinkId, batch: EntryBatch, store: &impl Store) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        let held = state.held.iter().chain(state.stretch.iter().flatten()).flat_map(|batch| &batch.entries);
-        let held_bytes: usize = held.map(|(_, entry)| entry.encoded_len()).sum();
-        let full = state.held.len() >= HELD_MAX_BATCHES || held_bytes >= HELD_MAX_BYTES;
+        let full = state.held.len() >= HELD_MAX_BATCHES || state.held_bytes() >= HELD_MAX_BYTES;
         if full || self.intents.len() >= INTENTS_MAX {
             let text = "the neighbour sends more than it may before it is acknowledged".to_owned();
             self.refuse(link, refusal::PROTOCOL, text);

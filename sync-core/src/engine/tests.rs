@@ -21,6 +21,8 @@ const CHILD: u8 = 3;
 const AUNT: u8 = 4;
 /// Below the child.
 const COUSIN: u8 = 6;
+/// Below the hub, beside the child.
+const SISTER: u8 = 7;
 const UP: LinkId = LinkId(1);
 const DOWN: LinkId = LinkId(2);
 
@@ -31,6 +33,7 @@ fn info(node: u8) -> NodeInfo {
         CHILD => ("tw/hg/dv", Role::Leaf),
         AUNT => ("tw/qn", Role::Hub),
         COUSIN => ("tw/hg/dv/mv", Role::Leaf),
+        SISTER => ("tw/hg/qb", Role::Leaf),
         _ => ("tw/qn/dv", Role::Leaf),
     };
     NodeInfo { node: NodeId([node; 16]), place: place.parse().unwrap(), role }
@@ -356,8 +359,8 @@ fn links_are_shown_as_they_are() {
 
 #[test]
 fn what_is_durable_above_is_what_the_parent_says() {
-    for (parent, at_once) in [(ROOT, true), (AUNT, false)] {
-        let mut node = Node::with_parent(HUB, parent);
+    for (node, parent, at_once) in [(HUB, ROOT, true), (CHILD, HUB, false)] {
+        let mut node = Node::with_parent(node, parent);
         let reached = |node: &Node| {
             let engine = &node.engine;
             let of = |which| engine.frontier(which, Lane::Normal);
@@ -537,8 +540,8 @@ fn revocations_travel_in_frames_that_fit() {
 fn rows_that_a_neighbour_need_not_have_are_passed_over_in_silence() {
     let mut hub = Node::new(HUB);
     hub.writes(1);
-    hub.meets(DOWN, AUNT, Direction::Down);
-    hub.says(DOWN, hello(AUNT));
+    hub.meets(DOWN, SISTER, Direction::Down);
+    hub.says(DOWN, hello(SISTER));
     let own = hub.engine.incarnation();
     for seq in 2..=2 * SKIP_AFTER_ROWS + 1 {
         let said = frames(&hub.writes(seq), DOWN);
@@ -697,14 +700,17 @@ fn what_follows_a_refused_stretch_is_not_kept_and_all_else_is() {
 
 #[test]
 fn marks_are_of_what_goes_up_and_comes_from_below() {
-    for (node, direction, marks) in
-        [(HUB, Direction::Down, 1), (ROOT, Direction::Down, 0), (HUB, Direction::Up, 0)]
+    for (node, peer, direction, marks) in
+        [(HUB, CHILD, Direction::Down, 1), (ROOT, HUB, Direction::Down, 0), (CHILD, HUB, Direction::Up, 0)]
     {
         let mut this = Node::new(node);
-        this.meets(DOWN, CHILD, direction);
-        this.says(DOWN, hello(CHILD));
-        this.says(DOWN, Frame::Announce(announcement(CHILD, 1)));
-        this.says(DOWN, Frame::Batch(batch(0, Some(1), &[1])));
+        this.meets(DOWN, peer, direction);
+        this.says(DOWN, hello(peer));
+        [peer, CHILD].into_iter().for_each(|of| drop(this.says(DOWN, Frame::Announce(announcement(of, 1)))));
+        let segment = run(peer, 1);
+        let entries = vec![(1, entry(segment, 1, Lane::Normal, 1))];
+        let batch = EntryBatch { segment, origin: segment, entries, ..batch(0, Some(1), &[]) };
+        this.says(DOWN, Frame::Batch(batch));
         assert_eq!((this.store.tip().unwrap(), this.store.marks().unwrap().len()), (1, marks));
     }
 }
@@ -820,21 +826,21 @@ fn a_run_whose_name_another_machine_uses_takes_another() {
 #[test]
 fn of_two_connections_of_one_run_the_parent_keeps_the_newer_and_two_runs_are_two_machines() {
     let later = LinkId(8);
-    let of_run = |n: u8| {
-        let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
-        Frame::Hello(Hello { run: run(CHILD, n), ..said })
+    let of_run = |peer: u8, n: u8| {
+        let Frame::Hello(said) = hello(peer) else { unreachable!() };
+        Frame::Hello(Hello { run: run(peer, n), ..said })
     };
-    for (direction, n, replaced, rival) in [
-        (Direction::Down, 1, true, false),
-        (Direction::Up, 1, false, false),
-        (Direction::Down, 2, false, true),
-        (Direction::Up, 2, false, true),
+    for (peer, direction, n, replaced, rival) in [
+        (CHILD, Direction::Down, 1, true, false),
+        (ROOT, Direction::Up, 1, false, false),
+        (CHILD, Direction::Down, 2, false, true),
+        (ROOT, Direction::Up, 2, false, true),
     ] {
         let mut this = Node::new(HUB);
-        this.meets(DOWN, CHILD, direction);
-        this.says(DOWN, of_run(1));
-        this.meets(later, CHILD, direction);
-        let said = this.says(later, of_run(n));
+        this.meets(DOWN, peer, direction);
+        this.says(DOWN, of_run(peer, 1));
+        this.meets(later, peer, direction);
+        let said = this.says(later, of_run(peer, n));
         let refusal = refused(&said, DOWN).map(|(code, _)| code);
         assert_eq!(refusal, replaced.then_some(refusal::REPLACED));
         assert!(refused(&said, later).is_none());
@@ -910,14 +916,29 @@ fn a_reader_that_knows_more_is_asked_for_places_that_both_know() {
     assert_eq!((batch.after, batch.entries.len()), (0, 1));
 }
 
+/// A genuine certificate of another place is refused before anything is said, and says nothing about a real neighbour.
+#[test]
+fn who_stands_elsewhere_is_refused() {
+    for (peer, direction) in [(AUNT, Direction::Down), (COUSIN, Direction::Down), (CHILD, Direction::Up)] {
+        let mut hub = Node::new(HUB);
+        hub.meets(DOWN, CHILD, Direction::Down);
+        hub.says(DOWN, hello(CHILD));
+        let said = hub.meets(UP, peer, direction);
+        assert_eq!(refused(&said, UP).unwrap().0, 5);
+        assert!(!frames(&said, UP).iter().any(|frame| matches!(frame, Frame::Hello(_))));
+        assert!(!hub.engine.links[&DOWN].doubled);
+        assert_eq!(hub.engine.links().count(), 1);
+    }
+}
+
 #[test]
 fn what_is_said_of_the_root_before_places_are_agreed_is_kept_once_for_each_lane() {
-    let mut node = Node::new(HUB);
+    let mut node = Node::new(CHILD);
     (1..=3).for_each(|seq| drop(node.writes(seq)));
-    node.meets(UP, AUNT, Direction::Up);
+    node.meets(UP, HUB, Direction::Up);
     let at = |pos| Position { segment: node.engine.incarnation(), pos };
     let [one, two, three] = [1, 2, 3].map(at);
-    node.says(UP, hello_of_other_rows(AUNT, Position { segment: run(AUNT, 9), pos: 7 }));
+    node.says(UP, hello_of_other_rows(HUB, Position { segment: run(AUNT, 9), pos: 7 }));
     for (lane, at) in [(Lane::Normal, one), (Lane::Bulk, one), (Lane::Normal, two)] {
         node.says(UP, Frame::SafeAtRoot(lane, at));
     }
