@@ -148,12 +148,14 @@ pub struct Node {
     /// The folder.
     pub dir: PathBuf,
     child: Option<Child>,
+    /// Its process has ended by itself, which only tests of failures wait for.
+    has_failed: bool,
 }
 
 impl Node {
     /// A node of a folder that exists.
     pub fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), child: None }
+        Self { dir: dir.to_owned(), child: None, has_failed: false }
     }
 
     /// The settings; changed, they are for the next start.
@@ -273,6 +275,7 @@ impl Node {
 
     /// Waits until the process ends by itself; gives its exit code.
     pub fn ended(&mut self) -> Option<i32> {
+        self.has_failed = true;
         let mut child = self.child.take().expect("it runs");
         let began = Instant::now();
         loop {
@@ -417,7 +420,13 @@ pub fn has_alert(alerts: &[AlertLine], code: &str, words: &str) -> bool {
 }
 
 impl Drop for Node {
+    /// An error in the log that nobody has brought about is a defect, whatever else a test looks at.
     fn drop(&mut self) {
         self.kill();
+        if !self.has_failed && !std::thread::panicking() {
+            let log = self.log();
+            let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR ")).collect();
+            assert!(errors.is_empty(), "{}: {errors:#?}", self.dir.display());
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     conformance::{entry, org, record},
     hostile::Hostile,
     sim::{
-        identity::{Registry, SimIdentity},
+        identity::{Expired, Registry, SimIdentity},
         rng::Rng,
     },
 };
@@ -110,7 +110,8 @@ pub fn session(data: &[u8]) {
 impl World {
     fn new() -> Self {
         let registry: Registry = Rc::new((0..TREE.len()).map(|n| (info(n).node, info(n))).collect());
-        let identity = |n| SimIdentity::new(&registry, &info(n), Rng::new(n as u64, "names"));
+        let identity =
+            |n| SimIdentity::new(&registry, &Expired::default(), &info(n), Rng::new(n as u64, "names"));
         let store = MemStore::default();
         let engine = Engine::new(identity(UNDER_TEST), "f", &store).expect("memory does not fail");
         Self {

@@ -28,10 +28,14 @@ const SIGNATURE_BYTES: usize = 64;
 /// Every node of the world: what stands in its certificate.
 pub type Registry = Rc<BTreeMap<NodeId, NodeInfo>>;
 
+/// The nodes whose certificates have ended and who have no others yet: everybody sees that, whatever clock they have.
+pub type Expired = Rc<RefCell<BTreeSet<NodeId>>>;
+
 /// The identity of one running machine.
 #[derive(Clone)]
 pub struct SimIdentity {
     registry: Registry,
+    expired: Expired,
     info: NodeInfo,
     names: RefCell<Rng>,
     revoked: RefCell<BTreeSet<NodeId>>,
@@ -39,9 +43,9 @@ pub struct SimIdentity {
 
 impl SimIdentity {
     /// The identity of this node, on a machine with this source of fresh names.
-    pub fn new(registry: &Registry, info: &NodeInfo, names: Rng) -> Self {
-        let revoked = RefCell::default();
-        Self { registry: registry.clone(), info: info.clone(), names: RefCell::new(names), revoked }
+    pub fn new(registry: &Registry, expired: &Expired, info: &NodeInfo, names: Rng) -> Self {
+        let (registry, expired, info) = (registry.clone(), expired.clone(), info.clone());
+        Self { registry, expired, info, names: RefCell::new(names), revoked: RefCell::default() }
     }
 
     /// A revocation is durable at this machine.
@@ -108,8 +112,11 @@ impl Authority for SimIdentity {
 
     fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
         let is = |node: &&NodeId| Self::chain(**node) == chain;
-        match self.revoked.borrow().iter().find(is) {
-            Some(node) => Err(Refusal::Revoked { who: node.to_string(), reason: Reason::Lost, at: 0 }),
+        if let Some(node) = self.revoked.borrow().iter().find(is) {
+            return Err(Refusal::Revoked { who: node.to_string(), reason: Reason::Lost, at: 0 });
+        }
+        match self.expired.borrow().iter().find(is) {
+            Some(node) => Err(Refusal::Expired { who: node.to_string(), until: 0, now: 1 }),
             None => Ok(()),
         }
     }

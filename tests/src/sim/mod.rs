@@ -9,7 +9,7 @@
 //!
 //! In one world of eight records are FHIR resources that people edit, delete and settle, and every disk must come to
 //! show the same; in a fourth of the others there is a hostile leaf. [`scenes`] are what seeds do not come upon. Not here:
-//! expired certificates, such as are of another place, and damaged disks.
+//! damaged disks, and two daemons on one folder.
 
 pub mod corpus;
 pub mod fault;

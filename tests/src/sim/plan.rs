@@ -175,8 +175,12 @@ impl Plan {
         let hostile = is_hostile.then(|| add_hostile(&mut nodes, &head));
         let off = if is_hostile { off } else { off.with(Fault::Hostile) };
         let is_off = |fault: Fault| is_quiet || off.has(fault) || (keeps_identity && fault.is_of_identity());
+        let trades = head.clocks / 4 % 4 == 3;
         let act = |item: Item| {
-            let what = what(item.kind);
+            let what = match what(item.kind) {
+                What::Fault(fault) if trades && item.chance.is_multiple_of(2) => What::Fault(fault.traded()),
+                what => what,
+            };
             if matches!(what, What::Fault(fault) if is_off(fault)) {
                 return None;
             }
@@ -355,7 +359,9 @@ mod tests {
     fn every_kind_of_byte_is_an_act_and_every_fault_has_a_byte() {
         let drawn: Vec<_> = (0..=u8::MAX).map(what).collect();
         for (fault, name, _) in ALL {
-            assert!(drawn.contains(&What::Fault(fault)), "{name}");
+            let comes =
+                |what: &What| matches!(what, What::Fault(one) if [*one, one.traded()].contains(&fault));
+            assert!(drawn.iter().any(comes), "{name}");
             assert_eq!(Faults::named(name).unwrap(), Faults::default().with(fault));
         }
     }

@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sync_core::{
-    engine::{Alert, Effect, Engine, Event, LinkId, Ticket, refusal},
+    engine::{Alert, Effect, Engine, Event, INTENTS_MAX, LinkId, Ticket, refusal},
     feed::Seq,
     id::{ChangeHash, Lane, NodeId, OrgId, OrgPath, RecordId},
     identity::Role,
-    session::{BATCH_START_BYTES, Direction, WINDOW_BATCHES},
+    session::{BATCH_START_BYTES, Direction, HELD_MAX_BATCHES, HELD_MAX_BYTES, PLACES_MAX, WINDOW_BATCHES},
     store::{Batch, Frontier, MemStore, Op, Store, StoreMut},
     time::{Millis, Now},
-    wire::{EntryBatch, Frame},
+    wire::{EntryBatch, Frame, UNPACKED_MAX_BYTES},
 };
 
 pub use self::traffic::UnderWay;
 use self::{claims::frontiers, hostile::Intruder};
 use super::{
     fault::{self, Fault},
-    identity::{Registry, SimIdentity},
+    identity::{Expired, Registry, SimIdentity},
     net::{CONTROL, Conn, STREAMS},
     oracle::{self, Claim, Failure, Final, Key, Ledger, check_final, key},
     plan::{Line, Plan, What},
@@ -62,8 +62,10 @@ const EVENTS_MAX: u64 = 1_000_000;
 /// A world in which power was lost so often loses it between two effects no more: in a year of it nothing else would
 /// happen.
 const POWER_CUTS_MAX: u64 = 200;
-/// The code of [`sync_core::identity::Refusal::Revoked`].
+/// The codes of [`sync_core::identity::Refusal`]: a certificate that is over, a revoked one, one of another place.
+const EXPIRED: u16 = 2;
 const REVOKED: u16 = 4;
+const OUTSIDE: u16 = 5;
 /// When a world begins, in milliseconds since 1970: in September 2026.
 const EPOCH: i64 = 1_790_000_000_000;
 
@@ -90,6 +92,10 @@ enum Ev {
     Crash(usize),
     /// The operator of a machine revokes a node.
     Revoke(usize, usize),
+    /// A host sees that the certificate of a connection's other end is over.
+    Over(u64),
+    /// A node has another certificate.
+    Renew(usize),
     Calm,
 }
 
@@ -117,6 +123,8 @@ struct Machine {
     read: BTreeMap<RecordId, BTreeSet<ChangeHash>>,
     /// Its neighbour has told it that it is revoked: it dials no more.
     told_revoked: bool,
+    /// It has seen that its own certificate or its parent's is over, and waits for another.
+    awaits_certificate: bool,
     /// Off, while a part of the world settles without it.
     stays_away: bool,
     retired: bool,
@@ -203,6 +211,9 @@ pub struct World<'t> {
     acknowledged: BTreeMap<(usize, usize, Lane), Seq>,
     /// Nodes that somebody has ordered to be revoked.
     revoked: BTreeSet<usize>,
+    expired: Expired,
+    /// Since when.
+    expired_since: BTreeMap<NodeId, Millis>,
     intruder: Option<Intruder>,
     report: Report,
     calm: bool,
@@ -229,6 +240,8 @@ impl<'t> World<'t> {
             ledger: Ledger::default(),
             acknowledged: BTreeMap::new(),
             revoked: BTreeSet::new(),
+            expired: Expired::default(),
+            expired_since: BTreeMap::new(),
             intruder: None,
             report: Report { keeps_identity: plan.keeps_identity(), ..Report::default() },
             calm: false,
@@ -346,6 +359,11 @@ impl<'t> World<'t> {
             + 30_000
     }
 
+    /// Whether one of these faults has had an effect.
+    fn happened<const N: usize>(&self, faults: [Fault; N]) -> bool {
+        faults.iter().any(|fault| self.report.faults[fault.index()] > 0)
+    }
+
     fn after(&mut self, delay: Millis, event: Ev) {
         self.scheduled += 1;
         self.queue.insert((self.now + delay, self.scheduled), event);
@@ -380,6 +398,8 @@ impl<'t> World<'t> {
                 self.crash(machine);
             }
             Ev::Revoke(machine, node) => self.order_revocation(machine, node)?,
+            Ev::Over(conn) => self.is_over(conn),
+            Ev::Renew(node) => self.renew(node),
             Ev::Calm => self.become_calm()?,
         }
         Ok(())
@@ -418,6 +438,8 @@ impl<'t> World<'t> {
             | Ev::Heal(_)
             | Ev::Crash(_)
             | Ev::Revoke(..)
+            | Ev::Over(_)
+            | Ev::Renew(_)
             | Ev::Calm => None,
         }
     }
@@ -458,6 +480,7 @@ impl<'t> World<'t> {
             trouble: Trouble::default(),
             read: BTreeMap::new(),
             told_revoked: false,
+            awaits_certificate: false,
             stays_away: false,
             retired: false,
         });
@@ -470,7 +493,8 @@ impl<'t> World<'t> {
             return Ok(());
         }
         let names = Rng::new(self.rng.next_u64(), "names");
-        let identity = SimIdentity::new(&self.registry, &self.plan.nodes[one.node].info, names);
+        let identity =
+            SimIdentity::new(&self.registry, &self.expired, &self.plan.nodes[one.node].info, names);
         one.store.revocations().map_err(store_failed)?.iter().for_each(|known| identity.revoke(known));
         let engine = Engine::new(identity, "sim 0", &one.store).map_err(store_failed)?;
         self.adopt(machine, engine);
@@ -509,6 +533,7 @@ impl<'t> World<'t> {
         self.check_claims(machine)?;
         self.check_heard(machine)?;
         self.check_trust(machine)?;
+        self.check_queues(machine)?;
         self.set_timer(machine);
         Ok(())
     }
@@ -578,9 +603,11 @@ impl<'t> World<'t> {
             Alert::Refused { peer, code, .. } | Alert::RefusedByPeer { peer, code, .. } => {
                 let excused = *code == refusal::REPLACED
                     || self.is_of_revoked(machine, peer.node, *code)
+                    || self.is_of_expired(machine, peer.node, *code)
+                    || (*code == OUTSIDE && self.happened([Fault::Stray]))
                     || self.is_hostile(peer.node)
                     || (*code == refusal::TIMEOUT && self.plan.faults().next().is_some())
-                    || (*code == refusal::PROTOCOL && self.report.faults[Fault::Garbage.index()] > 0);
+                    || (*code == refusal::PROTOCOL && self.happened([Fault::Garbage, Fault::Strange]));
                 if excused { Ok(()) } else { Err(Failure::new("no link is refused", told)) }
             }
             Alert::Restored { .. } | Alert::Forked { .. } if self.report.keeps_identity => {

@@ -26,7 +26,9 @@ impl World<'_> {
                 self.silence(conn, [from].into_iter());
                 true
             }),
-            Fault::Garbage => conn.is_some_and(|conn| self.say_garbage(conn)),
+            Fault::Garbage | Fault::Strange => conn.is_some_and(|conn| self.say_garbage(conn, fault)),
+            Fault::Stray => self.dial_astray(machine),
+            Fault::Expiry => self.let_expire(machine),
             Fault::DoubleDial => {
                 let boot = self.machines[machine].boot;
                 self.after(0, Ev::Dial(machine, boot));
@@ -125,7 +127,7 @@ impl World<'_> {
     }
 
     /// Seconds, or months: as long as things go wrong at most.
-    fn a_while(&mut self) -> Millis {
+    pub(super) fn a_while(&mut self) -> Millis {
         let left = self.plan.calm_at - self.now;
         let scale = [60_000, 600_000, 86_400_000, left][self.rng.below(4) as usize];
         self.rng.below(scale.min(left) + 1)
@@ -157,13 +159,18 @@ impl World<'_> {
         }
     }
 
-    /// Between two frames comes something that is none. If it is not known for that at once, the connection is given
+    /// Between two frames comes something that is none, or one of a type that nobody knows. If it is not known for that at once, the connection is given
     /// up all the same.
-    fn say_garbage(&mut self, conn: u64) -> bool {
+    fn say_garbage(&mut self, conn: u64, fault: Fault) -> bool {
         let (from, stream) = (self.rng.below(2) as usize, self.rng.below(STREAMS as u64) as usize);
         let length = self.rng.range(1, 100) as usize;
-        // A frame of no length is none; chance alone makes frames now and then.
-        let bytes = [vec![0], self.rng.bytes(length)].concat();
+        let content = self.rng.bytes(length);
+        let begin = match fault {
+            Fault::Strange => vec![length as u8 + 1, self.rng.range(100, 256) as u8],
+            // A frame of no length is none; chance alone makes frames now and then.
+            _ => vec![0],
+        };
+        let bytes = [begin, content].concat();
         let one = self.conns.get_mut(&conn).expect("it was found");
         let Some(at) = one.transmit(from, stream, bytes.len(), self.now, &mut self.rng) else { return false };
         one.cut(at);
@@ -289,6 +296,7 @@ impl World<'_> {
         self.note(0, format_args!("all is calm"));
         self.conns.values_mut().for_each(|conn| conn.line = GOOD_LINE);
         self.intruder_goes();
+        (0..self.plan.nodes.len()).for_each(|node| self.renew(node));
         for machine in 0..self.machines.len() {
             self.machines[machine].asleep_until = self.machines[machine].asleep_until.min(self.now);
             self.heal(machine);

@@ -1,6 +1,12 @@
 //! The hostile leaf: it has a genuine certificate of its place and says what it likes to whoever runs its parent.
 
-use sync_core::{engine::Identity, id::Incarnation, wire::Hello};
+use sync_core::{
+    change::{Entry, opaque_chunk},
+    engine::Identity,
+    id::Incarnation,
+    time::Stamp,
+    wire::Hello,
+};
 
 use super::*;
 use crate::{bytes::Choices, hostile::Hostile};
@@ -13,6 +19,8 @@ const OWN_RUNS: usize = 4;
 const FRAMES_MAX: u64 = 6;
 /// Bytes from which each of them is put together.
 const FRAME_BYTES: u64 = 80;
+/// After one in so many times it goes on with more than anybody may hold back.
+const FLOOD_ONE_IN: u64 = 32;
 
 /// The hostile leaf, between what it says.
 pub(super) struct Intruder {
@@ -26,7 +34,7 @@ pub(super) struct Intruder {
 impl Intruder {
     pub(super) fn new(machine: usize, registry: &Registry, plan: &Plan) -> Self {
         let info = &plan.nodes.last().expect("it is the last").info;
-        let key = SimIdentity::new(registry, info, Rng::new(plan.chance, "intruder"));
+        let key = SimIdentity::new(registry, &Expired::default(), info, Rng::new(plan.chance, "intruder"));
         // Of the one that it announces it speaks most.
         let (announced, other) = (key.mint(), key.mint());
         Self { machine, runs: vec![announced, other, announced, announced], keys: [key], serial: 0 }
@@ -52,7 +60,24 @@ impl World<'_> {
             let frame = self.a_bad_frame(conn, &mut choices);
             self.put_on_line(conn, 0, &frame);
         }
+        if self.rng.one_in(FLOOD_ONE_IN) {
+            self.flood(conn);
+        }
         Ok(true)
+    }
+
+    /// Batches of a run that it never announces: each has to wait.
+    fn flood(&mut self, conn: u64) {
+        let intruder = self.intruder.as_ref().expect("the caller has found it");
+        let segment = intruder.keys[0].mint();
+        let home = intruder.keys[0].info().place.org().clone();
+        let record = "Basic/flood".parse().expect("a plain name");
+        let chunk = opaque_chunk(segment, 1, &[], Stamp(1), b"flood");
+        let entry = Entry::new(record, home, Lane::Bulk, chunk).expect("a readable header");
+        let entries = vec![(1, entry)];
+        let batch = EntryBatch { lane: Lane::Bulk, segment, after: 0, upto: None, origin: segment, entries };
+        let frame = Frame::Batch(batch);
+        (0..2 * HELD_MAX_BATCHES).for_each(|_| self.put_on_line(conn, 0, &frame));
     }
 
     /// It says HELLO and announces a run of its own as anybody does, mostly: who does not is not listened to for long.

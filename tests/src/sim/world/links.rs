@@ -2,7 +2,12 @@
 
 use std::fmt;
 
+use sync_core::wire::FRAME_MAX_BYTES;
+
 use super::*;
+
+/// Bytes of a frame's own length at most: a varint of 64 bits.
+const LENGTH_MAX_BYTES: u64 = 10;
 
 impl World<'_> {
     /// A machine that has a parent and no connection to it dials before long.
@@ -12,7 +17,8 @@ impl World<'_> {
 
     fn dial_after(&mut self, machine: usize, wait: Millis) {
         let one = &self.machines[machine];
-        let idle = !one.dialing && !one.told_revoked && !self.has_uplink(machine);
+        let may = !one.told_revoked && !one.awaits_certificate;
+        let idle = may && !one.dialing && !self.has_uplink(machine);
         if self.plan.nodes[one.node].parent.is_some() && one.engine.is_some() && idle {
             self.machines[machine].dialing = true;
             let boot = self.machines[machine].boot;
@@ -34,7 +40,8 @@ impl World<'_> {
         let node = self.machines[machine].node;
         let Some(parent) = self.plan.nodes[node].parent else { return };
         // A machine that reaches nobody dials again when it does.
-        if self.machines[machine].trouble.away || self.machines[machine].told_revoked {
+        let one = &self.machines[machine];
+        if one.trouble.away || one.told_revoked || one.awaits_certificate {
             return;
         }
         let of_parent: Vec<_> =
@@ -54,6 +61,13 @@ impl World<'_> {
                 None => self.dial_later(machine),
             };
         };
+        self.machines[machine].dialing = true;
+        self.connect(machine, target);
+    }
+
+    /// A handshake begins between two machines.
+    pub(super) fn connect(&mut self, machine: usize, target: usize) {
+        let node = self.machines[machine].node;
         let mut line = if self.calm { GOOD_LINE } else { self.plan.nodes[node].line };
         if self.machines[machine].trouble.slow_line {
             line.rate = SLOW_LINE_RATE;
@@ -64,7 +78,6 @@ impl World<'_> {
         made.disturbed = [machine, target].iter().any(|m| self.machines[*m].trouble.is_of_disk());
         made.ends.iter_mut().for_each(|end| end.open = false);
         self.conns.insert(conn, made);
-        self.machines[machine].dialing = true;
         self.after(2 * line.latency, Ev::Open(conn));
     }
 
@@ -123,6 +136,7 @@ impl World<'_> {
     /// A frame leaves one end of a connection.
     pub(super) fn put_on_line(&mut self, id: u64, from: usize, frame: &Frame) {
         let bytes = frame.encode();
+        assert!(bytes.len() as u64 <= FRAME_MAX_BYTES + LENGTH_MAX_BYTES, "a frame of {} bytes", bytes.len());
         let stream = match frame {
             Frame::Batch(EntryBatch { lane, .. }) => 1 + *lane as usize,
             _ => CONTROL,

@@ -1,4 +1,5 @@
-//! What passes over a connection, held against what a sender may have under way, may send again, and must move.
+//! What passes over a connection, held against what a sender may have under way, may send again, and must move; and what
+//! waits in memory, against its limits.
 
 use std::collections::VecDeque;
 
@@ -147,6 +148,21 @@ impl World<'_> {
     fn nodes_of(&self, conn: u64, end: usize) -> [usize; 2] {
         let ends = &self.conns[&conn].ends;
         [end, 1 - end].map(|end| self.machines[ends[end].machine].node)
+    }
+
+    /// What waits in a machine's memory stays under the limits that have names.
+    pub(super) fn check_queues(&self, machine: usize) -> Result<(), Failure> {
+        let one = &self.machines[machine];
+        let Some(queues) = one.engine.as_ref().map(Engine::queues) else { return Ok(()) };
+        let fits = queues.held_batches <= HELD_MAX_BATCHES
+            && queues.held_bytes <= HELD_MAX_BYTES + UNPACKED_MAX_BYTES as usize
+            && queues.places <= PLACES_MAX
+            && queues.intents <= INTENTS_MAX;
+        if fits {
+            Ok(())
+        } else {
+            Err(Failure::new("queues are bounded", format_args!("{}: {queues:?}", one.name)))
+        }
     }
 
     /// Something goes wrong at a machine: its connections are slower than they have to be from now on.

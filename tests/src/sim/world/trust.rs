@@ -1,9 +1,11 @@
-//! Nodes that are revoked.
+//! Who may speak: nodes that are revoked, whose certificates end, and that stand elsewhere in the tree.
 
 use super::*;
 
 /// How long an operator waits for a machine that is off.
 const ORDER_AGAIN: Millis = 1_000;
+/// How often a host looks whether the certificate of a connection's other end is over.
+const LOOK_EVERY: Millis = 60_000;
 
 impl World<'_> {
     /// One of the leaves is to be revoked, by its parent's operator or by the root's. One honest leaf stays.
@@ -53,17 +55,106 @@ impl World<'_> {
         (0..self.plan.nodes.len()).any(|node| self.plan.nodes[node].info.node == peer && is_revoked(node))
     }
 
-    /// A machine whose disk holds a revocation has no link to the node that it names.
+    /// A machine whose disk holds a revocation has no link to the node that it names; nobody has one to who is not its
+    /// neighbour, or whose certificate is over and was shown afterwards.
     pub(super) fn check_trust(&self, machine: usize) -> Result<(), Failure> {
         let one = &self.machines[machine];
-        let Some(engine) = one.engine.as_ref().filter(|_| !self.revoked.is_empty()) else { return Ok(()) };
-        match engine.links().find(|link| engine.identity().has_revoked(link.peer.node)) {
-            Some(link) => {
-                let text = format!("{} goes on with {}", one.name, link.peer.place);
-                Err(Failure::new("the revoked are not listened to", text))
-            }
-            None => Ok(()),
+        let matters = !self.revoked.is_empty() || self.happened([Fault::Stray, Fault::Expiry]);
+        let Some(engine) = one.engine.as_ref().filter(|_| matters) else { return Ok(()) };
+        for link in engine.links() {
+            let expired = self.expired_since.get(&link.peer.node);
+            let broken = if engine.identity().has_revoked(link.peer.node) {
+                "the revoked are not listened to"
+            } else if !self.stands_right(one.node, link.peer.node, link.direction) {
+                "only neighbours are listened to"
+            } else if expired.is_some_and(|since| self.now > since + LOOK_EVERY + IDLE_TIMEOUT) {
+                "nobody is listened to whose certificate is over"
+            } else {
+                continue;
+            };
+            return Err(Failure::new(broken, format_args!("{} goes on with {}", one.name, link.peer.place)));
         }
+        Ok(())
+    }
+
+    /// Whether a neighbour stands directly above or below a node, as the link to it leads.
+    fn stands_right(&self, own: usize, peer: NodeId, direction: Direction) -> bool {
+        let peer = self.plan.nodes.iter().position(|node| node.info.node == peer);
+        match direction {
+            Direction::Up => self.plan.nodes[own].parent == peer,
+            Direction::Down => peer.is_some_and(|peer| self.plan.nodes[peer].parent == Some(own)),
+        }
+    }
+
+    /// A machine dials one that is not its parent.
+    pub(super) fn dial_astray(&mut self, machine: usize) -> bool {
+        let node = self.machines[machine].node;
+        let parent = self.plan.nodes[node].parent;
+        let is_elsewhere = |m: &usize| {
+            let other = self.machines[*m].node;
+            other != node && Some(other) != parent && self.is_awake(*m)
+        };
+        let others: Vec<_> = (0..self.machines.len()).filter(is_elsewhere).collect();
+        match self.rng.pick(&others).copied().filter(|_| self.is_awake(machine)) {
+            Some(target) => {
+                self.connect(machine, target);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The certificate of a node is over. Its neighbours see it within a minute; after a while it has another.
+    pub(super) fn let_expire(&mut self, machine: usize) -> bool {
+        let node = self.machines[machine].node;
+        let name = self.plan.nodes[node].info.node;
+        if !self.expired.borrow_mut().insert(name) {
+            return false;
+        }
+        self.expired_since.insert(name, self.now);
+        let has = |conn: &Conn| conn.ends.iter().any(|end| self.machines[end.machine].node == node);
+        let conns: Vec<_> = self.conns.iter().filter(|(_, conn)| has(conn)).map(|(id, _)| *id).collect();
+        for conn in conns {
+            let delay = self.rng.below(LOOK_EVERY);
+            self.after(delay, Ev::Over(conn));
+        }
+        let long = self.a_while();
+        self.after(long, Ev::Renew(node));
+        true
+    }
+
+    pub(super) fn is_over(&mut self, conn: u64) {
+        let first = self.rng.below(2) as usize;
+        self.drop_conn(conn, first, IDLE_TIMEOUT);
+    }
+
+    /// A node has another certificate: it dials again, and so do its children.
+    pub(super) fn renew(&mut self, node: usize) {
+        let name = self.plan.nodes[node].info.node;
+        if !self.expired.borrow_mut().remove(&name) {
+            return;
+        }
+        self.expired_since.remove(&name);
+        for machine in 0..self.machines.len() {
+            let own = self.machines[machine].node;
+            if own == node || self.plan.nodes[own].parent == Some(node) {
+                self.machines[machine].awaits_certificate = false;
+                self.dial_later(machine);
+            }
+        }
+    }
+
+    /// Whether a refusal is for a certificate that is over. The child of the two does not dial again before there is
+    /// another.
+    pub(super) fn is_of_expired(&mut self, machine: usize, peer: NodeId, code: u16) -> bool {
+        if code != EXPIRED {
+            return false;
+        }
+        let own = &self.plan.nodes[self.machines[machine].node];
+        let is_child = own.parent.is_some_and(|parent| self.plan.nodes[parent].info.node == peer);
+        let still = [own.info.node, peer].iter().any(|node| self.expired.borrow().contains(node));
+        self.machines[machine].awaits_certificate |= is_child && still;
+        self.report.faults[Fault::Expiry.index()] > 0
     }
 
     /// All is quiet: every node knows of every revocation, and the revoked have been told. What only they hold is
