@@ -109,7 +109,8 @@ impl Hostile {
             let Ok(mut stream) = connection.open_uni().await else { return Ok(()) };
             stream.write_all(&[Lane::Normal as u8]).await?;
             stream.write_all(&Frame::Batch(batch).encode()).await?;
-            let _ = connection.closed().await;
+            // When nobody refuses it, `told` says so.
+            let _ = tokio::time::timeout(TOLD_WITHIN, connection.closed()).await;
             Ok(())
         });
         let _ = sent;
