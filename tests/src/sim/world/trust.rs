@@ -56,7 +56,7 @@ impl World<'_> {
     }
 
     /// A machine whose disk holds a revocation has no link to the node that it names; nobody has one to who is not its
-    /// neighbour, or whose certificate is over and was shown afterwards.
+    /// neighbour, or whose certificate is over and was shown afterwards. A machine that sleeps sees that when it wakes.
     pub(super) fn check_trust(&self, machine: usize) -> Result<(), Failure> {
         let one = &self.machines[machine];
         let matters = !self.revoked.is_empty() || self.happened([Fault::Stray, Fault::Expiry]);
@@ -67,7 +67,9 @@ impl World<'_> {
                 "the revoked are not listened to"
             } else if !self.stands_right(one.node, link.peer.node, link.direction) {
                 "only neighbours are listened to"
-            } else if expired.is_some_and(|since| self.now > since + LOOK_EVERY + IDLE_TIMEOUT) {
+            } else if expired
+                .is_some_and(|since| self.now > one.asleep_until.max(*since) + LOOK_EVERY + IDLE_TIMEOUT)
+            {
                 "nobody is listened to whose certificate is over"
             } else {
                 continue;
