@@ -12,6 +12,7 @@ mod check;
 mod files;
 mod key;
 mod listing;
+mod log;
 mod names;
 mod open;
 mod read;
@@ -35,7 +36,7 @@ pub use self::{
     files::{FileSystem, SystemFiles},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
-    open::{LEAF_CACHE_KIB, OpenError},
+    open::{LEAF_CACHE_KIB, OpenError, damaged_logs},
     schema::{APPLICATION_ID, VERSION},
 };
 use self::{names::Names, read::small};
