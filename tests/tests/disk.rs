@@ -169,6 +169,24 @@ fn a_flipped_bit_of_the_log_is_told_unless_only_the_last_commit_is_lost() {
 }
 
 #[test]
+fn a_bit_that_flips_while_the_log_is_read_costs_nothing() {
+    let drive = Drive::default();
+    let killed = Killed::new(&drive, 0);
+    let (mut opened, mut refused) = (0, 0);
+    for seed in 0..12 {
+        let misread = |at| {
+            let outcome = killed.run_misread(&drive, seed, at);
+            outcome.unwrap_or_else(|failure| panic!("seed {seed}, step {at}: {failure}"))
+        };
+        for opens in (0..).map_while(misread) {
+            *if opens { &mut opened } else { &mut refused } += 1;
+        }
+    }
+    println!("{opened} times all was there, {refused} times there was an error");
+    assert!(opened > 10 && refused > 100, "{opened} {refused}");
+}
+
+#[test]
 fn a_disk_that_fails_while_a_damaged_log_is_put_aside_destroys_nothing_of_it() {
     let drive = Drive::default();
     let killed = Killed::new(&drive, 0);

@@ -29,7 +29,7 @@ pub trait FileSystem {
     /// Copies a file to a new one that only its owner may read, and makes its bytes durable.
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Writes every byte of a file again, cuts it off at this length if one is given, and makes that durable. Nothing
-    /// when there is no file.
+    /// when there is no file. It is read twice, so that a bit that flips on the way is not written back: see [`same`].
     fn rewrite(&self, path: &Path, cut: Option<u64>) -> io::Result<()>;
     /// Makes the entry of a file in its directory durable.
     fn sync_parent(&self, path: &Path) -> io::Result<()>;
@@ -84,12 +84,14 @@ impl FileSystem for SystemFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened?,
         };
-        let (mut piece, mut at) = (vec![0; PIECE_BYTES], 0);
+        let (mut piece, mut again, mut at) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES], 0);
         loop {
             let read = file.read_at(&mut piece, at)?;
             if read == 0 {
                 break;
             }
+            file.read_exact_at(&mut again[..read], at)?;
+            same(&piece[..read], &again[..read])?;
             file.write_all_at(&piece[..read], at)?;
             at += read as u64;
         }
@@ -103,6 +105,11 @@ impl FileSystem for SystemFiles {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent)?.sync_all()
     }
+}
+
+/// An error unless what was read twice is the same.
+pub fn same(first: &[u8], second: &[u8]) -> io::Result<()> {
+    if first == second { Ok(()) } else { Err(io::Error::other("it reads otherwise the second time")) }
 }
 
 /// A file that is read from its beginning to its end.

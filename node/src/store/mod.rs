@@ -33,7 +33,7 @@ use sync_core::{
 };
 
 pub use self::{
-    files::{FileSystem, SystemFiles},
+    files::{FileSystem, SystemFiles, same},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
     open::{LEAF_CACHE_KIB, OpenError, damaged_logs},

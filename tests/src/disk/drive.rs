@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use node::store::FileSystem;
+use node::store::{FileSystem, same};
 use rusqlite::ffi;
 
 use super::{
@@ -133,6 +133,9 @@ impl FileSystem for Drive {
             let mut bytes = vec![0; disk.size(file)?];
             if !bytes.is_empty() {
                 disk.read(file, 0, &mut bytes)?;
+                let mut again = vec![0; bytes.len()];
+                disk.read(file, 0, &mut again)?;
+                same(&bytes, &again)?;
                 disk.write(file, 0, &bytes)?;
             }
             if let Some(length) = cut.filter(|length| *length < bytes.len() as u64) {

@@ -231,6 +231,29 @@ impl Killed {
         }
     }
 
+    /// Lets one bit flip on the way from the disk, at a step of the opening. Either there is an error, or the store
+    /// holds everything, and at the next start it holds everything. Gives whether it could be read; none when the fault was not met.
+    pub fn run_misread(&self, drive: &Drive, seed: u64, at: u64) -> Result<Option<bool>, Failure> {
+        drive.insert(self.disk.copy(SOUND, seed));
+        drive.with(|disk| disk.plan(Planned { fault: Fault::FlippedBit, at, lasting: false }));
+        let opened = open(drive);
+        let fired = drive.with(|disk| disk.fired() > 0);
+        drive.with(Disk::mend);
+        let all = (COPIED + COMMITS) as u64;
+        let checked = opened.map(|store| check(&store, all..=all, &self.references));
+        // The bit may be one of the database file: then it is an error as soon as somebody reads there.
+        let is_error = |failure: &Failure| failure.oracle == "what is recovered can be read";
+        let opens = match checked {
+            Ok(Err(failure)) if !is_error(&failure) => return Err(failure),
+            checked => matches!(checked, Ok(Ok(_))),
+        };
+        drive.with(Disk::begin_process);
+        let store = open(drive).map_err(|e| Failure::new("the store opens when the disk reads", e))?;
+        check(&store, all..=all, &self.references)?;
+        drive.kill(store);
+        Ok(fired.then_some(opens))
+    }
+
     /// Flips a bit of the header of a log that is copied whole.
     pub fn run_copied(&self, drive: &Drive, at: usize) -> Result<(), Failure> {
         drive.insert(self.disk.copy(SOUND, 0));
