@@ -3,6 +3,8 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt,
     process::Command,
     sync::{
         Mutex,
@@ -129,6 +131,64 @@ fn a_receiver_killed_in_the_middle_gets_everything_once() {
         assert_eq!(node.status().entries, RECORDS as u64, "each once");
     }
     country.leaf.wait_safe();
+}
+
+/// A bit of the write-ahead log flips while the node is down.
+#[test]
+fn a_node_whose_log_was_damaged_says_so_until_somebody_has_looked() {
+    let mut country = Country::new();
+    let all = records(40);
+    for one in &all {
+        assert!(put(&country.leaf, std::slice::from_ref(one)));
+    }
+    wait_equal(&country.all(), 40);
+    country.leaf.kill();
+    let log = country.leaf.dir.join("records.db-wal");
+    let mut damaged = fs::read(&log).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 0x10;
+    fs::write(&log, &damaged).unwrap();
+
+    country.leaf.configure(|config| config.paused = true);
+    country.leaf.start();
+    let status = country.leaf.status();
+    assert!(status.entries < 40, "what stood behind the bit is missing: {}", status.entries);
+    let copy = country.leaf.dir.join("records.db-wal.damaged-1");
+    assert_eq!(fs::read(&copy).unwrap(), damaged);
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(
+        country.leaf.log().contains("the disk has damaged the write-ahead log"),
+        "{}",
+        country.leaf.log()
+    );
+    let dir = country.leaf.dir.to_str().unwrap();
+    let said = Command::new(program("tuyen")).args(["--dir", dir, "status", "--json"]).output().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    let alert = said["alerts"].as_array().unwrap().iter().find(|alert| alert["code"] == "damaged_log");
+    let text = alert.unwrap_or_else(|| panic!("{said}"))["text"].as_str().unwrap();
+    for words in
+        ["may be missing here", "comes back by itself", "replace the disk", "records.db-wal.damaged-1"]
+    {
+        assert!(text.contains(words), "{text}");
+    }
+    assert!(said["attention"].as_array().unwrap().iter().any(|what| what == "alerts"), "{said}");
+
+    // It works, and what the hub holds comes back.
+    country.leaf.put([r#"{"resourceType":"Basic","id":"after"}"#.to_owned()]);
+    country.leaf.resume();
+    wait_equal(&country.all(), 41);
+    country.leaf.wait_safe();
+    assert_eq!(names(&country.leaf).len(), 41);
+
+    // It is told at every start, once for each copy, until there is none.
+    assert_eq!(country.leaf.stop(), Some(0));
+    country.leaf.start();
+    let told = |node: &Node| node.status().alerts.iter().filter(|alert| alert.code == "damaged_log").count();
+    assert_eq!(told(&country.leaf), 1);
+    assert_eq!(country.leaf.stop(), Some(0));
+    fs::rename(&copy, country.dir.path().join("moved")).unwrap();
+    country.leaf.start();
+    assert_eq!(told(&country.leaf), 0);
 }
 
 #[test]

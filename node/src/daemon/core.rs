@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -383,6 +383,18 @@ impl Core {
                 self.alert("two_machines", text);
             }
         }
+    }
+
+    /// Tells of a damaged log at every start, until somebody has moved it away.
+    pub fn log_damaged(&mut self, log: &Path) {
+        let text = format!(
+            "the disk has damaged the write-ahead log of the database, which is kept as {}. The latest \
+             records that were acknowledged before this node stopped may be missing here; what the parent or the \
+             children have of them comes back by itself. Let people check what they entered last, replace the disk, and move that \
+             file to a safe place: this is told at every start until it is gone",
+            log.display()
+        );
+        self.alert("damaged_log", text);
     }
 
     fn refused(&mut self, peer: &NodeInfo, text: String) {

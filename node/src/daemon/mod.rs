@@ -30,7 +30,7 @@ use crate::{
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
     keys::{Identity, IdentityFolder, PublicKey},
-    store::{Key, LEAF_CACHE_KIB, OpenError, Reader, SqliteStore},
+    store::{Key, LEAF_CACHE_KIB, OpenError, Reader, SqliteStore, damaged_logs},
     telemetry,
     transport::{LinkSettings, Transport},
 };
@@ -139,6 +139,8 @@ struct Opened {
     clock: TrustedClock,
     store: SqliteStore,
     reader: Reader,
+    /// Logs of the store that were found damaged, now or earlier.
+    damaged: Vec<PathBuf>,
     /// Held as long as the process lives.
     _lock: File,
 }
@@ -176,13 +178,14 @@ fn open(dir: &Path) -> Result<Opened, Failure> {
         store.limit_cache(LEAF_CACHE_KIB).map_err(|error| failed(FailureKind::Integrity, error))?;
     }
     let reader = Reader::open(&database, &key).map_err(unopened)?;
+    let damaged = damaged_logs(&database).map_err(|error| failed(FailureKind::Failed, error))?;
     for revocation in
         sync_core::store::Store::revocations(&store).map_err(|e| failed(FailureKind::Integrity, e))?
     {
         trust.revoke(&revocation).map_err(|error| failed(FailureKind::Integrity, error))?;
     }
     let identity = Own::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
-    Ok(Opened { dir: dir.to_owned(), config, folder, identity, clock, store, reader, _lock: lock })
+    Ok(Opened { dir: dir.to_owned(), config, folder, identity, clock, store, reader, damaged, _lock: lock })
 }
 
 /// A store that does not open is an integrity failure, unless only what is around it is in the way.
@@ -206,7 +209,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
 }
 
 async fn serve(opened: Opened) -> Result<(), Failure> {
-    let Opened { dir, config, folder, identity, clock, store, reader, _lock } = opened;
+    let Opened { dir, config, folder, identity, clock, store, reader, damaged, _lock } = opened;
     let numbers = Arc::new(Numbers::new(config.paused));
     let any = "0.0.0.0:0".parse().expect("this is an address");
     let transport = Transport::bind(
@@ -238,7 +241,8 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     tracing::info!(place = %own, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
     stop_on_signal(sender, numbers.clone())?;
 
-    let core = Core::new(dir.clone(), config, identity, store, reader, numbers)?;
+    let mut core = Core::new(dir.clone(), config, identity, store, reader, numbers)?;
+    damaged.iter().for_each(|log| core.log_damaged(log));
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new().name("core".to_owned());
     let thread = thread.spawn(move || core.run(receiver, &runtime));

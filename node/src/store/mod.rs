@@ -12,6 +12,7 @@ mod check;
 mod files;
 mod key;
 mod listing;
+mod log;
 mod names;
 mod open;
 mod read;
@@ -32,10 +33,10 @@ use sync_core::{
 };
 
 pub use self::{
-    files::{FileSystem, SystemFiles},
+    files::{FileSystem, SystemFiles, same},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
-    open::{LEAF_CACHE_KIB, OpenError},
+    open::{LEAF_CACHE_KIB, OpenError, damaged_logs},
     schema::{APPLICATION_ID, VERSION},
 };
 use self::{names::Names, read::small};

@@ -13,9 +13,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig, types::Value}
 
 use super::{
     Fault, SqliteStore,
-    files::{FileSystem, SystemFiles},
+    files::{FileSystem, Reading, SystemFiles},
     key::{Key, wipe},
     listing::Reader,
+    log::{self, Log, Sum, Tail},
+    read::small,
     schema::{self, APPLICATION_ID, VERSION},
 };
 
@@ -34,6 +36,8 @@ const STATEMENTS: usize = 128;
 /// Bytes of a page. Of the usual page of 4 kB the cipher leaves 4,016 bytes, which a little too often hold one
 /// entry of 2 kB where two would nearly fit: 4,318 bytes a row were measured, 2,260 with pages of 8 kB.
 const PAGE_BYTES: i64 = 8_192;
+/// What the name of a log that was found damaged has behind it, before a number.
+const DAMAGED: &str = ".damaged-";
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +106,22 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The write-ahead log does not read.
+    #[error("the write-ahead log of the store {path} cannot be read: {source}. What was acknowledged last may be in it: keep the folder as it is, check the disk's health, and put back a copy of the folder on another disk", path = .path.display())]
+    UnreadableLog {
+        /// The store.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The write-ahead log is damaged, and cannot be put aside.
+    #[error("the write-ahead log of the store {path} is damaged, and the copy that has to be kept of it cannot be made: {source}. Nothing was changed. Make room on the disk, or mend it, and start tuyend again", path = .path.display())]
+    LogNotKept {
+        /// The store.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// SQLite refused.
     #[error("the store {path} cannot be opened: {reason}. Check the disk's space and health; if it stays, restore a backup", path = .path.display())]
     Sqlite {
@@ -118,7 +138,7 @@ impl OpenError {
     /// Whether what is around the store is in the way, such as a full disk, and says nothing against the store.
     pub fn is_of_surroundings(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Pragma { .. } | Self::NoCipher => true,
+            Self::Io { .. } | Self::Pragma { .. } | Self::NoCipher | Self::LogNotKept { .. } => true,
             Self::Sqlite { of_surroundings, .. } => *of_surroundings,
             _ => false,
         }
@@ -205,22 +225,21 @@ fn unlock(conn: &Connection, key: &Key) -> Result<(), OpenError> {
     apply(conn, cipher_settings())
 }
 
-/// Opens an existing file, and brings its layout up to date if `migrate`.
+/// Opens an existing file. One of an older layout only if it is going to be brought up to date.
 fn connect(
     files: &dyn FileSystem,
     path: &Path,
     key: &Key,
     cache_kib: i64,
-    migrate: bool,
+    migrates: bool,
 ) -> Result<Connection, OpenError> {
-    recognise(files, path)?;
     let sqlite = |e: rusqlite::Error| match e.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::WrongKey(path.to_owned()),
         _ => failed(path, e.into()),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags_and_vfs(path, flags, files.vfs()).map_err(sqlite)?;
-    // Closing the last connection copies the log, with the settings that the connection has by then.
+    // Closing the last connection copies the log: with the settings that the connection has by then, and as it was read.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
     unlock(&conn, key)?;
     let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
@@ -231,30 +250,154 @@ fn connect(
     if found > VERSION {
         return Err(OpenError::Newer { path: path.to_owned(), found });
     }
-    if found < VERSION && !migrate {
+    if found < VERSION && !migrates {
         return Err(OpenError::Older { path: path.to_owned(), found });
     }
     apply(&conn, settings(cache_kib))?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
-    if migrate {
-        schema::migrate(&conn).map_err(|fault| failed(path, fault))?;
-    }
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(conn)
 }
 
-/// Makes durable what the log reads as. When the process before could not sync it, the system may take for written
-/// what is only in its cache, and no later sync writes that: a commit behind it would be lost with the power. The
-/// lock keeps every other writer away meanwhile. The directory is synced because SQLite does not tell when it cannot
-/// do that for a new log, which would be lost with its name.
-fn settle(files: &dyn FileSystem, conn: &Connection, path: &Path) -> Result<(), OpenError> {
-    let sqlite = |e: rusqlite::Error| failed(path, e.into());
+/// How far the log was read before SQLite read it.
+#[derive(Default)]
+struct Looked {
+    frames: u64,
+    /// Where to cut it off, when there is something behind the last commit.
+    cut: Option<u64>,
+}
+
+fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
+    log.into()
+}
+
+/// Looks at the log before SQLite reads it, and puts it aside when it is damaged.
+fn look(files: &dyn FileSystem, path: &Path) -> Result<Looked, OpenError> {
+    let unreadable = |source| OpenError::UnreadableLog { path: path.to_owned(), source };
+    let log = log_of(path);
+    let examine = || log::examine(&mut Reading::of(files, &log), PAGE_BYTES as usize);
+    match examine() {
+        Ok(Log::Empty) => Ok(Looked::default()),
+        Ok(Log::Whole { frames, bytes, tail }) => {
+            if tail == Tail::Damaged {
+                keep_copy(files, path, &log)?;
+            }
+            Ok(Looked { frames, cut: (tail != Tail::Nothing).then_some(bytes) })
+        }
+        Ok(Log::Headless(pages)) => {
+            let copied = pages.iter().map(|(page, sum)| holds(files, path, *page, *sum));
+            let copied = copied.collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
+            // Once it is out of the way nobody reads it again.
+            if examine().map_err(unreadable)? != Log::Headless(pages) {
+                return Err(unreadable(io::Error::other("it reads otherwise the second time")));
+            }
+            put_aside(files, path, &log, copied.contains(&false))?;
+            Ok(Looked::default())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Looked::default()),
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+/// Whether a page of the database file has this content.
+fn holds(files: &dyn FileSystem, path: &Path, page: u32, sum: Sum) -> io::Result<bool> {
+    let mut content = vec![0; PAGE_BYTES as usize];
+    let read = files.read_at(path, (u64::from(page) - 1) * PAGE_BYTES as u64, &mut content)?;
+    Ok(read == content.len() && Sum::of_page(&content) == sum)
+}
+
+/// Copies a damaged log. The copy has its name only when it is whole.
+fn keep_copy(files: &dyn FileSystem, path: &Path, log: &Path) -> Result<(), OpenError> {
+    let mut partial = log.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let remove = || if files.exists(&partial) { files.remove(&partial) } else { Ok(()) };
+    let copied = remove().and_then(|()| files.copy(log, &partial));
+    let named = copied
+        .and_then(|()| files.rename(&partial, &free_name(files, log)))
+        .and_then(|()| files.sync_parent(path));
+    named.map_err(|source| {
+        // The error above is the one to report.
+        let _ = remove();
+        OpenError::LogNotKept { path: path.to_owned(), source }
+    })
+}
+
+/// Takes a log of which SQLite reads nothing out of its way: it would take the salts of the next log from the header,
+/// and those may be the salts of the frames that are there.
+fn put_aside(files: &dyn FileSystem, path: &Path, log: &Path, keep: bool) -> Result<(), OpenError> {
+    let gone = if keep { files.rename(log, &free_name(files, log)) } else { files.remove(log) };
+    gone.and_then(|()| files.sync_parent(path)).map_err(|source| match keep {
+        true => OpenError::LogNotKept { path: path.to_owned(), source },
+        false => OpenError::Io { path: path.to_owned(), source },
+    })
+}
+
+/// A name for a damaged log that none has.
+fn free_name(files: &dyn FileSystem, log: &Path) -> PathBuf {
+    let name = |n: u32| {
+        let mut name = log.as_os_str().to_owned();
+        name.push(format!("{DAMAGED}{n}"));
+        PathBuf::from(name)
+    };
+    (1..).map(name).find(|name| !files.exists(name)).expect("there are more numbers than files")
+}
+
+/// The copies of damaged logs that lie beside a store: for as long as they do, somebody has to look.
+pub fn damaged_logs(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let log = log_of(path);
+    let Some(start) = log.file_name().and_then(|name| name.to_str()).map(|name| format!("{name}{DAMAGED}"))
+    else {
+        return Ok(Vec::new());
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(&start)) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Makes durable what the log reads as. When the process before could not sync it, the system may take for written
+/// what is only in its cache, and no later sync writes that: a commit behind it would be lost with the power. What
+/// stands behind the last commit is cut off, so that it is not met again behind a later one. The lock keeps every other
+/// writer away meanwhile. The directory is synced because SQLite does not tell when it cannot do that for a new log,
+/// which would be lost with its name.
+fn settle(
+    files: &dyn FileSystem,
+    conn: &Connection,
+    path: &Path,
+    Looked { frames, cut }: Looked,
+) -> Result<(), OpenError> {
+    let sqlite = |e: rusqlite::Error| failed(path, e.into());
+    let version = || conn.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let before = version()?;
+    let pages = small::checkpoint(conn, "NOOP").map_err(|fault| failed(path, fault))?.pages;
     conn.execute_batch("BEGIN IMMEDIATE").map_err(sqlite)?;
-    let settled = files.rewrite(Path::new(&log)).and_then(|()| files.sync_parent(path));
+    let same = version()? == before && pages == frames;
+    let settled = || files.rewrite(&log_of(path), cut).and_then(|()| files.sync_parent(path));
+    let settled = if same { settled() } else { Ok(()) };
     conn.execute_batch("ROLLBACK").map_err(sqlite)?;
-    settled.map_err(|source| OpenError::Io { path: path.to_owned(), source })
+    settled.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    if same {
+        return Ok(());
+    }
+    let reason = format!(
+        "its write-ahead log read as {frames} pages, then as {pages}. Another program may have it open, or the disk \
+         reads otherwise each time; nothing was changed. Close the program, and start tuyend again"
+    );
+    Err(OpenError::Sqlite { path: path.to_owned(), reason, of_surroundings: false })
+}
+
+/// From now on closing the last connection copies the log and removes it.
+fn copy_at_close(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    let set = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    set.map(drop).map_err(|e| failed(path, e.into()))
 }
 
 fn failed(path: &Path, fault: Fault) -> OpenError {
@@ -268,11 +411,12 @@ fn recognise(files: &dyn FileSystem, path: &Path) -> Result<(), OpenError> {
         io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
         _ => OpenError::Io { path: path.to_owned(), source },
     };
-    let start = files.start_of(path, PAGE_BYTES as u64).map_err(io)?;
+    let mut start = vec![0; PAGE_BYTES as usize];
+    let there = files.read_at(path, 0, &mut start).map_err(io)?;
     if start.starts_with(b"SQLite format 3\0") {
         return Err(OpenError::Plain(path.to_owned()));
     }
-    if (start.len() as i64) < PAGE_BYTES {
+    if there < start.len() {
         return Err(OpenError::NotADatabase(path.to_owned()));
     }
     Ok(())
@@ -316,8 +460,12 @@ impl SqliteStore {
 
     /// [`SqliteStore::open`] on another file system.
     pub fn open_on(files: &dyn FileSystem, path: &Path, key: &Key) -> Result<Self, OpenError> {
+        recognise(files, path)?;
+        let looked = look(files, path)?;
         let conn = connect(files, path, key, WRITER_CACHE_KIB, true)?;
-        settle(files, &conn, path)?;
+        settle(files, &conn, path, looked)?;
+        copy_at_close(&conn, path)?;
+        schema::migrate(&conn).map_err(|fault| failed(path, fault))?;
         Self::load(conn).map_err(|fault| failed(path, fault))
     }
 
@@ -335,8 +483,10 @@ impl Reader {
 
     /// [`Reader::open`] on another file system.
     pub fn open_on(files: &dyn FileSystem, path: &Path, key: &Key) -> Result<Self, OpenError> {
+        recognise(files, path)?;
         let conn = connect(files, path, key, READER_CACHE_KIB, false)?;
         apply(&conn, vec![pragma("query_only", "ON", 1)])?;
+        copy_at_close(&conn, path)?;
         Ok(Self::new(conn))
     }
 }

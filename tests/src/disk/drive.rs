@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use node::store::FileSystem;
+use node::store::{FileSystem, same};
 use rusqlite::ffi;
 
 use super::{
@@ -88,13 +88,10 @@ impl FileSystem for Drive {
         self.with(|disk| disk.exists(name_of(path))).unwrap_or(false)
     }
 
-    fn start_of(&self, path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    fn read_at(&self, path: &Path, at: u64, into: &mut [u8]) -> io::Result<usize> {
         self.with(|disk| {
             let file = disk.open(name_of(path), false)?;
-            let mut start = vec![0; bytes as usize];
-            let there = disk.read(file, 0, &mut start)?;
-            start.truncate(there);
-            Ok(start)
+            Ok(disk.read(file, at as usize, into)?)
         })
     }
 
@@ -116,7 +113,18 @@ impl FileSystem for Drive {
         Ok(self.with(|disk| disk.rename(name_of(from), name_of(to)))?)
     }
 
-    fn rewrite(&self, path: &Path) -> io::Result<()> {
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.create_private(to)?;
+        self.with(|disk| {
+            let (from, to) = (disk.open(name_of(from), false)?, disk.open(name_of(to), false)?);
+            let mut bytes = vec![0; disk.size(from)?];
+            disk.read(from, 0, &mut bytes)?;
+            disk.write(to, 0, &bytes)?;
+            Ok(disk.sync(to)?)
+        })
+    }
+
+    fn rewrite(&self, path: &Path, cut: Option<u64>) -> io::Result<()> {
         self.with(|disk| {
             let file = match disk.open(name_of(path), false) {
                 Err(Refused::Missing) => return Ok(()),
@@ -125,7 +133,13 @@ impl FileSystem for Drive {
             let mut bytes = vec![0; disk.size(file)?];
             if !bytes.is_empty() {
                 disk.read(file, 0, &mut bytes)?;
+                let mut again = vec![0; bytes.len()];
+                disk.read(file, 0, &mut again)?;
+                same(&bytes, &again)?;
                 disk.write(file, 0, &bytes)?;
+            }
+            if let Some(length) = cut.filter(|length| *length < bytes.len() as u64) {
+                disk.truncate(file, length as usize)?;
             }
             Ok(disk.sync(file)?)
         })
@@ -441,6 +455,8 @@ mod tests {
         drive.with(Disk::kill);
         drive.with(Disk::begin_process);
         assert_eq!(handle.write(0, b"late"), Err(ffi::SQLITE_IOERR_WRITE));
-        assert_eq!(drive.start_of(Path::new("/a"), 10).unwrap(), b"kept");
+        let mut read = [0; 10];
+        assert_eq!(drive.read_at(Path::new("/a"), 0, &mut read).unwrap(), 4);
+        assert_eq!(&read[..4], b"kept");
     }
 }

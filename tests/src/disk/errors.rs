@@ -11,7 +11,7 @@ use sync_core::store::{Store, StoreError, StoreMut};
 
 use super::{
     drive::Drive,
-    life::{STORE, blank, check, check_whole, exists, key, open},
+    life::{STORE, blank, check, check_whole, exists, found_damage, key, no_false_alarm, open},
     medium::{Disk, Fault, Log, Moment, Planned, Step, Temper},
     reference::{Commit, Reference, contents, last_commit},
 };
@@ -216,6 +216,7 @@ impl Script {
             (store.map_err(|e| Failure::new("a store can be created on a mended disk", e))?, 0)
         };
         check_whole(drive)?;
+        no_false_alarm(drive)?;
         log.line(format_args!("on the mended disk commit {found} is the last"));
         drive.kill(store);
         self.stays(drive, found, draw)?;
@@ -240,6 +241,7 @@ impl Script {
         let later = drive.with(|disk| std::mem::replace(disk, cut.disk));
         let store = open(drive).map_err(|e| Failure::new("the store opens after a power cut", e))?;
         check(&store, last..=last, &self.references)?;
+        no_false_alarm(drive)?;
         drive.kill(store);
         drive.with(|disk| *disk = later);
         Ok(())
@@ -260,7 +262,7 @@ impl Script {
             assert!(disk.rot(name, rng.below(length) as usize, rng.below(8) as u8), "there is such a byte");
         });
         let outcome = self.read_all(drive, acknowledged);
-        outcome.map(|found| Rot { in_log: name == "records.db-wal", found })
+        outcome.map(|found| Rot { in_log: name == "records.db-wal", found, noticed: found_damage(drive) })
     }
 
     /// Reads everything that the store holds.
@@ -291,6 +293,8 @@ pub struct Rot {
     pub in_log: bool,
     /// What the store then gave.
     pub found: Found,
+    /// Whether the store has found its log damaged.
+    pub noticed: bool,
 }
 
 /// What a store gave from a disk with a flipped bit.

@@ -139,6 +139,17 @@ pub(super) fn check(
     }
 }
 
+/// Whether the store has found its log damaged, and has put it aside.
+pub(super) fn found_damage(drive: &Drive) -> bool {
+    drive.with(|disk| disk.length_of("records.db-wal.damaged-1")).is_some()
+}
+
+/// Only damage is called damage.
+pub(super) fn no_false_alarm(drive: &Drive) -> Result<(), Failure> {
+    let promise = "a log that ends with the power is not called damaged";
+    if found_damage(drive) { Err(Failure::new(promise, "it is put aside")) } else { Ok(()) }
+}
+
 /// The store's own check of the whole file.
 pub(super) fn check_whole(drive: &Drive) -> Result<(), Failure> {
     let promise = "the file is sound";
@@ -147,7 +158,7 @@ pub(super) fn check_whole(drive: &Drive) -> Result<(), Failure> {
     if findings.is_empty() { Ok(()) } else { Err(Failure::new(promise, format!("{findings:?}"))) }
 }
 
-const SOUND: Temper = Temper { sector: 512, journalled: true, lies: false };
+pub(super) const SOUND: Temper = Temper { sector: 512, journalled: true, lies: false };
 
 /// Puts in a sound disk without anything.
 pub fn insert_empty(drive: &Drive) {
@@ -305,6 +316,7 @@ impl Life<'_> {
             self.report.refused += 1;
         }
         let store = open(self.drive).map_err(|e| Failure::new("the store opens after a power cut", e))?;
+        no_false_alarm(self.drive)?;
         let Moment { acknowledged, in_flight, .. } = self.moment;
         let number = check(&store, acknowledged..=acknowledged + u64::from(in_flight), &self.references)?;
         if self.rng.one_in(CHECKED_ONE_IN) {

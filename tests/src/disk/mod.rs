@@ -34,7 +34,7 @@
 //! # What is tested on it
 //!
 //! [`run`] lives the life of a store through power cuts and checks it against the store in memory after each.
-//! [`errors`] lets the disk fail at every step. [`plain`] shows that cuts find the losses of weaker settings.
+//! [`rot`] flips the bits of a log. [`errors`] lets the disk fail at every step. [`plain`] shows that cuts find the losses of weaker settings.
 //!
 //! A seed decides everything. What a trace does not show are the bytes of pages: the cipher draws its own chance for
 //! each. They decide nothing, for a torn page is known by its checksum.
@@ -45,6 +45,7 @@ mod life;
 mod medium;
 pub mod plain;
 mod reference;
+pub mod rot;
 mod vfs;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
