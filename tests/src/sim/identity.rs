@@ -121,6 +121,18 @@ impl Authority for SimIdentity {
         }
     }
 
+    fn verify_issued(
+        &self,
+        author: &Announcement,
+        statement: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
+        if signature == Self::sign(author.node, statement) {
+            return Ok(());
+        }
+        Err(Refusal::BadSignature { what: "an issued record" })
+    }
+
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
         let genuine = revocation.chain == Self::chain(revocation.signer)
             && revocation.signature == Self::sign(revocation.signer, &revocation.to_be_signed());
@@ -142,6 +154,10 @@ impl Identity for SimIdentity {
 
     fn mint(&self) -> Incarnation {
         Incarnation::of(self.info.node, self.names.borrow_mut().array())
+    }
+
+    fn sign(&self, statement: &[u8]) -> Vec<u8> {
+        Self::sign(self.info.node, statement)
     }
 
     fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {

@@ -222,7 +222,8 @@ pub fn check_part(part: &[Final<'_>], places: &BTreeMap<OrgId, OrgPath>) -> Resu
     Ok(())
 }
 
-/// A machine holds exactly the entries of the records that have a home in its part of the tree.
+/// A machine holds exactly the entries of the records that have a home in its part of the tree, and of those that are
+/// issued at its place or above.
 fn check_scope(
     one: &Final<'_>,
     root: &MemStore,
@@ -231,7 +232,9 @@ fn check_scope(
 ) -> Result<(), Failure> {
     let in_scope = |record: &RecordId| {
         let homes = root.homes(record).expect("memory does not fail");
-        homes.iter().any(|home| places.get(home).is_some_and(|place| place.is_within(one.place)))
+        let issuer = record.issuer().and_then(|issuer| places.get(&issuer));
+        issuer.is_some_and(|issuer| one.place.is_within(issuer))
+            || homes.iter().any(|home| places.get(home).is_some_and(|place| place.is_within(one.place)))
     };
     let wanted: BTreeSet<&Key> = at_root.iter().filter(|(record, _)| in_scope(record)).collect();
     let held: Vec<Key> = keys_after(one.store, 0).map(|(_, key)| key).collect();
