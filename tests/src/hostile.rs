@@ -103,7 +103,8 @@ impl Hostile<'_> {
         let after = self.store.read(lane, run).expect("memory").map_or(0, |known| known.cursor.at.pos);
         let entry = |pos: u64| {
             let chunk = opaque_chunk(origin, pos, &[], Stamp(pos as i64), &[pos as u8]);
-            (pos, Entry::new(record.clone(), home.clone(), lane, chunk).expect("a readable header"))
+            let entry = Entry::new(record.clone(), home.clone(), lane, chunk).expect("a readable header");
+            (pos, entry.signed(|statement| self.keys[0].sign(statement)))
         };
         let upto = after + 1 + c.below(3) as u64;
         let entries = (after + 1..=upto).map(entry).collect();
@@ -125,7 +126,9 @@ impl Hostile<'_> {
         let home = record.issuer().unwrap_or(home);
         let stamp = if n.is_multiple_of(LAST_STAMP_ONE_IN) { i64::MAX } else { n as i64 };
         let chunk = opaque_chunk(author, n, &[], Stamp(stamp), &[n as u8]);
-        Entry::new(record, home, of_lane, chunk).expect("a readable header")
+        let entry = Entry::new(record, home, of_lane, chunk).expect("a readable header");
+        // What is issued by others it signs as well, with its own key.
+        if c.one_in(4) { entry } else { entry.signed(|statement| self.keys[0].sign(statement)) }
     }
 
     fn a_run(&self, c: &mut Choices<'_>) -> Incarnation {
