@@ -153,6 +153,28 @@ pub enum Request {
         /// The address that the child is to dial, when it is not the one that this node listens on.
         address: Option<String>,
     },
+    /// Says where a record is sent, and why. Answered by [`Explained`].
+    ExplainRecord {
+        /// Which record.
+        record: RecordId,
+    },
+    /// Says where the records of an organization are sent, and why. Answered by [`Explained`].
+    ExplainOrg {
+        /// Which organization.
+        org: OrgId,
+    },
+    /// Revokes the certificates of a child's node, and makes a token for the machine that takes its place. Answered by
+    /// [`Replaced`].
+    Replace {
+        /// The child's organization.
+        org: OrgId,
+        /// Why: lost, compromised, replaced, left or mistake.
+        reason: sync_core::identity::Reason,
+        /// How long the token is good, in seconds.
+        expires_seconds: u64,
+        /// The address that the child is to dial, when it is not the one that this node listens on.
+        address: Option<String>,
+    },
     /// Revokes the certificates of a child's node. Answered by [`Revoked`].
     Revoke {
         /// The child's organization.
@@ -536,6 +558,66 @@ pub struct Invited {
 pub struct Revoked {
     /// The nodes whose certificates are revoked.
     pub nodes: Vec<NodeId>,
+}
+
+/// Answer to [`Request::Replace`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The nodes whose certificates are revoked.
+    pub nodes: Vec<NodeId>,
+    /// What the new machine will be.
+    pub role: Role,
+    /// Its token, to be shown once.
+    pub invited: Invited,
+}
+
+/// Answer to [`Request::ExplainRecord`] and [`Request::ExplainOrg`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Explained {
+    /// The place of the node that answers.
+    pub own: OrgPath,
+    /// Entries that it holds: of the record, or with the organization for their home.
+    pub entries: u64,
+    /// The organization that issues the record to everybody below.
+    pub issuer: Option<OrgId>,
+    /// The record's homes, or the organization itself; with their places, where this node has heard of them.
+    pub homes: Vec<Home>,
+    /// This node's neighbours, the parent first.
+    pub neighbours: Vec<Destination>,
+}
+
+/// A home.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Home {
+    /// The organization.
+    pub org: OrgId,
+    /// Where it stands.
+    pub place: Option<OrgPath>,
+}
+
+/// A neighbour, and whether it is sent what was asked about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Destination {
+    /// Its place.
+    pub place: OrgPath,
+    /// Whether it is sent it.
+    pub sent: bool,
+    /// `everything_goes_up`, `home_within`, `issued_above` or `no_home_within`.
+    pub reason: Reason,
+}
+
+/// Why something is sent to a neighbour, or is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It is the parent, who is sent everything.
+    EverythingGoesUp,
+    /// A home stands at the neighbour or below it.
+    HomeWithin,
+    /// An organization at the neighbour's place or above issues it.
+    IssuedAbove,
+    /// It is not sent: no home stands at the neighbour or below it.
+    NoHomeWithin,
 }
 
 /// A blocking connection to the daemon of a folder.

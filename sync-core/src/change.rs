@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     codec::{DecodeError, Reader, Writer},
     id::{ChangeHash, EntryHash, Incarnation, Lane, OrgId, RecordId},
+    identity::SIGNATURE_MAX_BYTES,
     time::Stamp,
 };
 
@@ -26,6 +27,10 @@ pub const EXTENSION_MAX_BYTES: u64 = 1024;
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const CHUNK_CHANGE: u8 = 1;
 const CHUNK_COMPRESSED: u8 = 2;
+/// With this the statement begins that the author of an entry of an issued record signs.
+const ISSUED_DOMAIN: &[u8] = b"tuyen issued v1\0";
+/// The field of a header with the author's signature.
+const FIELD_SIGNATURE: u8 = 1;
 /// An actor is an incarnation, or an incarnation and four more bytes for a write on an older version.
 const ACTOR_MAX_BYTES: u64 = 20;
 
@@ -35,6 +40,14 @@ pub enum ChangeError {
     /// Larger than [`CHANGE_MAX_BYTES`].
     #[error("a change of {0} bytes is larger than the limit of {CHANGE_MAX_BYTES}")]
     TooLarge(usize),
+    /// A record that an organization issues, with another for its home.
+    #[error("{record} is issued by an organization, and the entry names {home} for its home")]
+    NotIssuer {
+        /// The record.
+        record: RecordId,
+        /// The home that the entry names.
+        home: OrgId,
+    },
     /// Not an automerge chunk.
     #[error("not an automerge change")]
     NotAChange,
@@ -160,6 +173,9 @@ impl Entry {
         extension: Box<[u8]>,
         change: Arc<[u8]>,
     ) -> Result<Self, ChangeError> {
+        if record.issuer().is_some_and(|issuer| issuer != home) {
+            return Err(ChangeError::NotIssuer { record, home });
+        }
         let header = ChangeHeader::parse(&change)?;
         let mut w = Writer::default();
         w.raw(b"tuyen entry 1\0");
@@ -184,9 +200,38 @@ impl Entry {
         self.lane
     }
 
-    /// Header fields of a later version: relayed and hashed, never read.
+    /// The header's further fields, each a tag of one byte and its bytes with their length, by rising tags. Those of a later
+    /// version are relayed and hashed, never read.
     pub fn extension(&self) -> &[u8] {
         &self.extension
+    }
+
+    /// What the author of an entry of an issued record signs: all of the entry but the further fields of its header.
+    pub fn statement(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.raw(ISSUED_DOMAIN);
+        encode_header(&mut w, &self.record, &self.home, self.lane, &[]);
+        w.raw(&self.header.hash.0);
+        w.0
+    }
+
+    /// The author's signature over the statement; none when there is none.
+    pub fn signature(&self) -> Option<&[u8]> {
+        let mut fields = Reader(&self.extension);
+        let tag = fields.u8("a tag").ok()?;
+        let content = fields.bytes(SIGNATURE_MAX_BYTES as u64, "a signature").ok()?;
+        (tag == FIELD_SIGNATURE).then_some(content)
+    }
+
+    /// The entry with its author's signature, if its record is an issued one and it has none. `sign` is given the statement.
+    pub fn signed(self, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> Self {
+        if self.record.issuer().is_none() || self.signature().is_some() {
+            return self;
+        }
+        let mut fields = Writer::default();
+        fields.u8(FIELD_SIGNATURE).bytes(&sign(&self.statement())).raw(&self.extension);
+        let Self { record, home, lane, change, .. } = self;
+        Self::assemble(record, home, lane, fields.0.into(), change).expect("it was an entry before")
     }
 
     /// The raw change chunk.
@@ -366,6 +411,45 @@ mod tests {
         assert_ne!(decoded.hash(), plain.hash());
         assert_eq!((later.encoded_len() - plain.encoded_len(), plain.extension()), (2, &[][..]));
         assert!(w.0.len().abs_diff(later.encoded_len()) < 8);
+    }
+
+    #[test]
+    fn what_is_issued_has_its_issuer_for_its_home() {
+        let (chunk, _) = real_chunk(5);
+        for (home, right) in [("trung-uong", true), ("dong-van", false)] {
+            let record: RecordId = "Library/o.trung-uong.7".parse().unwrap();
+            let home = OrgId::new(home).unwrap();
+            let made = Entry::new(record.clone(), home.clone(), Lane::Bulk, chunk.clone().into());
+            assert_eq!(made.err(), (!right).then_some(ChangeError::NotIssuer { record, home }));
+        }
+    }
+
+    #[test]
+    fn an_issued_entry_carries_its_authors_signature() {
+        let (chunk, _) = real_chunk(5);
+        let record: RecordId = "Library/o.trung-uong.7".parse().unwrap();
+        let plain = Entry::new(record, OrgId::new("trung-uong").unwrap(), Lane::Bulk, chunk.into()).unwrap();
+        assert_eq!(plain.signature(), None);
+        let signed = plain.clone().signed(|statement| {
+            assert_eq!(statement, plain.statement());
+            vec![7; 64]
+        });
+        assert_eq!((signed.signature(), signed.statement()), (Some(&[7; 64][..]), plain.statement()));
+        assert_ne!(signed.hash(), plain.hash());
+        let mut w = Writer::default();
+        signed.encode(&mut w);
+        assert_eq!(Entry::decode(&mut Reader(&w.0)).unwrap(), signed);
+        // Once is enough, and what nobody issues is not signed.
+        let again = signed.clone().signed(|_| unreachable!("it is signed"));
+        assert_eq!(again, signed);
+        let usual = entry("Patient/1");
+        assert_eq!(usual.clone().signed(|_| unreachable!("it is of the usual kind")), usual);
+        // Fields of a later version are no signature.
+        for extension in [&[2, 1, 7][..], &[1, 9, 7], &[1], &[]] {
+            let Entry { record, home, lane, change, .. } = plain.clone();
+            let later = Entry::assemble(record, home, lane, extension.into(), change).unwrap();
+            assert_eq!(later.signature(), None, "{extension:?}");
+        }
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub trait Identity: Authority {
     fn info(&self) -> &NodeInfo;
     /// A fresh name for a run of this node.
     fn mint(&self) -> Incarnation;
+    /// Signs a statement of the kind of [`Entry::statement`] with this node's key.
+    fn sign(&self, statement: &[u8]) -> Vec<u8>;
     /// Signs the announcement of one of this node's own runs.
     fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement;
 }
@@ -373,6 +375,8 @@ impl<I: Identity> Engine<I> {
                 self.links.remove(&link);
             }
             Event::Write { ticket, entries, projection } => {
+                let signed = |entry: Entry| entry.signed(|statement| self.identity.sign(statement));
+                let entries = entries.into_iter().map(signed).collect();
                 self.intents.push_back(Intent::Write(ticket, entries, projection));
             }
             Event::Folded(ops) => self.intents.push_back(Intent::Folded(ops)),
@@ -492,6 +496,16 @@ fn not_yet_durable(intents: &VecDeque<Intent>, committing: &Option<Consequences>
     });
     let under_way = committing.iter().flat_map(|after| after.received.iter().copied());
     waiting.chain(under_way).collect()
+}
+
+/// An entry of a record that an organization issues, without the issuer's signature.
+fn not_issued(sender: &OrgPath, entry: &Entry) -> (u16, String) {
+    let text = format!(
+        "{sender} offered a change of {} that {} has not signed; ask who runs {sender}, and revoke it if they do not know",
+        entry.record(),
+        entry.home()
+    );
+    (refusal::OUTSIDE_SUBTREE, text)
 }
 
 /// A record or a run of a place for which the sender may not speak.

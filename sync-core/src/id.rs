@@ -267,6 +267,9 @@ impl From<OrgPath> for String {
 #[serde(try_from = "String", into = "String")]
 pub struct RecordId(Arc<str>);
 
+/// With this the ids begin of what organizations issue; the organization follows, and another dot.
+const ISSUED: &str = "o.";
+
 impl RecordId {
     /// Checks and joins the two halves of a name.
     pub fn new(resource_type: &str, id: &str) -> Result<Self, NameError> {
@@ -285,6 +288,18 @@ impl RecordId {
     /// The whole name, `Type/id`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The record that this organization issues under this name: see [`RecordId::issuer`].
+    pub fn issued(issuer: &OrgId, resource_type: &str, id: &str) -> Result<Self, NameError> {
+        Self::new(resource_type, &format!("{ISSUED}{issuer}.{id}"))
+    }
+
+    /// The organization that issues this record to everybody below it; none for a record of the usual kind. That stands
+    /// in the id, `o.trung-uong.2026-17`, and in no other place, so nobody else can come to have a record of this name.
+    pub fn issuer(&self) -> Option<OrgId> {
+        let (org, name) = self.id().strip_prefix(ISSUED)?.split_once('.')?;
+        OrgId::new(org).ok().filter(|_| !name.is_empty())
     }
 
     /// The FHIR resource type.
@@ -412,6 +427,27 @@ mod tests {
         assert_eq!((hash.short(), format!("{hash:?}")), ("abababab".to_owned(), "abababab".to_owned()));
         assert_eq!(hash.to_string(), "ab".repeat(32));
         assert!("é0".repeat(16).parse::<ChangeHash>().is_err());
+    }
+
+    #[test]
+    fn what_is_issued_says_by_whom() {
+        let issuer = |name: &str| name.parse::<RecordId>().unwrap().issuer().map(|org| org.to_string());
+        for (name, by) in [
+            ("PlanDefinition/o.trung-uong.2026-17", Some("trung-uong")),
+            ("Patient/o.a.b.c", Some("a")),
+            ("ValueSet/o.trung-uong", None),
+            ("ValueSet/o.trung-uong.", None),
+            ("ValueSet/o.Trung.x", None),
+            ("ValueSet/o..x", None),
+            ("ValueSet/2.16.840", None),
+            ("ValueSet/oa.b.c", None),
+        ] {
+            assert_eq!(issuer(name), by.map(str::to_owned), "{name}");
+        }
+        let issued = RecordId::issued(&OrgId::new("ha-giang").unwrap(), "Library", "7").unwrap();
+        assert_eq!(issued.as_str(), "Library/o.ha-giang.7");
+        let too_long = "x".repeat(FHIR_ID_MAX_CHARS);
+        assert!(RecordId::issued(&OrgId::new("ha-giang").unwrap(), "Library", &too_long).is_err());
     }
 
     #[test]

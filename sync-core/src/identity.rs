@@ -394,6 +394,11 @@ pub trait Authority {
     /// be asked of a session's peer, at its start and after every new revocation; never of the author of a relayed entry.
     fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal>;
 
+    /// Whether the node of an announcement has signed a statement of the kind of [`crate::change::Entry::statement`].
+    /// Expiry and revocation do not matter here.
+    fn verify_issued(&self, author: &Announcement, statement: &[u8], signature: &[u8])
+    -> Result<(), Refusal>;
+
     /// Whether a revocation is genuine: signed by a hub or the root whose place covers the one revoked.
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal>;
 }

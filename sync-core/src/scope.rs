@@ -1,12 +1,17 @@
 //! Scope: who may hold what. The one place that decides it.
 //!
-//! A record's home is the organization whose node created it; a record that was created independently at two
-//! places has two homes. Everything flows up to the root. Down a link flow the records that have a home in the
-//! child's subtree. A child may send only entries of records that have a home in its subtree, and only such as
+//! A record's home is the organization to whose compartment it belonged when it was created ([`compartment`]), or the one
+//! whose node created it; a record that was created independently at two places has two homes. Everything flows up to the
+//! root. Down a link flow the records that have a home in the child's subtree, and those that an organization above the
+//! child, or the child itself, issues to everybody below ([`crate::id::RecordId::issuer`]). What is issued is signed by who
+//! wrote it, and so may come from anybody; of the rest a child may send only entries of records that have a home in its subtree, and only such as
 //! their author may write: the entry names a home at the author's place or below it. The author itself may stand
 //! elsewhere, because a child also gives back what its restored parent has lost. A parent is trusted with both.
 
 use std::collections::BTreeMap;
+
+pub mod compartment;
+mod compartment_table;
 
 use crate::{
     feed::Lineage,
@@ -35,6 +40,11 @@ impl Places {
     /// Where the organization stands; none when nobody has announced it.
     pub fn of(&self, org: &OrgId) -> Option<&OrgPath> {
         self.0.get(org)
+    }
+
+    /// Every organization that this node has heard of, with where it stands.
+    pub fn all(&self) -> impl Iterator<Item = (&OrgId, &OrgPath)> {
+        self.0.iter()
     }
 
     /// Whether the organization stands at `subtree` or below it. An organization that nobody has announced
@@ -74,10 +84,15 @@ pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: 
     if head.src.is_some_and(|src| lineage.covers(src)) {
         return false;
     }
+    let has_home_within = |place| head.homes.iter().any(|home| places.is_within(home, place));
+    let is_below_issuer = |child: &OrgPath| {
+        head.issued
+            && head.homes.iter().filter_map(|home| places.of(home)).any(|place| child.is_within(place))
+    };
     match (neighbour, &head.offered_to) {
         (Neighbour::Up, offered_to) => offered_to.is_none(),
         (Neighbour::Down(child), Some(home)) => places.is_within(home, child),
-        (Neighbour::Down(child), None) => head.homes.iter().any(|home| places.is_within(home, child)),
+        (Neighbour::Down(child), None) => has_home_within(child) || is_below_issuer(child),
     }
 }
 
@@ -124,9 +139,11 @@ mod tests {
         }
         assert!(!places.learn(&"tw/qn/dv".parse().unwrap()), "one name, one place");
         let src = Position { segment: Incarnation([1; 16]), pos: 5 };
-        let mut head = Head { seq: 1, src: None, homes: vec![dv.org().clone()], offered_to: None };
+        let homes = vec![dv.org().clone()];
+        let mut head = Head { seq: 1, src: None, homes, offered_to: None, issued: false };
+        let up = Neighbour::Up;
         let none = Lineage::default();
-        assert!(wants(&Neighbour::Up, &head, &none, &places));
+        assert!(wants(&up, &head, &none, &places));
         assert!(wants(&Neighbour::Down(&hg), &head, &none, &places));
         assert!(!wants(&Neighbour::Down(&qn), &head, &none, &places));
         head.src = Some(src);
@@ -135,8 +152,32 @@ mod tests {
         assert!(!wants(&Neighbour::Down(&dv), &head, &sender, &places), "no echo");
         assert!(wants(&Neighbour::Down(&dv), &head, &none, &places), "a restored sender gets it back");
         head.offered_to = Some(qn.org().clone());
-        assert!(!wants(&Neighbour::Up, &head, &none, &places));
+        assert!(!wants(&up, &head, &none, &places));
         assert!(wants(&Neighbour::Down(&qn), &head, &none, &places));
         assert!(!wants(&Neighbour::Down(&dv), &head, &none, &places));
+    }
+
+    #[test]
+    fn what_is_issued_goes_down_to_everybody() {
+        let [tw, hg, dv, qn] = ["tw", "tw/hg", "tw/hg/dv", "tw/qn"].map(|p| p.parse::<OrgPath>().unwrap());
+        let mut places = Places::default();
+        [&tw, &hg, &dv, &qn].into_iter().for_each(|place| assert!(places.learn(place)));
+        let none = Lineage::default();
+        let head = |by: &OrgPath| {
+            let homes = vec![by.org().clone()];
+            Head { seq: 1, src: None, homes, offered_to: None, issued: true }
+        };
+        for (issuer, neighbour, wanted) in [
+            (&hg, Neighbour::Down(&dv), true),
+            (&tw, Neighbour::Down(&dv), true),
+            (&tw, Neighbour::Down(&qn), true),
+            (&dv, Neighbour::Down(&dv), true),
+            (&qn, Neighbour::Down(&dv), false),
+            (&hg, Neighbour::Up, true),
+        ] {
+            assert_eq!(wants(&neighbour, &head(issuer), &none, &places), wanted, "{issuer}");
+        }
+        let unheard = Head { homes: vec![OrgId::new("xx").unwrap()], ..head(&tw) };
+        assert!(!wants(&Neighbour::Down(&dv), &unheard, &none, &places));
     }
 }

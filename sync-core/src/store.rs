@@ -35,6 +35,8 @@ pub struct Head {
     pub homes: Vec<OrgId>,
     /// Set on a row that only offers an older entry to a home that its record has gained.
     pub offered_to: Option<OrgId>,
+    /// The record's home issues it to everybody below: see [`RecordId::issuer`].
+    pub issued: bool,
 }
 
 /// How far something has come in one lane of this node's own feed.

@@ -106,6 +106,7 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
     assert_eq!(heads[2].offered_to, Some(mv.clone()));
     assert!(heads[..2].iter().all(|h| h.homes == [dv.clone()]), "homes are of then, not of now");
     assert_eq!(heads[2].homes, [dv.clone(), mv.clone()]);
+    assert!(heads.iter().all(|h| !h.issued));
     assert_eq!(store.heads(Lane::Normal, 1, 1).unwrap()[0].seq, 3);
     let mut of_dv = Digest::default();
     of_dv.add(a.hash());

@@ -98,11 +98,13 @@ impl Hostile<'_> {
     pub fn sound_batch(&mut self, run: Incarnation, home: &OrgId, c: &mut Choices<'_>) -> EntryBatch {
         let origin = if c.one_in(2) { self.run } else { run };
         let record: RecordId = c.pick(self.records);
+        let home = record.issuer().unwrap_or_else(|| home.clone());
         let lane = Lane::of_resource_type(record.resource_type());
         let after = self.store.read(lane, run).expect("memory").map_or(0, |known| known.cursor.at.pos);
         let entry = |pos: u64| {
             let chunk = opaque_chunk(origin, pos, &[], Stamp(pos as i64), &[pos as u8]);
-            (pos, Entry::new(record.clone(), home.clone(), lane, chunk).expect("a readable header"))
+            let entry = Entry::new(record.clone(), home.clone(), lane, chunk).expect("a readable header");
+            (pos, entry.signed(|statement| self.keys[0].sign(statement)))
         };
         let upto = after + 1 + c.below(3) as u64;
         let entries = (after + 1..=upto).map(entry).collect();
@@ -121,9 +123,12 @@ impl Hostile<'_> {
             *self.serial
         };
         let home = c.pick(self.homes);
+        let home = record.issuer().unwrap_or(home);
         let stamp = if n.is_multiple_of(LAST_STAMP_ONE_IN) { i64::MAX } else { n as i64 };
         let chunk = opaque_chunk(author, n, &[], Stamp(stamp), &[n as u8]);
-        Entry::new(record, home, of_lane, chunk).expect("a readable header")
+        let entry = Entry::new(record, home, of_lane, chunk).expect("a readable header");
+        // What is issued by others it signs as well, with its own key.
+        if c.one_in(4) { entry } else { entry.signed(|statement| self.keys[0].sign(statement)) }
     }
 
     fn a_run(&self, c: &mut Choices<'_>) -> Incarnation {

@@ -1,7 +1,8 @@
-//! `tuyen invite` and `tuyen revoke`: how a hub or the root lets a child into the tree and puts it out again.
+//! `tuyen invite`, `tuyen revoke` and `tuyen replace`: how a hub or the root lets a child into the tree, puts it out again,
+//! and puts another machine in its place.
 
 use clap::Args;
-use node::admin::{Invited, Request, Revoked};
+use node::admin::{Invited, Replaced, Request, Revoked};
 use serde::Serialize;
 use sync_core::{
     id::{NodeId, OrgId},
@@ -50,6 +51,26 @@ pub struct Revoke {
     reason: Reason,
 }
 
+/// Put a lost or broken machine out of the tree, and print a token for the one that takes its place
+///
+/// The old machine's certificates are refused from now on. The new one enrols with the token, into an empty folder, and is
+/// sent everything that has the organization for its home. What the old machine had not sent is lost with it.
+#[derive(Args)]
+#[command(before_help = "Example:\n  tuyen --dir hg replace dong-van --reason lost")]
+pub struct Replace {
+    /// The child's organization
+    org: OrgId,
+    /// Why: lost, compromised, replaced, left or mistake
+    #[arg(long, value_parser = reason)]
+    reason: Reason,
+    /// How long the token is good: 7d, 12h, 30min
+    #[arg(long, default_value = "7d", value_parser = duration::parse, value_name = "LENGTH")]
+    expires: u64,
+    /// The address that the new machine is to dial, if it is not the one that this node listens on
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+}
+
 fn child_role(name: &str) -> Result<Role, String> {
     match Role::from_name(name) {
         Some(role @ (Role::Hub | Role::Leaf)) => Ok(role),
@@ -90,6 +111,39 @@ impl Invite {
             ));
         }
         let body = InvitedBody { token: &token, role, org: &org, expires_at: render::rfc3339(expires_at) };
+        context.output.result(format_args!("{token}\n"), &body)?;
+        Ok(Exit::Ok)
+    }
+}
+
+#[derive(Serialize)]
+struct ReplacedBody<'a> {
+    org: &'a OrgId,
+    reason: Reason,
+    nodes: &'a [NodeId],
+    role: Role,
+    token: &'a str,
+    expires_at: String,
+}
+
+impl Replace {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        let Self { org, reason, expires: expires_seconds, address } = self;
+        let request = Request::Replace { org: org.clone(), reason, expires_seconds, address };
+        let Replaced { nodes, role, invited: Invited { token, expires_at } } = context.call(&request)?;
+        if !context.output.json {
+            let names: Vec<String> = nodes.iter().map(NodeId::short).collect();
+            let listen = if role == Role::Hub { " --listen ADDRESS:PORT" } else { "" };
+            context.output.note(format_args!(
+                "{org} is out, because {reason}: node {}. The token is for the new machine, good once and until {}; there, \
+                 in an empty folder: tuyen --dir DIR enrol TOKEN{listen}",
+                names.join(", "),
+                render::local(expires_at)
+            ));
+        }
+        let expires_at = render::rfc3339(expires_at);
+        let body = ReplacedBody { org: &org, reason, nodes: &nodes, role, token: &token, expires_at };
         context.output.result(format_args!("{token}\n"), &body)?;
         Ok(Exit::Ok)
     }

@@ -10,6 +10,7 @@ pub mod import;
 pub mod links;
 pub mod membership;
 pub mod records;
+pub mod scope;
 pub mod status;
 pub mod sync;
 
@@ -72,6 +73,7 @@ pub enum Command {
     Invite(children::Invite),
     Enrol(membership::Enrol),
     Revoke(children::Revoke),
+    Replace(children::Replace),
     /// Import, read, write and delete records
     #[command(
         subcommand,
@@ -91,6 +93,9 @@ pub enum Command {
                        tuyen --dir hg conflicts resolve Patient/8f21 birthDate --take 2 --why \"asked the patient\""
     )]
     Conflicts(conflicts::Command),
+    /// Why something is or is not at a place
+    #[command(subcommand, before_help = "Example:\n  tuyen --dir hg scope explain Patient/8f21")]
+    Scope(scope::Command),
     Daemon(daemon::Daemon),
     Demo(demo::Demo),
 }
@@ -103,11 +108,13 @@ impl Command {
             Command::Invite(command) => command.run(context),
             Command::Enrol(command) => command.run(context),
             Command::Revoke(command) => command.run(context),
+            Command::Replace(command) => command.run(context),
             Command::Records(command) => command.run(context),
             Command::Status(command) => command.run(context),
             Command::Peers(command) => command.run(context),
             Command::Sync(command) => command.run(context),
             Command::Conflicts(command) => command.run(context),
+            Command::Scope(command) => command.run(context),
             Command::Daemon(command) => command.run(context),
             Command::Demo(command) => command.run(context),
         }

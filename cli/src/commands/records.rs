@@ -1,20 +1,26 @@
 //! `tuyen records`: read, write and delete records. What always holds: a value that people disagree about is
 //! never shown without saying so. Not here: import, export and history, which have files of their own.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use node::{
-    admin::{ListedRecord, Listing, Request, Resource, Written, WrittenRecord},
-    fhir::import::Importer,
+    admin::{ListedRecord, Listing, Request, Resource, Status, Written, WrittenRecord},
+    fhir::import::{Importer, Item},
 };
 use serde::Serialize;
-use serde_json::value::to_raw_value;
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 use sync_core::id::{OrgId, RecordId};
 
 use super::{Context, Writer, export::Export, history::History, import};
 use crate::{
-    output::{Exit, Outcome, failed, usage},
+    output::{Exit, Outcome, Stop, failed, usage},
     render::{self, many},
 };
 
@@ -26,6 +32,7 @@ const PAGE_RECORDS: u32 = 1_000;
 pub enum Command {
     Import(import::Import),
     Put(Put),
+    Issue(Issue),
     Get(Get),
     List(List),
     Export(Export),
@@ -39,6 +46,7 @@ impl Command {
         match self {
             Command::Import(command) => command.run(context),
             Command::Put(command) => command.run(context),
+            Command::Issue(command) => command.run(context),
             Command::Get(command) => command.run(context),
             Command::List(command) => command.run(context),
             Command::Export(command) => command.run(context),
@@ -62,6 +70,23 @@ pub struct Put {
     /// The version that you had read
     #[arg(long, value_name = "VERSION")]
     if_match: Option<String>,
+    #[command(flatten)]
+    writer: Writer,
+    /// Why; kept in the record's history
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+}
+
+/// Write one whole resource for everybody below this node: a directive, a code list, a form
+///
+/// It becomes a record whose id begins with `o.` and this node's organization. It is signed by this node, goes to every
+/// node below and up to the centre, and can be changed here and above alone.
+#[derive(Args)]
+#[command(before_help = "Example:\n  tuyen --dir hg records issue directive.json")]
+pub struct Issue {
+    /// A file with one resource, or - for standard input
+    #[arg(value_name = "FILE|-")]
+    from: PathBuf,
     #[command(flatten)]
     writer: Writer,
     /// Why; kept in the record's history
@@ -139,21 +164,47 @@ struct ListBody<'a> {
 impl Put {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
-        let mut found = Importer::open(&self.from);
-        let item = match found.next() {
-            Some(Ok(item)) => item,
-            Some(Err(rejected)) => return Err(failed(format!("nothing was written: {rejected}"))),
-            None => return Err(usage("there is no resource in it; give a file with one FHIR resource")),
-        };
-        if found.next().is_some() {
-            return Err(usage("there is more than one resource in it; `tuyen records import` takes many"));
-        }
-        let resource = to_raw_value(&item.resource)
-            .map_err(|error| failed(format!("{} cannot be sent ({error}); nothing was written", item.id)))?;
+        let Item { id, resource, .. } = one_resource(&self.from)?;
         let (by, why) = (self.writer.name(), self.why);
-        let request = Request::Put { resources: vec![resource], base: self.if_match, by, why };
-        show_written(context, &item.id, &context.call(&request)?, "written")
+        let request = Request::Put { resources: vec![raw(&id, &resource)?], base: self.if_match, by, why };
+        show_written(context, &id, &context.call(&request)?, "written")
     }
+}
+
+impl Issue {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        let Item { id, mut resource, .. } = one_resource(&self.from)?;
+        let Status { org, .. } = context.call(&Request::Status)?;
+        let id = match id.issuer() {
+            Some(_) => id,
+            None => RecordId::issued(&org, id.resource_type(), id.id())
+                .map_err(|error| usage(error.to_string()))?,
+        };
+        resource["id"] = id.id().into();
+        let (by, why) = (self.writer.name(), self.why);
+        let request = Request::Put { resources: vec![raw(&id, &resource)?], base: None, by, why };
+        show_written(context, &id, &context.call(&request)?, "issued to everybody below")
+    }
+}
+
+/// The only resource of a file.
+fn one_resource(from: &Path) -> Result<Item, Stop> {
+    let mut found = Importer::open(from);
+    let item = match found.next() {
+        Some(Ok(item)) => item,
+        Some(Err(rejected)) => return Err(failed(format!("nothing was written: {rejected}"))),
+        None => return Err(usage("there is no resource in it; give a file with one FHIR resource")),
+    };
+    if found.next().is_some() {
+        return Err(usage("there is more than one resource in it; `tuyen records import` takes many"));
+    }
+    Ok(item)
+}
+
+fn raw(id: &RecordId, resource: &Value) -> Result<Box<RawValue>, Stop> {
+    to_raw_value(resource)
+        .map_err(|error| failed(format!("{id} cannot be sent ({error}); nothing was written")))
 }
 
 impl Delete {

@@ -59,6 +59,15 @@ impl Authority for Own {
         self.trust.admit(chain)
     }
 
+    fn verify_issued(
+        &self,
+        author: &Announcement,
+        statement: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
+        self.trust.verify_issued(author, statement, signature)
+    }
+
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
         self.trust.verify_revocation(revocation)
     }
@@ -73,6 +82,10 @@ impl engine::Identity for Own {
         let mut fresh = [0; Incarnation::FRESH_LEN];
         getrandom::fill(&mut fresh).expect("a system that made this node's keys has randomness");
         Incarnation::of(self.info.node, fresh)
+    }
+
+    fn sign(&self, statement: &[u8]) -> Vec<u8> {
+        self.files().key.sign(statement)
     }
 
     fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {

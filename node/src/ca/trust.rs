@@ -348,6 +348,19 @@ impl Authority for TrustStore {
         self.verify_chain(&to_der(chain), When::Now(self.clock.now())).map(|_| ())
     }
 
+    fn verify_issued(
+        &self,
+        author: &Announcement,
+        statement: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
+        let author = self.verify_chain(&to_der(&author.chain), When::Issued)?;
+        if author.key.verifies(statement, signature) {
+            return Ok(());
+        }
+        Err(Refusal::BadSignature { what: "an issued record" })
+    }
+
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
         self.signer_of(revocation).map(|_| ())
     }

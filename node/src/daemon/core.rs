@@ -513,6 +513,11 @@ impl Core {
                 self.invite(role, org, expires_seconds, address).map(|it| json(&it))
             }
             Request::Revoke { org, reason } => self.revoke(&org, reason).map(|it| json(&it)),
+            Request::Replace { org, reason, expires_seconds, address } => {
+                self.replace(org, reason, expires_seconds, address).map(|it| json(&it))
+            }
+            Request::ExplainRecord { record } => self.explain_record(&record).map(|it| json(&it)),
+            Request::ExplainOrg { org } => self.explain_org(&org).map(|it| json(&it)),
         };
         let answer = match outcome {
             Ok(value) => Answer::Done(value),

@@ -43,6 +43,7 @@ mod listen;
 mod records;
 mod renewal;
 mod report;
+mod scope;
 mod socket;
 mod uplink;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use sync_core::{
     change::Entry,
     engine::Event,
@@ -11,6 +11,7 @@ use sync_core::{
     id::{Lane, OrgId, RecordId},
     identity::Role,
     record::{self, Author, HistoryItem, NewChange, RecordError},
+    scope::compartment,
     store::{Frontier, Op, Store, StoreError},
 };
 
@@ -90,7 +91,7 @@ impl Core {
             };
             match change {
                 Ok(None) => answer.unchanged += 1,
-                Ok(Some(change)) => match self.queue(&mut pending, opened, change)? {
+                Ok(Some(change)) => match self.queue(&mut pending, opened, change, Some(&parsed))? {
                     Ok(written) => answer.written.push(written),
                     Err(problem) => rejected(Some(&id), problem),
                 },
@@ -141,7 +142,7 @@ impl Core {
             return Ok(answer);
         };
         let mut pending = Pending::default();
-        match self.queue(&mut pending, opened, change)? {
+        match self.queue(&mut pending, opened, change, None)? {
             Ok(written) => answer.written.push(written),
             Err(problem) => return refuse(FailureKind::Failed, problem),
         }
@@ -149,15 +150,19 @@ impl Core {
         Ok(answer)
     }
 
-    /// Makes the entry of a change. The inner error is the change's own.
+    /// Makes the entry of a change, of a resource as a whole where there is one. The inner error is the change's own.
     fn queue(
         &self,
         pending: &mut Pending,
         opened: Opened,
         change: NewChange,
+        resource: Option<&Value>,
     ) -> Result<Result<WrittenRecord, String>, StoreError> {
         let id = opened.record.id().clone();
-        let (home, lane) = self.home_and_lane(&id)?;
+        let (home, lane) = match self.home_of(&id, resource)? {
+            Ok(home) => (home, self.lane_of(&id)?),
+            Err(problem) => return Ok(Err(problem)),
+        };
         let entry = match Entry::new(id.clone(), home, lane, Arc::from(change.bytes)) {
             Ok(entry) => entry,
             Err(error) => {
@@ -178,17 +183,37 @@ impl Core {
         Ok(Ok(written))
     }
 
-    /// A record keeps its home and its lane; a new one gets those of this node and of its type.
-    fn home_and_lane(&self, id: &RecordId) -> Result<(OrgId, Lane), StoreError> {
+    /// The home that a change names. A record keeps its home; what is issued has its issuer for one. A new record gets that
+    /// of the patient whom it is about, so that it goes to the patient's clinic wherever it was written, and otherwise
+    /// this node's. The inner error is for who writes.
+    fn home_of(&self, id: &RecordId, new: Option<&Value>) -> Result<Result<OrgId, String>, StoreError> {
         let own = &self.config.place;
+        let is_within = |home: &OrgId| self.engine.places().is_within(home, own);
+        if let Some(issuer) = id.issuer() {
+            let elsewhere = || {
+                format!(
+                    "{id} is issued by {issuer} and can be changed there alone; ask them, or write a record of your own"
+                )
+            };
+            return Ok(if is_within(&issuer) { Ok(issuer) } else { Err(elsewhere()) });
+        }
         let homes = self.store.homes(id)?;
-        let home = homes.iter().find(|home| self.engine.places().is_within(home, own)).unwrap_or(own.org());
+        let mut found = homes.iter().find(|home| is_within(home)).cloned();
+        if homes.is_empty() {
+            for patient in new.map(compartment::patients).unwrap_or_default() {
+                if found.is_none() {
+                    found = self.store.homes(&patient)?.into_iter().find(is_within);
+                }
+            }
+        }
+        Ok(Ok(found.unwrap_or_else(|| own.org().clone())))
+    }
+
+    /// A record keeps its lane; a new one gets that of its type.
+    fn lane_of(&self, id: &RecordId) -> Result<Lane, StoreError> {
         let first = self.store.rows_of(id)?.first().copied();
-        let lane = match first {
-            Some(row) => self.store.entry(row)?.map(|entry| entry.lane()),
-            None => None,
-        };
-        Ok((home.clone(), lane.unwrap_or_else(|| Lane::of_resource_type(id.resource_type()))))
+        let first = first.map(|row| self.store.entry(row)).transpose()?.flatten();
+        Ok(first.map_or_else(|| Lane::of_resource_type(id.resource_type()), |entry| entry.lane()))
     }
 
     /// Makes writes durable; returns only when they are.
@@ -333,7 +358,7 @@ impl Core {
         if self.engine.is_root() {
             return Ok("root");
         }
-        let (_, lane) = self.home_and_lane(id)?;
+        let lane = self.lane_of(id)?;
         let head = self.store.heads(lane, seq - 1, 1)?.into_iter().find(|head| head.seq == seq);
         let from =
             head.and_then(|head| head.src).map(|src| self.store.announcement(src.segment)).transpose()?;

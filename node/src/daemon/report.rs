@@ -18,7 +18,7 @@ use super::{
     wall,
 };
 use crate::{
-    admin::{FailureKind, Invited, LinkState, Peers, Revoked, Status, Synced, Unsafe},
+    admin::{FailureKind, Invited, LinkState, Peers, Replaced, Revoked, Status, Synced, Unsafe},
     ca::{Invite, Token, token::Secret, trust},
     clock,
 };
@@ -176,6 +176,33 @@ impl Core {
         expires_seconds: u64,
         address: Option<String>,
     ) -> Outcome<Invited> {
+        let token = self.token(role, org, expires_seconds, address)?;
+        self.give_out(&token)
+    }
+
+    /// Puts a child's node out of the tree and makes a token for the machine that takes its place.
+    pub fn replace(
+        &mut self,
+        org: OrgId,
+        reason: Reason,
+        expires_seconds: u64,
+        address: Option<String>,
+    ) -> Outcome<Replaced> {
+        let known = self.book.issued().iter().rev().find(|one| one.org == org);
+        let Some(role) = known.map(|one| one.role) else { return not_enrolled(&org) };
+        // What can be refused is, before anything is revoked.
+        let token = self.token(role, org.clone(), expires_seconds, address)?;
+        let Revoked { nodes } = self.revoke(&org, reason)?;
+        Ok(Replaced { nodes, role, invited: self.give_out(&token)? })
+    }
+
+    fn give_out(&mut self, token: &Token) -> Outcome<Invited> {
+        let (hash, invite) = Invite::of(token);
+        self.book.invite(hash, invite, &mut self.store)?;
+        Ok(Invited { expires_at: token.expires, token: token.to_string() })
+    }
+
+    fn token(&self, role: Role, org: OrgId, expires_seconds: u64, address: Option<String>) -> Outcome<Token> {
         let info = self.engine.info();
         if info.role == Role::Leaf {
             return refuse(FailureKind::Usage, "a leaf has no children; ask its hub for the token");
@@ -210,21 +237,14 @@ impl Core {
             ),
             secret,
         });
-        let token = match token {
-            Ok(token) => token,
-            Err(error) => return refuse(FailureKind::Usage, error.to_string()),
-        };
-        let (hash, invite) = Invite::of(&token);
-        self.book.invite(hash, invite, &mut self.store)?;
-        Ok(Invited { expires_at: token.expires, token: token.to_string() })
+        token.or_else(|error| refuse(FailureKind::Usage, error.to_string()))
     }
 
     /// Revokes everything issued to a child.
     pub fn revoke(&mut self, org: &OrgId, reason: Reason) -> Outcome<Revoked> {
         let issued: Vec<_> = self.book.issued().iter().filter(|one| one.org == *org).cloned().collect();
         if issued.is_empty() {
-            let text = format!("this node has enrolled no {org}; ask the node that did");
-            return refuse(FailureKind::Usage, text);
+            return not_enrolled(org);
         }
         let mut nodes = Vec::new();
         for one in &issued {
@@ -239,4 +259,8 @@ impl Core {
         nodes.dedup();
         Ok(Revoked { nodes })
     }
+}
+
+fn not_enrolled<T>(org: &OrgId) -> Outcome<T> {
+    refuse(FailureKind::Usage, format!("this node has enrolled no {org}; ask the node that did"))
 }

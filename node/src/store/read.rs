@@ -193,6 +193,7 @@ impl SqliteStore {
             src: self.position(src, pos)?,
             homes: self.homes_from(record, first_home, unpack(row.get(0)?))?,
             offered_to,
+            issued: row.get(7)?,
         })
     }
 
@@ -329,7 +330,7 @@ impl Store for SqliteStore {
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
         self.reading(|| {
             let mut statement = self.conn.prepare_cached(
-                "SELECT seq, record, home, src, src_pos, offers, offered_to FROM feed INDEXED BY feed_head
+                "SELECT seq, record, home, src, src_pos, offers, offered_to, issued FROM feed INDEXED BY feed_head
                  WHERE lane = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
             )?;
             let mut rows = statement.query(params![lane as u8, clamp(after), clamp(limit as u64)])?;

@@ -49,12 +49,13 @@ CREATE TABLE feed (
   src_pos INTEGER,
   offers INTEGER,
   offered_to INTEGER REFERENCES org,
+  issued INTEGER NOT NULL,
   at INTEGER NOT NULL,
   chain BLOB NOT NULL,
   entry BLOB,
   CHECK ((entry IS NULL) = (offers IS NOT NULL))
 ) STRICT;
-CREATE INDEX feed_head ON feed (lane, seq, record, home, src, src_pos, offers, offered_to);
+CREATE INDEX feed_head ON feed (lane, seq, record, home, src, src_pos, offers, offered_to, issued);
 CREATE TABLE change (
   record INTEGER NOT NULL REFERENCES record,
   hash BLOB NOT NULL,

@@ -236,8 +236,8 @@ impl Commit<'_> {
         self.body.0.clear();
         entry.encode(&mut self.body);
         let mut feed = self.conn.prepare_cached(
-            "INSERT INTO feed (seq, lane, record, home, origin, src, src_pos, at, chain, entry)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO feed (seq, lane, record, home, origin, src, src_pos, at, chain, entry, issued)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
         let lane = entry.lane() as u8;
         let body = &self.body.0;
@@ -251,7 +251,8 @@ impl Commit<'_> {
             src_pos,
             at,
             chain.0,
-            body
+            body,
+            entry.record().issuer().is_some(),
         ])?;
         let home = self.names.add_org(self.conn, entry.home())?;
         self.digests.entry(home).or_default().add(entry.hash());
@@ -260,8 +261,9 @@ impl Commit<'_> {
     }
 
     fn offer(&mut self, of: Seq, home: &OrgId) -> Fallible<()> {
-        let mut find =
-            self.conn.prepare_cached("SELECT lane, record, home, at, entry FROM feed WHERE seq = ?1")?;
+        let mut find = self
+            .conn
+            .prepare_cached("SELECT lane, record, home, at, entry, issued FROM feed WHERE seq = ?1")?;
         let mut rows = find.query([clamp(of)])?;
         let Some(row) = rows.next()? else { return broken("a row that does not exist was to be offered") };
         let Ok(body) = row.get_ref(4)?.as_blob() else {
@@ -271,11 +273,11 @@ impl Commit<'_> {
         let seq = self.known.tip + 1;
         let offered_to = self.names.add_org(self.conn, home)?;
         let (lane, record): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let (home, at): (Option<i64>, i64) = (row.get(2)?, row.get(3)?);
+        let (home, at, issued): (Option<i64>, i64, bool) = (row.get(2)?, row.get(3)?, row.get(5)?);
         self.run_one(
-            "INSERT INTO feed (seq, lane, record, home, offers, offered_to, at, chain)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![pack(seq), lane, record, home, pack(of), offered_to, at, chain.0],
+            "INSERT INTO feed (seq, lane, record, home, offers, offered_to, at, chain, issued)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![pack(seq), lane, record, home, pack(of), offered_to, at, chain.0, issued],
         )?;
         (self.known.tip, self.known.chain) = (seq, chain);
         Ok(())

@@ -155,8 +155,13 @@ impl<I: Identity> Engine<I> {
         let mut entries: Vec<_> = stretch.into_iter().flat_map(|batch| batch.entries).collect();
         entries.sort_by_key(|(pos, _)| *pos);
         for (pos, entry) in entries {
-            if goes_up && !self.may_bring(&from.place, &entry, draft, store)? {
-                let (code, text) = outside(&from.place, entry.home());
+            let refusal = if entry.record().issuer().is_some() {
+                (!self.is_issued(&entry, store)?).then(|| not_issued(&from.place, &entry))
+            } else {
+                let may = !goes_up || self.may_bring(&from.place, &entry, draft, store)?;
+                (!may).then(|| outside(&from.place, entry.home()))
+            };
+            if let Some((code, text)) = refusal {
                 self.refuse(from.link, code, text);
                 // Nor what followed: its cursor would pass what has been refused.
                 let other = |intent: &Intent| !matches!(intent, Intent::Receive(s, _) if s.link == from.link);
@@ -179,6 +184,16 @@ impl<I: Identity> Engine<I> {
             draft.after.new_marks.push(mark);
         }
         Ok(())
+    }
+
+    /// Whether the author of an entry of an issued record may speak for the issuer and has signed it. Then it does not
+    /// matter who brings it: nobody between the issuer and this node can have changed it.
+    fn is_issued(&self, entry: &Entry, store: &impl Store) -> Result<bool, StoreError> {
+        let Some((author, info)) = store.announcement(entry.origin())? else { return Ok(false) };
+        let signed = entry.signature().is_some_and(|signature| {
+            self.identity.verify_issued(&author, &entry.statement(), signature).is_ok()
+        });
+        Ok(signed && self.places.is_within(entry.home(), &info.place))
     }
 
     /// Whether a child may bring this entry: its author may speak for the home that it names, and the record has

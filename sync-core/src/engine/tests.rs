@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     change::opaque_chunk,
     feed::CHAIN_START,
-    id::{Chain, ChangeHash},
+    id::{Chain, ChangeHash, RecordId},
     identity::{Reason, Refusal},
     session::{HELD_MAX_BATCHES, HELD_MAX_BYTES, SKIP_AFTER_ROWS},
     store::{MemStore, StoreMut},
@@ -58,6 +58,10 @@ impl Authority for Test {
         if chain.is_empty() { Err(Refusal::NoCertificate) } else { Ok(()) }
     }
 
+    fn verify_issued(&self, author: &Announcement, _: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+        if signature == author.node.0 { Ok(()) } else { Err(Refusal::BadSignature { what: "an entry" }) }
+    }
+
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
         match revocation.signature[..] {
             [] => Err(Refusal::BadSignature { what: "a revocation" }),
@@ -74,6 +78,10 @@ impl Identity for Test {
     fn mint(&self) -> Incarnation {
         self.minted.set(self.minted.get() + 1);
         run(self.info.node.0[0], self.minted.get())
+    }
+
+    fn sign(&self, _: &[u8]) -> Vec<u8> {
+        self.info.node.0.to_vec()
     }
 
     fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {
@@ -696,6 +704,49 @@ fn what_follows_a_refused_stretch_is_not_kept_and_all_else_is() {
     assert_eq!(refused(&said, DOWN).unwrap().0, refusal::OUTSIDE_SUBTREE);
     assert!(said.iter().any(|effect| matches!(effect, Effect::Written(Ticket(5)))));
     assert_eq!((hub.store.tip().unwrap(), hub.store.entry(1).unwrap()), (1, Some(own)));
+}
+
+/// What is issued is taken from anybody if its author has signed it and may speak for the issuer, and otherwise from nobody.
+#[test]
+fn what_is_issued_is_taken_with_its_authors_signature_alone() {
+    let issued = |issuer: &str, author: u8| {
+        let record = RecordId::issued(&OrgId::new(issuer).unwrap(), "Library", "7").unwrap();
+        let chunk = opaque_chunk(run(author, 1), 1, &[], Stamp(1), b"x");
+        Entry::new(record, OrgId::new(issuer).unwrap(), Lane::Normal, chunk).unwrap()
+    };
+    let by = |signer: u8| move |_: &[u8]| vec![signer; 16];
+    for (entry, taken) in [
+        // The hub's own, which it has lost; the root's for the hub; the child's own.
+        (issued("hg", HUB).signed(by(HUB)), true),
+        (issued("hg", ROOT).signed(by(ROOT)), true),
+        (issued("tw", ROOT).signed(by(ROOT)), true),
+        (issued("dv", CHILD).signed(by(CHILD)), true),
+        // Nobody's, another's, and by an author who may not.
+        (issued("hg", HUB), false),
+        (issued("hg", HUB).signed(by(CHILD)), false),
+        (issued("hg", CHILD).signed(by(CHILD)), false),
+        (issued("tw", HUB).signed(by(HUB)), false),
+    ] {
+        for (node, peer, direction) in [(HUB, CHILD, Direction::Down), (CHILD, HUB, Direction::Up)] {
+            let mut this = Node::new(node);
+            this.meets(DOWN, peer, direction);
+            this.says(DOWN, hello(peer));
+            for of in [ROOT, HUB, CHILD] {
+                this.says(DOWN, Frame::Announce(announcement(of, 1)));
+            }
+            let (segment, entries) = (run(peer, 1), vec![(1, entry.clone())]);
+            let batch = EntryBatch { segment, origin: entry.origin(), entries, ..batch(0, Some(1), &[]) };
+            let said = this.says(DOWN, Frame::Batch(batch));
+            let code = refused(&said, DOWN).map(|(code, _)| code);
+            assert_eq!(code, (!taken).then_some(refusal::OUTSIDE_SUBTREE), "{entry:?} at {node}: {said:?}");
+            assert_eq!(this.store.tip().unwrap(), u64::from(taken));
+        }
+    }
+    // Who writes one signs it.
+    let mut hub = Node::new(HUB);
+    let entries = vec![issued("hg", HUB)];
+    hub.told(Event::Write { ticket: Ticket(1), entries, projection: Vec::new() });
+    assert_eq!(hub.store.entry(1).unwrap().unwrap().signature(), Some(&[HUB; 16][..]));
 }
 
 #[test]

@@ -172,6 +172,7 @@ impl Store for MemStore {
                     src: original.unwrap_or(row).src,
                     homes: homes.map(|(home, _)| home.clone()).collect(),
                     offered_to: row.offers.as_ref().map(|(_, home)| home.clone()),
+                    issued: row.record.issuer().is_some(),
                 }
             });
         Ok(heads.collect())

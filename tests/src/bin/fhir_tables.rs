@@ -1,29 +1,109 @@
-//! Prints `sync-core/src/record/backbone_table.rs`: which elements of FHIR R4 are BackboneElements.
+//! Prints tables that are made from FHIR R4 as HL7 publishes it (4.0.1). The same input always gives the same bytes.
 //!
-//! It reads `profiles-resources.json` as HL7 publishes it, given as the only argument. Run it as
-//! `cargo run --release -p tuyen-tests --bin fhir_tables -- profiles-resources.json > sync-core/src/record/backbone_table.rs`.
-//! The same input always gives the same bytes.
+//! ```text
+//! fhir_tables backbone profiles-resources.json > sync-core/src/record/backbone_table.rs
+//! fhir_tables compartment CompartmentDefinition.json search-parameters.json > sync-core/src/scope/compartment_table.rs
+//! ```
+//!
+//! The first says which elements are BackboneElements, the second by which elements a resource belongs to a patient's
+//! compartment: the search parameters that CompartmentDefinition/patient names, as paths. A file of several resources may
+//! be a bundle or NDJSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
+
+/// Elements that say about whom a resource is come before those that say who else had to do with it.
+const ABOUT: [&str; 3] = ["beneficiary", "patient", "subject"];
 
 /// For one resource type: paths without the type, each with the path that it behaves as (itself, as a rule).
 type Elements = BTreeMap<String, String>;
 
 fn main() -> Result<()> {
-    let path =
-        std::env::args().nth(1).context("give the path of profiles-resources.json as the only argument")?;
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let bundle: Value = serde_json::from_str(&text).with_context(|| format!("{path} is not JSON"))?;
-    print!("{}", render(&tables(&bundle)));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["backbone", profiles] => print!("{}", render(&tables(&resources(profiles)?))),
+        ["compartment", definition, parameters] => {
+            print!("{}", render_compartment(&compartment(&resources(definition)?, &resources(parameters)?)?));
+        }
+        _ => bail!("fhir_tables backbone FILE, or fhir_tables compartment DEFINITION PARAMETERS"),
+    }
     Ok(())
 }
 
-fn tables(bundle: &Value) -> BTreeMap<String, Elements> {
-    let entries = bundle["entry"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let resources = entries.iter().map(|entry| &entry["resource"]).filter(|r| {
+/// The resources of a file: one, those of a bundle, or one a line.
+fn resources(path: &str) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let lines: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
+    let mut all = lines.with_context(|| format!("{path} is not JSON"))?;
+    if let [Value::Object(bundle)] = &mut all[..]
+        && let Some(Value::Array(entries)) = bundle.get_mut("entry")
+    {
+        return Ok(entries.iter_mut().map(|entry| entry["resource"].take()).collect());
+    }
+    Ok(all)
+}
+
+/// For each resource type the paths, without the type, that refer to the patient.
+fn compartment(definitions: &[Value], parameters: &[Value]) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let is_patients =
+        |one: &&Value| one["resourceType"] == "CompartmentDefinition" && one["code"] == "Patient";
+    let definition =
+        definitions.iter().find(is_patients).context("there is no CompartmentDefinition of Patient")?;
+    let listed = definition["resource"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut table = BTreeMap::new();
+    for resource in listed {
+        let Some(name) = resource["code"].as_str() else { continue };
+        let codes = resource["param"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut paths = BTreeSet::new();
+        for code in codes {
+            let is_it = |one: &&Value| {
+                let bases = one["base"].as_array().map(Vec::as_slice).unwrap_or_default();
+                one["resourceType"] == "SearchParameter"
+                    && one["code"] == *code
+                    && bases.contains(&name.into())
+            };
+            let expression = parameters.iter().find(is_it).and_then(|one| one["expression"].as_str());
+            let expression = expression.with_context(|| format!("no parameter {code} of {name}"))?;
+            paths.extend(expression.split('|').filter_map(|one| path_of(name, one.trim())));
+        }
+        if !paths.is_empty() {
+            table.insert(name.to_owned(), paths);
+        }
+    }
+    Ok(table)
+}
+
+/// The path of one alternative of a FHIRPath expression, if it is of this resource type.
+fn path_of(name: &str, expression: &str) -> Option<String> {
+    let path = expression.strip_suffix(".where(resolve() is Patient)").unwrap_or(expression);
+    path.strip_prefix(name)?.strip_prefix('.').map(str::to_owned)
+}
+
+fn render_compartment(table: &BTreeMap<String, BTreeSet<String>>) -> String {
+    let mut out = String::from(
+        "//! Generated by `tests/src/bin/fhir_tables.rs`; not edited by hand.\n\
+         //!\n\
+         //! Source: HL7 FHIR R4 (4.0.1), CompartmentDefinition/patient and the search parameters that it names, published\n\
+         //! under CC0-1.0. For each resource type, in order: the paths of the elements that refer to a patient, first those\n\
+         //! that say about whom the resource is.\n\n\
+         /// Resource types and their references to the patient.\n\
+         #[rustfmt::skip]\n\
+         pub(super) static TABLE: &[(&str, &str)] = &[\n",
+    );
+    for (name, paths) in table {
+        let mut paths: Vec<_> = paths.iter().map(String::as_str).collect();
+        paths.sort_by_key(|path| !ABOUT.contains(path));
+        out.push_str(&format!("    ({name:?}, {:?}),\n", paths.join(" ")));
+    }
+    out.push_str("];\n");
+    out
+}
+
+fn tables(resources: &[Value]) -> BTreeMap<String, Elements> {
+    let resources = resources.iter().filter(|r| {
         r["resourceType"] == "StructureDefinition"
             && r["kind"] == "resource"
             && r["derivation"] == "specialization"

@@ -70,7 +70,7 @@ impl SimIdentity {
             signature: Vec::new(),
             chain: Self::chain(self.info.node),
         };
-        revocation.signature = Self::sign(self.info.node, &revocation.to_be_signed());
+        revocation.signature = Self::signature_of(self.info.node, &revocation.to_be_signed());
         revocation
     }
 
@@ -90,7 +90,8 @@ impl SimIdentity {
         vec![certificate(1), certificate(2)]
     }
 
-    fn sign(node: NodeId, statement: &[u8]) -> Vec<u8> {
+    /// What a node's signature of a statement looks like.
+    pub fn signature_of(node: NodeId, statement: &[u8]) -> Vec<u8> {
         let mut hasher = Sha256::new();
         hasher.update(node.0);
         hasher.update(statement);
@@ -103,7 +104,8 @@ impl SimIdentity {
 impl Authority for SimIdentity {
     fn verify(&self, announcement: &Announcement) -> Result<NodeInfo, Refusal> {
         let chain_fits = announcement.chain == Self::chain(announcement.node);
-        let genuine = announcement.signature == Self::sign(announcement.node, &announcement.signed_bytes());
+        let genuine =
+            announcement.signature == Self::signature_of(announcement.node, &announcement.signed_bytes());
         match self.registry.get(&announcement.node) {
             Some(info) if chain_fits && genuine => Ok(info.clone()),
             _ => Err(Refusal::BadSignature { what: "an announcement" }),
@@ -121,9 +123,21 @@ impl Authority for SimIdentity {
         }
     }
 
+    fn verify_issued(
+        &self,
+        author: &Announcement,
+        statement: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
+        if signature == Self::signature_of(author.node, statement) {
+            return Ok(());
+        }
+        Err(Refusal::BadSignature { what: "an issued record" })
+    }
+
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
         let genuine = revocation.chain == Self::chain(revocation.signer)
-            && revocation.signature == Self::sign(revocation.signer, &revocation.to_be_signed());
+            && revocation.signature == Self::signature_of(revocation.signer, &revocation.to_be_signed());
         match self.registry.get(&revocation.signer) {
             Some(signer)
                 if genuine && signer.role != Role::Leaf && revocation.place.is_within(&signer.place) =>
@@ -144,10 +158,14 @@ impl Identity for SimIdentity {
         Incarnation::of(self.info.node, self.names.borrow_mut().array())
     }
 
+    fn sign(&self, statement: &[u8]) -> Vec<u8> {
+        Self::signature_of(self.info.node, statement)
+    }
+
     fn announce(&self, incarnation: Incarnation, parent: Option<Position>) -> Announcement {
         let parent = parent.map(|at| (at.segment, at.pos));
         let node = self.info.node;
-        let signature = Self::sign(node, &Announcement::to_be_signed(incarnation, parent, node));
+        let signature = Self::signature_of(node, &Announcement::to_be_signed(incarnation, parent, node));
         Announcement { incarnation, parent, node, signature, chain: Self::chain(node) }
     }
 }

@@ -16,6 +16,8 @@ use sync_core::{
     store::{MemStore, Store},
 };
 
+use super::identity::SimIdentity;
+
 /// Names an entry.
 pub type Key = (RecordId, ChangeHash);
 
@@ -214,6 +216,7 @@ pub fn check_part(part: &[Final<'_>], places: &BTreeMap<OrgId, OrgPath>) -> Resu
     for one in part {
         check_scope(one, root, &at_root, places)?;
         check_digests(one, root, places)?;
+        check_issued(one)?;
         if one.says_all_safe != (true, true) {
             let text = format!("{} says (parent, root) {:?}", one.who, one.says_all_safe);
             return Err(Failure::new("all is said to be safe", text));
@@ -222,7 +225,8 @@ pub fn check_part(part: &[Final<'_>], places: &BTreeMap<OrgId, OrgPath>) -> Resu
     Ok(())
 }
 
-/// A machine holds exactly the entries of the records that have a home in its part of the tree.
+/// A machine holds exactly the entries of the records that have a home in its part of the tree, and of those that are
+/// issued at its place or above.
 fn check_scope(
     one: &Final<'_>,
     root: &MemStore,
@@ -231,7 +235,9 @@ fn check_scope(
 ) -> Result<(), Failure> {
     let in_scope = |record: &RecordId| {
         let homes = root.homes(record).expect("memory does not fail");
-        homes.iter().any(|home| places.get(home).is_some_and(|place| place.is_within(one.place)))
+        let issuer = record.issuer().and_then(|issuer| places.get(&issuer));
+        issuer.is_some_and(|issuer| one.place.is_within(issuer))
+            || homes.iter().any(|home| places.get(home).is_some_and(|place| place.is_within(one.place)))
     };
     let wanted: BTreeSet<&Key> = at_root.iter().filter(|(record, _)| in_scope(record)).collect();
     let held: Vec<Key> = keys_after(one.store, 0).map(|(_, key)| key).collect();
@@ -244,6 +250,23 @@ fn check_scope(
     }
     if let Some(foreign) = distinct.difference(&wanted).next() {
         return Err(Failure::new("scope", format_args!("{} must not hold {foreign:?}", one.who)));
+    }
+    Ok(())
+}
+
+/// Of what is issued everything is signed by the node whose run wrote it.
+fn check_issued(one: &Final<'_>) -> Result<(), Failure> {
+    for (row, record) in one.store.unfolded(0, usize::MAX).expect("memory does not fail") {
+        if record.issuer().is_none() {
+            continue;
+        }
+        let entry = one.store.entry(row).expect("memory does not fail").expect("a row holds an entry");
+        let author = one.store.announcement(entry.origin()).expect("memory does not fail");
+        let signature = author.map(|(author, _)| SimIdentity::signature_of(author.node, &entry.statement()));
+        if signature.as_deref() != entry.signature() {
+            let text = format!("{} holds a change of {record} that its author has not signed", one.who);
+            return Err(Failure::new("what is issued is signed", text));
+        }
     }
     Ok(())
 }

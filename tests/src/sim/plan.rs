@@ -136,6 +136,8 @@ pub struct Plan {
     pub part: bool,
     /// One clock in so many is wrong from the start, by up to fifty years; 0 for none.
     pub wrong_clock_one_in: u64,
+    /// Whether some new records are issued to everybody below.
+    pub issues: bool,
     /// The number of the leaf that is hostile, if there is one; it is the last node. Only in worlds with opaque records.
     pub hostile: Option<usize>,
 }
@@ -200,6 +202,7 @@ impl Plan {
             real,
             part: head.part.is_multiple_of(4),
             wrong_clock_one_in: [0, 4, 4, 2][usize::from(head.clocks % 4)],
+            issues: trades,
             hostile,
         }
     }

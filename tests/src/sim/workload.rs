@@ -37,6 +37,8 @@ pub struct Taste {
     pub large_one_in: u64,
     /// Whether records mean something.
     pub real: bool,
+    /// Whether some new records are issued to everybody below.
+    pub issues: bool,
 }
 
 /// Something that was written.
@@ -103,6 +105,10 @@ fn choose(
         let n = rng.below(taste.shared_names);
         let record = RecordId::new(types[n as usize % types.len()], &format!("shared-{n}"));
         return Ok((record.expect("a plain name"), own));
+    }
+    if taste.issues && rng.one_in(6) {
+        let id = format!("{}-{}", writer.run.short(), writer.serial);
+        return Ok((RecordId::issued(&own, "PlanDefinition", &id).expect("a plain name"), own));
     }
     let kind = types[rng.below(4) as usize];
     let record = RecordId::new(kind, &format!("{}-{}", writer.run.short(), writer.serial));

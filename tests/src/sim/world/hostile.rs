@@ -120,7 +120,9 @@ impl World<'_> {
         let target = self.conns[&conn].ends[1].machine;
         let heard_of = (0..4).filter_map(|_| self.a_record_of(target));
         let mut records: Vec<_> = heard_of.collect();
-        records.extend(["Flag/shared-0", "Patient/x"].map(|name| name.parse().expect("a plain name")));
+        records.extend(
+            ["Flag/shared-0", "Patient/x", "Library/o.tw.1"].map(|name| name.parse().expect("a plain name")),
+        );
         let mut homes: Vec<_> = self.places.keys().take(8).cloned().collect();
         let intruder = self.intruder.as_mut().expect("the caller has found it");
         // What it says of its own place is taken, mostly.

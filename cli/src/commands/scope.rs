@@ -1,0 +1,202 @@
+//! `tuyen scope`: why something is or is not at a place, in words.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use node::admin::{Destination, Explained, Home, Reason, Request};
+use serde::Serialize;
+use sync_core::id::{OrgId, RecordId};
+
+use super::Context;
+use crate::{
+    output::{Exit, Outcome, Stop, usage},
+    render::{self, many},
+};
+
+/// What to do about scope.
+#[derive(Subcommand)]
+pub enum Command {
+    Explain(Explain),
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        match self {
+            Command::Explain(command) => command.run(context),
+        }
+    }
+}
+
+/// Say where a record, or the records of an organization, are sent from here, and why
+///
+/// A record goes up to the centre, and down to where its homes stand: the organization whose patient it is about, or that
+/// created it. What an organization issues goes to everybody below it.
+#[derive(Args)]
+#[command(
+    before_help = "Example:\n  tuyen --dir hg scope explain Patient/8f21\n  tuyen --dir hg scope explain dong-van"
+)]
+pub struct Explain {
+    /// Which record, or which organization
+    #[arg(value_name = "TYPE/ID|ORG", value_parser = subject)]
+    subject: Subject,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Subject {
+    Record(RecordId),
+    Org(OrgId),
+}
+
+fn subject(text: &str) -> Result<Subject, String> {
+    if text.contains('/') {
+        return text
+            .parse()
+            .map(Subject::Record)
+            .map_err(|error: sync_core::id::NameError| error.to_string());
+    }
+    text.parse().map(Subject::Org).map_err(|error: sync_core::id::NameError| error.to_string())
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<&'a RecordId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org: Option<&'a OrgId>,
+    #[serde(flatten)]
+    explained: &'a Explained,
+}
+
+impl Explain {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        match self.subject {
+            Subject::Record(record) => {
+                let explained: Explained =
+                    context.call(&Request::ExplainRecord { record: record.clone() })?;
+                let body = Body { record: Some(&record), org: None, explained: &explained };
+                context.output.result(of_record(&record, &explained), &body)?;
+            }
+            Subject::Org(org) => {
+                let explained: Explained = context.call(&Request::ExplainOrg { org: org.clone() })?;
+                known(&org, &explained)?;
+                let body = Body { record: None, org: Some(&org), explained: &explained };
+                context.output.result(of_org(&org, &explained), &body)?;
+            }
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+fn known(org: &OrgId, explained: &Explained) -> Result<(), Stop> {
+    if explained.entries > 0 || explained.homes.iter().any(|home| home.place.is_some()) {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "no organization {org} has been heard of at {}; check the spelling, or ask at the centre, where all are known",
+        explained.own
+    )))
+}
+
+fn of_record(record: &RecordId, explained: &Explained) -> String {
+    let Explained { own, entries, issuer, homes, .. } = explained;
+    if *entries == 0 {
+        return format!(
+            "{record} is not here. {own} holds what has its home here or below, and what is issued here or above. If it \
+             should be here, it has not arrived yet, or its home stands elsewhere: ask where it was written.\n"
+        );
+    }
+    let mut text = format!("{record} is here, at {own}: {}.\n", many(*entries, "change", "changes"));
+    if let Some(issuer) = issuer {
+        let _ = writeln!(text, "{issuer} issues it to everybody below.");
+    }
+    text + &homes_and_neighbours(homes, explained)
+}
+
+fn of_org(org: &OrgId, explained: &Explained) -> String {
+    let Explained { own, entries, homes, .. } = explained;
+    let held = many(*entries, "change", "changes");
+    format!("Of records whose home is {org}, {own} holds {held}.\n") + &homes_and_neighbours(homes, explained)
+}
+
+fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
+    let home = |home: &Home| {
+        let place = home.place.as_ref().map_or_else(|| "not heard of here".to_owned(), ToString::to_string);
+        vec!["  home".to_owned(), home.org.to_string(), place]
+    };
+    let neighbour = |to: &Destination| {
+        let why = match to.reason {
+            Reason::EverythingGoesUp => "yes: everything goes up",
+            Reason::HomeWithin => "yes: a home of it is there",
+            Reason::IssuedAbove => "yes: it is issued at that place or above",
+            Reason::NoHomeWithin => "no: no home of it is there",
+        };
+        let way = if to.reason == Reason::EverythingGoesUp { "  up" } else { "  down" };
+        vec![way.to_owned(), to.place.org().to_string(), why.to_owned()]
+    };
+    let rows: Vec<_> = homes.iter().map(home).chain(explained.neighbours.iter().map(neighbour)).collect();
+    render::table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(entries: u64) -> Explained {
+        let to = |place: &str, reason| Destination {
+            place: place.parse().unwrap(),
+            sent: reason != Reason::NoHomeWithin,
+            reason,
+        };
+        Explained {
+            own: "tw/ha-giang".parse().unwrap(),
+            entries,
+            issuer: None,
+            homes: vec![Home {
+                org: OrgId::new("dong-van").unwrap(),
+                place: Some("tw/ha-giang/dong-van".parse().unwrap()),
+            }],
+            neighbours: vec![
+                to("tw", Reason::EverythingGoesUp),
+                to("tw/ha-giang/dong-van", Reason::HomeWithin),
+                to("tw/ha-giang/meo-vac", Reason::NoHomeWithin),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_record_is_explained_in_words() {
+        let record: RecordId = "Patient/8f21".parse().unwrap();
+        let expected = "\
+Patient/8f21 is here, at tw/ha-giang: 2 changes.
+  home  dong-van  tw/ha-giang/dong-van
+  up    tw        yes: everything goes up
+  down  dong-van  yes: a home of it is there
+  down  meo-vac   no: no home of it is there
+";
+        assert_eq!(of_record(&record, &explained(2)), expected);
+        assert!(of_record(&record, &explained(0)).starts_with("Patient/8f21 is not here."));
+        let issued = Explained { issuer: Some(OrgId::new("tw").unwrap()), ..explained(1) };
+        assert!(of_record(&record, &issued).contains("\ntw issues it to everybody below.\n"));
+    }
+
+    #[test]
+    fn an_organization_that_nobody_knows_is_a_wrong_word() {
+        let org = OrgId::new("dong-van").unwrap();
+        assert!(
+            of_org(&org, &explained(3))
+                .starts_with("Of records whose home is dong-van, tw/ha-giang holds 3 changes")
+        );
+        assert!(known(&org, &explained(0)).is_ok());
+        let unheard = Explained { homes: vec![Home { org: org.clone(), place: None }], ..explained(0) };
+        assert!(known(&org, &unheard).is_err());
+    }
+
+    #[test]
+    fn a_subject_is_a_record_or_an_organization() {
+        assert_eq!(subject("Patient/1"), Ok(Subject::Record("Patient/1".parse().unwrap())));
+        assert_eq!(subject("ha-giang"), Ok(Subject::Org(OrgId::new("ha-giang").unwrap())));
+        assert!(subject("Patient/").is_err() && subject("Ha Giang").is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! Where something is sent, and why, for people who ask. The rule itself is `sync_core::scope`'s: what is said here of a
+//! record is what that rule says of a row of it. Not here: words, which are the CLI's.
+
+use sync_core::{
+    feed::Lineage,
+    id::{OrgId, OrgPath, RecordId},
+    scope::{Neighbour, wants},
+    store::{Head, Store},
+};
+
+use super::core::{Core, Outcome};
+use crate::admin::{Destination, Explained, Home, Reason};
+
+impl Core {
+    /// Where a record is sent.
+    pub fn explain_record(&self, id: &RecordId) -> Outcome<Explained> {
+        let rows = self.store.rows_of(id)?;
+        let homes = self.store.homes(id)?;
+        Ok(self.explained(rows.len() as u64, id.issuer(), homes))
+    }
+
+    /// Where the records are sent that have this organization for their home.
+    pub fn explain_org(&self, org: &OrgId) -> Outcome<Explained> {
+        let digests = self.store.digests()?;
+        let entries = digests.iter().find(|(home, _)| home == org).map_or(0, |(_, digest)| digest.count);
+        Ok(self.explained(entries, None, vec![org.clone()]))
+    }
+
+    fn explained(&self, entries: u64, issuer: Option<OrgId>, homes: Vec<OrgId>) -> Explained {
+        let places = self.engine.places();
+        let own = &self.config.place;
+        let head = Head { seq: 1, src: None, homes, offered_to: None, issued: issuer.is_some() };
+        let up =
+            own.parent().map(|place| Destination { place, sent: true, reason: Reason::EverythingGoesUp });
+        let is_child = |place: &&OrgPath| place.parent().as_ref() == Some(own);
+        let children = places.all().map(|(_, place)| place).filter(is_child);
+        let down = children.map(|child| {
+            let sent = wants(&Neighbour::Down(child), &head, &Lineage::default(), places);
+            let has_home = head.homes.iter().any(|home| places.is_within(home, child));
+            let reason = match sent {
+                false => Reason::NoHomeWithin,
+                true if has_home => Reason::HomeWithin,
+                true => Reason::IssuedAbove,
+            };
+            Destination { place: child.clone(), sent, reason }
+        });
+        let neighbours = up.into_iter().chain(down).collect();
+        let home = |org: &OrgId| Home { org: org.clone(), place: places.of(org).cloned() };
+        Explained {
+            own: own.clone(),
+            entries,
+            issuer,
+            homes: head.homes.iter().map(home).collect(),
+            neighbours,
+        }
+    }
+}

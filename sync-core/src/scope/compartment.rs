@@ -1,0 +1,111 @@
+//! Compartments: about whom a resource is. FHIR's CompartmentDefinition for Patient says by which elements a resource
+//! belongs to a patient ([`super::compartment_table`]); a Patient belongs to itself.
+//!
+//! It is asked once, when a record is created, to find the record's home. A record whose references change later keeps its
+//! home: what was sent somewhere is not taken back by an edit. Only references of the form `Patient/8f21`, with or without
+//! a version, count: others name nobody whom this tree knows. Not here: which organization is a patient's home.
+
+use serde_json::Value;
+
+use super::compartment_table::TABLE;
+use crate::id::RecordId;
+
+/// The patients to whose compartments a resource belongs, each once; first those about whom it is.
+pub fn patients(resource: &Value) -> Vec<RecordId> {
+    let mut found = Vec::new();
+    let Some(name) = resource["resourceType"].as_str() else { return found };
+    if name == "Patient"
+        && let Some(own) = resource["id"].as_str().and_then(|id| RecordId::new(name, id).ok())
+    {
+        found.push(own);
+    }
+    let row = TABLE.binary_search_by_key(&name, |(name, _)| name);
+    let paths = row.map_or("", |row| TABLE[row].1);
+    for path in paths.split_whitespace() {
+        let steps: Vec<&str> = path.split('.').collect();
+        collect(resource, &steps, &mut found);
+    }
+    found
+}
+
+/// The patients to whom the references at a path point. An element that repeats is gone through item by item.
+fn collect(value: &Value, steps: &[&str], found: &mut Vec<RecordId>) {
+    if let Value::Array(items) = value {
+        return items.iter().for_each(|item| collect(item, steps, found));
+    }
+    if let [first, rest @ ..] = steps {
+        return collect(&value[*first], rest, found);
+    }
+    let patient = value["reference"].as_str().and_then(patient);
+    if let Some(patient) = patient.filter(|patient| !found.contains(patient)) {
+        found.push(patient);
+    }
+}
+
+fn patient(reference: &str) -> Option<RecordId> {
+    let versioned = reference.split_once("/_history/").map_or(reference, |(record, _)| record);
+    versioned.parse().ok().filter(|record: &RecordId| record.resource_type() == "Patient")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(resource: Value) -> Vec<String> {
+        patients(&resource).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_table_is_in_order() {
+        assert!(TABLE.is_sorted_by_key(|(name, _)| name));
+        assert!(TABLE.len() > 60);
+    }
+
+    #[test]
+    fn a_resource_belongs_to_the_patients_that_fhir_says() {
+        let patient = |id: &str| json!({"reference": format!("Patient/{id}")});
+        assert_eq!(of(json!({"resourceType": "Patient", "id": "1"})), ["Patient/1"]);
+        assert_eq!(of(json!({"resourceType": "Observation", "subject": patient("1")})), ["Patient/1"]);
+        assert_eq!(
+            of(
+                json!({"resourceType": "AllergyIntolerance", "patient": patient("1"), "asserter": patient("2")})
+            ),
+            ["Patient/1", "Patient/2"]
+        );
+        let actors = json!([{"actor": {"reference": "Practitioner/1"}}, {"actor": patient("3")}]);
+        assert_eq!(of(json!({"resourceType": "Appointment", "participant": actors})), ["Patient/3"]);
+        let twice =
+            json!({"resourceType": "Observation", "subject": patient("1"), "performer": [patient("1")]});
+        assert_eq!(of(twice), ["Patient/1"], "each once");
+        // No element of the compartment, and no compartment at all.
+        assert!(of(json!({"resourceType": "Observation", "focus": [patient("1")]})).is_empty());
+        assert!(of(json!({"resourceType": "Organization", "partOf": patient("1")})).is_empty());
+        assert!(of(json!({"resourceType": "Observation"})).is_empty());
+        assert!(of(json!([])).is_empty());
+    }
+
+    #[test]
+    fn only_references_to_patients_of_this_tree_count() {
+        for (reference, patient) in [
+            ("Patient/1/_history/2", Some("Patient/1")),
+            ("https://example.org/fhir/Patient/1", None),
+            ("urn:uuid:4bd8e3c6-3d1c-4d59-9d0a-3c1a5b1d2f00", None),
+            ("Group/1", None),
+            ("#p1", None),
+            ("Patient", None),
+        ] {
+            let resource = json!({"resourceType": "Observation", "subject": {"reference": reference}});
+            assert_eq!(
+                of(resource),
+                patient.into_iter().map(str::to_owned).collect::<Vec<_>>(),
+                "{reference}"
+            );
+        }
+        assert!(of(json!({"resourceType": "Observation", "subject": {"reference": 7}})).is_empty());
+        assert!(
+            of(json!({"resourceType": "Observation", "subject": {"identifier": {"value": "x"}}})).is_empty()
+        );
+    }
+}

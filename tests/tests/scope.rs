@@ -1,0 +1,184 @@
+//! Who holds what: the clinic of a patient, everybody below an issuer, and a machine that takes another's place.
+
+use std::path::Path;
+
+use node::{
+    admin::{Explained, Failure, FailureKind, Reason as Why, Replaced, Request, Status},
+    config::DATABASE,
+    fhir::population::Population,
+    setup,
+};
+use serde_json::{Value, json};
+use sync_core::{
+    id::OrgId,
+    identity::{Reason, Role},
+};
+use tuyen_tests::cluster::{Country, Node, has_alert, org, record, wait_equal, wait_for};
+
+/// A hub with two clinics below the centre.
+struct Provinces {
+    country: Country,
+    other: Node,
+}
+
+impl Provinces {
+    fn new() -> Self {
+        let country = Country::new();
+        let other = country.hub.child(&country.dir.path().join("leaf2"), Role::Leaf, "meo-vac");
+        Self { country, other }
+    }
+
+    /// Waits until everything is at the centre, and whatever of the hub's has to come down has: what it issues last is
+    /// everywhere, and it goes by the same lane.
+    fn settle(&self, mark: u32) {
+        let Country { root, hub, leaf, .. } = &self.country;
+        let safe = |all: &[Status]| all.iter().all(|s| s.not_at_root.entries == 0 && s.unfolded == 0);
+        wait_for("all at the centre", &[leaf, &self.other, hub], safe);
+        let mark = record(&format!("PlanDefinition/o.ha-giang.mark-{mark}"));
+        hub.put([json!({"resourceType": "PlanDefinition", "id": mark.id()}).to_string()]);
+        for node in [leaf, &self.other, root] {
+            node.wait("the mark", |s| s.unfolded == 0 && holds(node, mark.as_str()));
+        }
+    }
+}
+
+fn explain(node: &Node, name: &str) -> Explained {
+    node.ask(&Request::ExplainRecord { record: record(name) })
+}
+
+fn holds(node: &Node, name: &str) -> bool {
+    explain(node, name).entries > 0
+}
+
+fn refused(node: &Node, resource: &Value) -> String {
+    let resources = vec![serde_json::value::to_raw_value(resource).unwrap()];
+    let put = Request::Put { resources, base: None, by: None, why: None };
+    let written: node::admin::Written = node.ask(&put);
+    assert!(written.written.is_empty(), "it was taken");
+    written.rejected[0].problem.clone()
+}
+
+/// What a province writes about a clinic's patient is at the clinic too, and at no other.
+#[test]
+fn what_is_written_about_a_patient_goes_to_the_patients_clinic() {
+    let provinces = Provinces::new();
+    let Country { root, hub, leaf, .. } = &provinces.country;
+    leaf.put([json!({"resourceType": "Patient", "id": "p1"}).to_string()]);
+    provinces.settle(1);
+    let subject = json!({"reference": "Patient/p1"});
+    hub.put([
+        json!({"resourceType": "Observation", "id": "about", "status": "final", "subject": subject})
+            .to_string(),
+        json!({"resourceType": "Observation", "id": "nobody", "status": "final"}).to_string(),
+    ]);
+    // The centre is two steps above the clinic.
+    root.put([json!({"resourceType": "Condition", "id": "far", "subject": subject}).to_string()]);
+    leaf.wait("what was written above", |_| holds(leaf, "Observation/about") && holds(leaf, "Condition/far"));
+    provinces.settle(2);
+    assert!(holds(root, "Observation/about") && holds(hub, "Condition/far"));
+    assert!(!holds(&provinces.other, "Observation/about") && !holds(&provinces.other, "Condition/far"));
+    assert!(!holds(leaf, "Observation/nobody"), "it is the hub's own");
+
+    let explained = explain(hub, "Observation/about");
+    assert_eq!(explained.homes[0].org, org("dong-van"));
+    let why: Vec<_> = explained.neighbours.iter().map(|to| (to.place.org().as_str(), to.reason)).collect();
+    assert_eq!(
+        why,
+        [
+            ("trung-uong", Why::EverythingGoesUp),
+            ("dong-van", Why::HomeWithin),
+            ("meo-vac", Why::NoHomeWithin)
+        ]
+    );
+    // The clinic edits it like its own, and the edit arrives.
+    leaf.edit("Observation/about", "bs. Lan", |it| it["status"] = json!("amended"));
+    provinces.settle(3);
+    assert_eq!(root.value("Observation/about")["status"], "amended");
+}
+
+/// A directive is everywhere below its issuer, is changed there alone, and survives that its issuer forgets it.
+#[test]
+fn what_an_organization_issues_is_everywhere_below_it() {
+    let mut provinces = Provinces::new();
+    let directive =
+        |title: &str| json!({"resourceType": "PlanDefinition", "id": "o.ha-giang.17", "title": title});
+    let name = "PlanDefinition/o.ha-giang.17";
+    let copy = provinces.country.dir.path().join("hub-copy");
+    provinces.country.hub.stop();
+    provinces.country.hub.copy(&copy);
+    provinces.country.hub.start();
+    provinces.country.hub.put([directive("first").to_string()]);
+    let Country { root, hub, leaf, .. } = &provinces.country;
+    for node in [leaf, &provinces.other, root] {
+        node.wait("the directive", |_| holds(node, name));
+    }
+    assert_eq!(explain(hub, name).issuer, Some(org("ha-giang")));
+    assert!(explain(hub, name).neighbours[1..].iter().all(|to| to.sent && to.reason == Why::IssuedAbove));
+    // Nobody below changes it, nor takes a name of somebody else's.
+    let problem = refused(leaf, &directive("mine"));
+    assert!(problem.contains("is issued by ha-giang"), "{problem}");
+    let deleted: Result<node::admin::Written, Failure> =
+        leaf.try_ask(&Request::Delete { record: record(name), base: None, by: None, why: None });
+    assert_eq!(deleted.unwrap_err().kind, FailureKind::Failed);
+    let foreign = json!({"resourceType": "PlanDefinition", "id": "o.trung-uong.1"});
+    assert!(refused(leaf, &foreign).contains("is issued by trung-uong"));
+    // The centre may: it speaks for everybody below it.
+    root.edit(name, "centre", |it| it["title"] = json!("second"));
+    for node in [leaf, &provinces.other, hub] {
+        node.wait("the correction", |_| holds(node, name) && node.value(name)["title"] == "second");
+    }
+    // The hub is put back to before it; its clinics give back what it issued.
+    let Provinces { country, .. } = &mut provinces;
+    country.root.kill();
+    country.hub.kill();
+    country.hub.restore(&copy);
+    country.hub.start();
+    country.hub.wait("it comes back from below", |_| holds(&country.hub, name));
+    country.hub.wait("folded", |s| s.unfolded == 0);
+    assert_eq!(country.hub.value(name)["title"], "second");
+    assert!(!has_alert(&country.hub.status().alerts, "refused", ""), "{:?}", country.hub.status().alerts);
+}
+
+/// The folder of a fresh machine, enrolled with a token.
+fn enrolled(dir: &Path, token: &str) -> Node {
+    setup::enrol(dir, token, None).unwrap();
+    assert!(dir.join(DATABASE).exists());
+    let mut node = Node::at(dir);
+    node.start();
+    node
+}
+
+/// A clinic's machine is lost. One command at the hub puts it out and lets another in, which gets everything back.
+#[test]
+fn a_machine_that_takes_anothers_place_is_given_everything() {
+    let mut country = Country::new();
+    let home = OrgId::new("dong-van").unwrap();
+    country.leaf.put(Population::records(7, &home, 200).map(|one| one.to_string()));
+    country.leaf.wait_safe();
+    let lost = country.leaf.status();
+    let stolen = country.dir.path().join("stolen");
+    country.leaf.kill();
+    country.leaf.copy(&stolen);
+    std::fs::remove_dir_all(&country.leaf.dir).unwrap();
+
+    let unknown: Result<Replaced, Failure> = country.hub.try_ask(&replace("nobody"));
+    assert_eq!(unknown.unwrap_err().kind, FailureKind::Usage);
+    let replaced: Replaced = country.hub.ask(&replace("dong-van"));
+    assert_eq!((replaced.nodes, replaced.role), (vec![lost.node], Role::Leaf));
+    let fresh = enrolled(&country.dir.path().join("fresh"), &replaced.invited.token);
+    let all = wait_equal(&[&fresh, &country.hub, &country.root], lost.entries);
+    assert_eq!(all[0].digest, lost.digest);
+    assert_ne!(all[0].node, lost.node, "it is another node");
+    // What it writes is safe as ever.
+    fresh.put([json!({"resourceType": "Basic", "id": "after"}).to_string()]);
+    fresh.wait_safe();
+    // The stolen machine is refused, and told why.
+    let mut stolen = Node::at(&stolen);
+    stolen.start();
+    stolen.wait("it is told", |s| has_alert(&s.alerts, "refused", "revoked"));
+    assert_eq!(stolen.status().down.len(), 0);
+}
+
+fn replace(name: &str) -> Request {
+    Request::Replace { org: org(name), reason: Reason::Lost, expires_seconds: 3600, address: None }
+}
