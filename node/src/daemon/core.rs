@@ -501,6 +501,9 @@ impl Core {
                 self.invite(role, org, expires_seconds, address).map(|it| json(&it))
             }
             Request::Revoke { org, reason } => self.revoke(&org, reason).map(|it| json(&it)),
+            Request::BackupKept { made_at } => self.backup_kept(made_at).map(|()| json(&())),
+            // The socket answers it by itself.
+            Request::Backup { .. } => refuse(FailureKind::Usage, "a backup is not made here"),
         };
         let answer = match outcome {
             Ok(value) => Answer::Done(value),
