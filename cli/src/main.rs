@@ -1,7 +1,8 @@
 //! `tuyen`, the command line of Tuyến: it sets nodes up, talks to the daemon of a node's folder, runs that
 //! daemon, and shows a whole small country on one machine. What always holds: a result goes to standard
 //! output and everything else to standard error; `--json` prints one object with `"schema":1`; the exit
-//! codes are those of docs/OPERATIONS.md. Not here: any data. Only the daemon reads and writes records.
+//! codes are those of docs/OPERATIONS.md. Not here: any data. Only the daemon writes records, and only it and the check
+//! of a backup read them.
 
 mod chunk;
 mod commands;

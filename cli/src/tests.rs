@@ -72,6 +72,11 @@ fn the_transcript_of_the_manual_is_understood() {
         "tuyen --dir hg conflicts resolve Patient/8f21 birthDate --take 2 --why asked",
         "tuyen --dir hg conflicts resolve Patient/8f21 birthDate --value \"1961-02-03\" --why asked",
         "tuyen --dir hg revoke dong-van --reason lost",
+        "tuyen backup keygen --out province.key",
+        "tuyen --dir dv backup create --to age1... --out dv-2026-11-28.tuyen-backup",
+        "tuyen --dir dv backup create --to age1... --to age1... --out FILE --json",
+        "tuyen backup verify FILE --key province.key",
+        "tuyen backup restore FILE --key - --dir dv2",
         "tuyen demo --json --data FILE --data DIR --keep DIR",
         "tuyen demo --seed 7 --records 100000",
     ] {
@@ -90,6 +95,10 @@ fn the_transcript_of_the_manual_is_understood() {
         "tuyen conflicts resolve Patient/1 birthDate --take 1 --value 2 --why x",
         "tuyen conflicts resolve Patient/1 birthDate --take 1",
         "tuyen conflicts resolve Patient/1 birthDate --take 0 --why x",
+        "tuyen backup create --out FILE",
+        "tuyen backup create --to age1...",
+        "tuyen backup verify FILE",
+        "tuyen backup restore --key province.key",
         "tuyen demo --records 1000000",
         "tuyen demo --records 100 --data FILE",
     ] {

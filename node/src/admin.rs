@@ -1,7 +1,7 @@
 //! What the CLI and the daemon say to each other, over a Unix socket in the node's folder.
 //!
 //! One request is one JSON line; the answer is any number of [`Answer::Progress`] lines and then one
-//! [`Answer::Done`] or [`Answer::Failed`]. The types are the schema: fields are only ever added. Times are
+//! [`Answer::Done`] or [`Answer::Failed`]. Behind an [`Answer::Bytes`] line stand bytes that are no JSON. The types are the schema: fields are only ever added. Times are
 //! milliseconds since 1970, ages are seconds.
 
 use std::{
@@ -182,6 +182,17 @@ pub enum Request {
         /// Why: lost, compromised, replaced, left or mistake.
         reason: sync_core::identity::Reason,
     },
+    /// Makes a backup of the node. Answered by [`Answer::Bytes`], the whole file, and then its
+    /// [`Manifest`](crate::backup::Manifest).
+    Backup {
+        /// The public keys of those who may read it.
+        to: Vec<String>,
+    },
+    /// Says that a backup is durable where it was to be. Answered by null.
+    BackupKept {
+        /// When it was made, as its manifest says.
+        made_at: i64,
+    },
 }
 
 /// How a conflict is settled.
@@ -200,6 +211,8 @@ pub enum Choice {
 pub enum Answer {
     /// The work goes on.
     Progress(Progress),
+    /// So many bytes of the result itself stand behind this line.
+    Bytes(u64),
     /// The work is done; the content depends on the request.
     Done(Box<RawValue>),
     /// The work failed.
@@ -317,6 +330,10 @@ pub struct Status {
     pub received_bytes: u64,
     /// What somebody should know, newest first.
     pub alerts: Vec<AlertLine>,
+    /// When the last backup of this node was made that is where it should be, in milliseconds since 1970; none when
+    /// there is none.
+    #[serde(default)]
+    pub last_backup: Option<i64>,
 }
 
 /// Entries that are not yet safe somewhere.
@@ -649,7 +666,17 @@ impl Client {
     pub fn call<T: DeserializeOwned>(
         &mut self,
         request: &Request,
+        progress: impl FnMut(Progress),
+    ) -> Result<T, Failure> {
+        self.receive(request, progress, |_| Ok(()))
+    }
+
+    /// Sends a request and waits for its answer. What comes as bytes goes to `keep`, piece by piece.
+    pub fn receive<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
         mut progress: impl FnMut(Progress),
+        mut keep: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<T, Failure> {
         let lost = |error: &dyn std::fmt::Display| {
             let text = format!("the daemon went away ({error}); see its log, and try again");
@@ -668,6 +695,19 @@ impl Client {
             }
             match serde_json::from_str(&line).map_err(|error| lost(&error))? {
                 Answer::Progress(step) => progress(step),
+                Answer::Bytes(bytes) => {
+                    let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
+                    while left > 0 {
+                        let piece = self.lines.fill_buf().map_err(|error| lost(&error))?;
+                        if piece.is_empty() {
+                            return Err(lost(&"it closed the connection"));
+                        }
+                        let taken = piece.len().min(left);
+                        keep(&piece[..taken])?;
+                        self.lines.consume(taken);
+                        left -= taken;
+                    }
+                }
                 Answer::Done(value) => {
                     return serde_json::from_str(value.get()).map_err(|error| lost(&error));
                 }

@@ -7,6 +7,7 @@
 //! DIR/records.db      the database
 //! DIR/tuyend.lock     held by the one daemon of this folder
 //! DIR/admin.sock      where the daemon listens for the CLI
+//! DIR/backup.partial/ a copy of the database while a backup is being made
 //! ```
 
 use std::{

@@ -194,6 +194,36 @@ pub struct Identity {
     pub ca: Option<CaFiles>,
 }
 
+/// The files of an identity folder.
+pub const IDENTITY_FILES: [&str; 6] =
+    ["node.key", "node.crt", "trust.crt", "ca.key", "ca.crt", LAST_KNOWN_GOOD];
+/// The file with the latest time that the node had from its tree.
+pub const LAST_KNOWN_GOOD: &str = "last-known-good";
+
+impl Identity {
+    /// An identity from the contents of its files; the name of the first that is missing or holds something else.
+    pub fn from_files<'a>(file: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, &'static str> {
+        let key = |name: &'static str| {
+            file(name).and_then(|pem| Key::from_pem(str::from_utf8(pem).ok()?)).ok_or(name)
+        };
+        let certificates = |name| file(name).and_then(certificates).ok_or(name);
+        let root = certificates("trust.crt")?.swap_remove(0);
+        let ca = match file("ca.crt") {
+            Some(_) => Some(CaFiles::of(key("ca.key")?, certificates("ca.crt")?, &root)),
+            None => None,
+        };
+        Ok(Self { key: key("node.key")?, chain: certificates("node.crt")?, root, ca })
+    }
+}
+
+impl CaFiles {
+    /// From what `ca.key` and `ca.crt` hold.
+    fn of(key: Key, mut chain: Vec<CertificateDer<'static>>, root: &CertificateDer<'_>) -> Self {
+        chain.retain(|certificate| certificate != root);
+        Self { key, chain }
+    }
+}
+
 /// The folder of a node's identity.
 #[derive(Clone, Debug)]
 pub struct IdentityFolder {
@@ -261,9 +291,8 @@ impl IdentityFolder {
         let chain = self.read_certificates("node.crt")?;
         let root = self.read_certificates("trust.crt")?.swap_remove(0);
         let ca = if self.path.join("ca.crt").exists() {
-            let mut chain = self.read_certificates("ca.crt")?;
-            chain.retain(|certificate| *certificate != root);
-            Some(CaFiles { key: self.read_key("ca.key")?, chain })
+            let chain = self.read_certificates("ca.crt")?;
+            Some(CaFiles::of(self.read_key("ca.key")?, chain, &root))
         } else {
             None
         };
@@ -273,13 +302,13 @@ impl IdentityFolder {
     /// The latest time that the node had from its tree; 0 when it has none yet or the file is damaged, because
     /// a node must start without it.
     pub fn last_known_good(&self) -> i64 {
-        let text = fs::read_to_string(self.path.join("last-known-good")).unwrap_or_default();
+        let text = fs::read_to_string(self.path.join(LAST_KNOWN_GOOD)).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
     }
 
     /// Writes the latest time that the node had from its tree.
     pub fn save_last_known_good(&self, ms: i64) -> Result<(), KeyError> {
-        self.write("last-known-good", format!("{ms}\n").as_bytes(), PUBLIC_MODE)
+        self.write(LAST_KNOWN_GOOD, format!("{ms}\n").as_bytes(), PUBLIC_MODE)
     }
 
     fn create(&self) -> Result<(), KeyError> {
@@ -313,10 +342,7 @@ impl IdentityFolder {
         let path = self.path.join(name);
         let pem =
             fs::read(&path).map_err(|source| KeyError::File { doing: "read", path: path.clone(), source })?;
-        match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
-            Ok(chain) if !chain.is_empty() => Ok(chain),
-            _ => Err(KeyError::Content { path, expected: "certificates in PEM" }),
-        }
+        certificates(&pem).ok_or(KeyError::Content { path, expected: "certificates in PEM" })
     }
 
     /// Writes beside, syncs, renames, syncs the folder: the file is the old one or the new one, never half.
@@ -337,6 +363,12 @@ impl IdentityFolder {
         };
         attempt().map_err(|source| KeyError::File { doing: "write", path: path.clone(), source })
     }
+}
+
+/// Certificates in PEM, at least one.
+fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+    (!chain.is_empty()).then_some(chain)
 }
 
 fn to_pem(chain: &[CertificateDer<'_>]) -> String {

@@ -1,9 +1,11 @@
 //! The record node of Tuyến: the shell around the pure engine.
 //!
 //! `daemon` drives the engine and nothing else does; `store` is the only place with SQL; `transport` is QUIC,
-//! `ca` certificates; `fhir` reads and writes resources; `admin` is what the CLI and the daemon say to each other.
+//! `ca` certificates; `fhir` reads and writes resources; `backup` puts a node into one file and back; `admin` is what
+//! the CLI and the daemon say to each other.
 
 pub mod admin;
+pub mod backup;
 pub mod ca;
 pub mod clock;
 pub mod config;

@@ -85,7 +85,8 @@ fn lock_of_known(dir: &Path, token: &Token, listen: Option<SocketAddr>) -> Resul
     daemon::lock(dir).map(Some)
 }
 
-fn info_of(identity: &Identity) -> Result<NodeInfo, Failure> {
+/// Who an identity is, by its certificates.
+pub(crate) fn info_of(identity: &Identity) -> Result<NodeInfo, Failure> {
     let trust = TrustStore::of(identity, TrustedClock::new(clock::wall())).map_err(failed)?;
     Ok(trust.verify_chain(&identity.chain, When::Issued).map_err(failed)?.info)
 }

@@ -26,6 +26,8 @@ use sync_core::{
 };
 use tempfile::TempDir;
 
+use crate::run::{Ran, tuyen};
+
 /// How long a daemon may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long something may show no progress before a wait is given up.
@@ -143,6 +145,22 @@ pub fn wait_equal(nodes: &[&Node], entries: u64) -> Vec<Status> {
     all
 }
 
+/// A key pair for backups.
+pub struct BackupKey {
+    /// The file with the private key.
+    pub path: PathBuf,
+    /// The public key.
+    pub public: String,
+}
+
+impl BackupKey {
+    /// Makes one.
+    pub fn new(path: &Path) -> Self {
+        let public = node::backup::keygen(path, 0).expect("a new file can be made");
+        Self { path: path.to_owned(), public }
+    }
+}
+
 /// A node's folder, and its process while it runs.
 pub struct Node {
     /// The folder.
@@ -182,6 +200,20 @@ impl Node {
         assert!(self.child.is_none(), "it runs");
         std::fs::remove_dir_all(&self.dir).expect("the folder can be removed");
         Self::at(copy).copy(&self.dir);
+    }
+
+    /// Makes a backup, as an operator does.
+    pub fn back_up(&self, key: &BackupKey, to: &Path) -> Ran {
+        let to = to.to_str().expect("a test uses good names");
+        tuyen(&self.dir, &["backup", "create", "--to", &key.public, "--out", to, "--json"], b"")
+    }
+
+    /// Puts what a backup holds in the place of the folder of a node that does not run.
+    pub fn restore_backup(&mut self, key: &BackupKey, file: &Path) -> Ran {
+        assert!(self.child.is_none(), "it runs");
+        std::fs::remove_dir_all(&self.dir).expect("the folder can be removed");
+        let name = |path: &Path| path.to_str().expect("a test uses good names").to_owned();
+        tuyen(&self.dir, &["backup", "restore", &name(file), "--key", &name(&key.path), "--json"], b"")
     }
 
     /// Founds a root and starts it.

@@ -3,10 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use node::fhir::population::Population;
-use sync_core::identity::Role;
+use node::{
+    admin::{History, Request},
+    fhir::population::Population,
+};
+use sync_core::{id::Incarnation, identity::Role};
 use tuyen_tests::{
-    cluster::{Country, Node, has_alert, org, wait_equal, wait_for},
+    cluster::{BackupKey, Country, Node, has_alert, org, record, wait_equal, wait_for},
     proxy::{Line, Proxy},
 };
 
@@ -24,26 +27,82 @@ fn backup(country: &Country, name: &str) -> PathBuf {
     country.dir.path().join(name)
 }
 
+/// How an older copy of a node is made, and put in the place of its folder.
+trait Copies {
+    fn copy(&mut self, node: &mut Node, to: &Path);
+    fn put_back(&mut self, node: &mut Node, copy: &Path);
+}
+
+/// Copies of the folder, made by this.
+struct Folders(fn(&mut Node, &Path));
+
+impl Copies for Folders {
+    fn copy(&mut self, node: &mut Node, to: &Path) {
+        self.0(node, to);
+    }
+
+    fn put_back(&mut self, node: &mut Node, copy: &Path) {
+        node.restore(copy);
+    }
+}
+
+/// While it is stopped.
+fn stopped(node: &mut Node, to: &Path) {
+    assert_eq!(node.stop(), Some(0));
+    node.copy(to);
+    node.start();
+}
+
+/// `tuyen backup create`, while the daemon runs, and `restore`.
+#[derive(Default)]
+struct Backups(Option<BackupKey>);
+
+impl Copies for Backups {
+    fn copy(&mut self, node: &mut Node, to: &Path) {
+        let key = BackupKey::new(&to.with_extension("key"));
+        let made = node.back_up(&key, to).expect(0).json();
+        assert_eq!(
+            (&made["online"], &made["place"]),
+            (&true.into(), &node.status().place.to_string().into())
+        );
+        self.0 = Some(key);
+    }
+
+    fn put_back(&mut self, node: &mut Node, copy: &Path) {
+        let restored = node.restore_backup(self.0.as_ref().unwrap(), copy).expect(0).json();
+        assert_eq!(restored["dir"], node.dir.to_str().unwrap());
+    }
+}
+
+/// The run that wrote the newest change of a record here.
+fn last_run(node: &Node, name: &str) -> Incarnation {
+    let history: History = node.ask(&Request::History { record: record(name) });
+    let own = history.changes.into_iter().rfind(|change| change.node == Some(node.status().node));
+    own.expect("this node wrote it").run
+}
+
 /// A leaf gets back what it lost, keeps what it writes, and a record that both of its lives edited shows it.
-fn restored_leaf(copy_it: impl FnOnce(&mut Node, &Path)) {
+fn restored_leaf(mut copies: impl Copies) {
     let mut country = Country::new();
     let old = backup(&country, "old");
     country.leaf.put(records(1, "dong-van", 200));
     country.leaf.put([patient("edited", "before")]);
     wait_equal(&country.all(), 201);
-    copy_it(&mut country.leaf, &old);
+    copies.copy(&mut country.leaf, &old);
     country.leaf.put(records(2, "dong-van", 100));
     country.leaf.put([patient("edited", "lost")]);
     wait_equal(&country.all(), 302);
+    let before = last_run(&country.leaf, "Patient/edited");
 
     country.leaf.kill();
-    country.leaf.restore(&old);
+    copies.put_back(&mut country.leaf, &old);
     country.leaf.configure(|config| config.paused = true);
     country.leaf.start();
     assert_eq!(country.leaf.status().entries, 201, "the copy is old");
     country.leaf.put(records(3, "dong-van", 50));
     country.leaf.put([patient("edited", "after")]);
     assert_eq!(country.leaf.status().entries, 252);
+    assert_ne!(last_run(&country.leaf, "Patient/edited"), before, "it writes as a run of its own");
     country.leaf.resume();
     let all = wait_equal(&country.all(), 353);
     assert!(all.iter().all(|s| s.entries == 353 && s.records == 351 && s.conflicts == 1), "{all:#?}");
@@ -59,26 +118,27 @@ fn restored_leaf(copy_it: impl FnOnce(&mut Node, &Path)) {
 
 #[test]
 fn a_leaf_restored_from_a_copy_made_while_it_was_stopped() {
-    restored_leaf(|leaf, old| {
-        assert_eq!(leaf.stop(), Some(0));
-        leaf.copy(old);
-        leaf.start();
-    });
+    restored_leaf(Folders(stopped));
 }
 
 #[test]
 fn a_leaf_restored_from_a_copy_made_after_it_was_killed() {
-    restored_leaf(|leaf, old| {
+    restored_leaf(Folders(|leaf, old| {
         leaf.kill();
         leaf.copy(old);
         leaf.start();
-    });
+    }));
 }
 
 /// The copy knows a part of the very segment that the hub has read on: a disk snapshot, for example.
 #[test]
 fn a_leaf_restored_from_a_snapshot_of_its_running_machine() {
-    restored_leaf(|leaf, old| leaf.copy(old));
+    restored_leaf(Folders(|leaf, old| leaf.copy(old)));
+}
+
+#[test]
+fn a_leaf_restored_from_a_backup() {
+    restored_leaf(Backups::default());
 }
 
 #[test]
@@ -110,6 +170,15 @@ fn two_copies_of_one_leaf_running_at_once() {
 
 #[test]
 fn a_hub_restored_from_an_older_copy_gets_everything_back() {
+    restored_hub(Folders(stopped));
+}
+
+#[test]
+fn a_hub_restored_from_a_backup_gets_everything_back() {
+    restored_hub(Backups::default());
+}
+
+fn restored_hub(mut copies: impl Copies) {
     let mut proxy = None;
     let mut country = Country::with_leaf(|hub, dir| {
         let through = Proxy::to(hub.config().listen.unwrap(), Line::default(), 1);
@@ -121,9 +190,7 @@ fn a_hub_restored_from_an_older_copy_gets_everything_back() {
     country.leaf.put(records(1, "dong-van", 100));
     country.hub.put(records(2, "ha-giang", 20));
     wait_equal(&[&country.root, &country.hub], 120);
-    assert_eq!(country.hub.stop(), Some(0));
-    country.hub.copy(&old);
-    country.hub.start();
+    copies.copy(&mut country.hub, &old);
     country.leaf.put(records(3, "dong-van", 400));
     country.hub.put(records(4, "ha-giang", 30));
     country.hub.put([patient("shared", "from the hub")]);
@@ -132,7 +199,7 @@ fn a_hub_restored_from_an_older_copy_gets_everything_back() {
 
     // While the hub is away the leaf goes on to write: it must not say of anything that it is there.
     country.hub.kill();
-    country.hub.restore(&old);
+    copies.put_back(&mut country.hub, &old);
     country.leaf.put(records(5, "dong-van", 40));
     assert_eq!(country.leaf.status().not_at_hub.entries, 40);
     // Slow enough to watch.
@@ -155,6 +222,7 @@ fn a_hub_restored_from_an_older_copy_gets_everything_back() {
     assert_eq!(country.leaf.wait_safe().entries, 540);
     let alerts = country.root.status().alerts;
     assert!(has_alert(&alerts, "restored", "trung-uong/ha-giang"), "{alerts:?}");
+    assert!(!has_alert(&alerts, "refused", ""), "{alerts:?}");
     country.hub.put([patient("shared", "after")]);
     country.leaf.put(records(6, "dong-van", 5));
     wait_equal(&[&country.root, &country.hub], 597);
@@ -162,21 +230,28 @@ fn a_hub_restored_from_an_older_copy_gets_everything_back() {
 
 #[test]
 fn a_root_restored_from_an_older_copy_gets_everything_back() {
+    restored_root(Folders(stopped));
+}
+
+#[test]
+fn a_root_restored_from_a_backup_gets_everything_back() {
+    restored_root(Backups::default());
+}
+
+fn restored_root(mut copies: impl Copies) {
     let mut country = Country::new();
     let old = backup(&country, "old");
     country.leaf.put(records(1, "dong-van", 100));
     country.leaf.put([patient("edited", "before")]);
     wait_equal(&country.all(), 101);
-    assert_eq!(country.root.stop(), Some(0));
-    country.root.copy(&old);
-    country.root.start();
+    copies.copy(&mut country.root, &old);
     country.leaf.put(records(2, "dong-van", 400));
     country.root.put([patient("edited", "by the root")]);
     wait_equal(&country.all(), 502);
     country.leaf.wait_safe();
 
     country.root.kill();
-    country.root.restore(&old);
+    copies.put_back(&mut country.root, &old);
     country.leaf.put(records(3, "dong-van", 40));
     country.leaf.wait("at the hub", |s| s.not_at_hub.entries == 0);
     assert_eq!(country.leaf.status().not_at_root.entries, 40);
@@ -195,4 +270,5 @@ fn a_root_restored_from_an_older_copy_gets_everything_back() {
     country.leaf.wait_safe();
     let alerts = country.hub.status().alerts;
     assert!(has_alert(&alerts, "restored", "trung-uong"), "{alerts:?}");
+    assert!(!has_alert(&alerts, "refused", ""), "{alerts:?}");
 }

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use node::store::{Key, OpenError, Reader, SqliteStore};
+use node::store::{CopyError, Key, OpenError, Reader, SqliteStore};
 use rusqlite::Connection;
 use sync_core::{
     feed::{Cursor, Position, Segment},
@@ -474,4 +474,38 @@ fn a_scan_of_heads_reads_no_body() {
         "SELECT state, count(*), sum(open_conflicts > 0), sum(open_conflicts) FROM projection GROUP BY state",
     );
     assert!(counts.contains("COVERING INDEX projection_state") && !counts.contains("TEMP"), "{counts}");
+}
+
+#[test]
+fn a_copy_is_of_one_moment_and_commits_go_on_beside_it() {
+    let place = Place::new();
+    let mut store = place.create();
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    store.commit(&writes(1, 10_000, &"a patient's name ".repeat(60))).unwrap();
+    let before = place.reader().counts().unwrap();
+    let copy = place.0.path().join("copy.db");
+    let (mut steps, mut next) = (0, 10_001);
+    let copied = place.reader().copy_to(&copy, &key(), |done, total| {
+        steps += 1;
+        assert!(done <= total && steps < 1_000, "it begins again and again: {done} of {total}");
+        // A writer that had to wait for the copy would fail here after five seconds.
+        store.commit(&writes(next, 100, "written meanwhile")).unwrap();
+        next += 100;
+        store.checkpoint().unwrap();
+        true
+    });
+    let copied = copied.unwrap();
+    assert!(steps > 3, "{steps} steps are too few for commits between them");
+    assert_eq!((copied.counts, copied.layout), (before, node::store::VERSION));
+    let opened = Reader::open(&copy, &key()).unwrap();
+    assert_eq!(opened.counts().unwrap(), before);
+    assert_eq!(opened.integrity_check(|_, _| ()).unwrap(), Vec::<String>::new());
+    assert!(place.reader().counts().unwrap().entries > before.entries + 300);
+    place.is_sound("beside the copy");
+
+    let half = place.0.path().join("half.db");
+    let outcome = place.reader().copy_to(&half, &key(), |_, _| false);
+    assert!(matches!(outcome, Err(CopyError::Stopped)));
+    let outcome = place.reader().copy_to(&copy, &key(), |_, _| true);
+    assert!(matches!(outcome, Err(CopyError::Open(OpenError::Io { .. }))), "nothing is overwritten");
 }

@@ -1,5 +1,6 @@
 //! The commands, a file for each noun, and what they share: the node's folder, its daemon, and who writes.
 
+pub mod backup;
 pub mod children;
 pub mod conflicts;
 pub mod daemon;
@@ -96,6 +97,14 @@ pub enum Command {
     /// Why something is or is not at a place
     #[command(subcommand, before_help = "Example:\n  tuyen --dir hg scope explain Patient/8f21")]
     Scope(scope::Command),
+    /// Make, check and restore backups of a node
+    #[command(
+        subcommand,
+        before_help = "Example:\n  tuyen backup keygen --out province.key\n  \
+                       tuyen --dir dv backup create --to age1... --out dv-2026-11-28.tuyen-backup\n  \
+                       tuyen backup verify dv-2026-11-28.tuyen-backup --key province.key"
+    )]
+    Backup(backup::Command),
     Daemon(daemon::Daemon),
     Demo(demo::Demo),
 }
@@ -115,6 +124,7 @@ impl Command {
             Command::Sync(command) => command.run(context),
             Command::Conflicts(command) => command.run(context),
             Command::Scope(command) => command.run(context),
+            Command::Backup(command) => command.run(context),
             Command::Daemon(command) => command.run(context),
             Command::Demo(command) => command.run(context),
         }

@@ -79,6 +79,7 @@ struct StatusBody<'a> {
     sent_bytes: u64,
     received_bytes: u64,
     alerts: Vec<AlertBody<'a>>,
+    last_backup: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -131,6 +132,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         sent_bytes: status.sent_bytes,
         received_bytes: status.received_bytes,
         alerts: status.alerts.iter().map(alert_body).collect(),
+        last_backup: status.last_backup.map(render::rfc3339),
     }
 }
 
@@ -242,6 +244,11 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
             rows.push(row(name, format!("{} {meaning}", many(number, "entry", "entries"))));
         }
     }
+    let backup = match status.last_backup {
+        Some(at) => format!("the last was made {}", ago(at, now)),
+        None => "none was made yet; see `tuyen backup --help`".to_owned(),
+    };
+    rows.push(row("backup", backup));
     let traffic = format!(
         "{} sent, {} received",
         render::bytes(status.sent_bytes),
@@ -294,6 +301,7 @@ mod tests {
             sent_bytes: 2_400_000,
             received_bytes: 812,
             alerts: Vec::new(),
+            last_backup: None,
         }
     }
 
@@ -323,6 +331,7 @@ node      trung-uong/ha-giang/dong-van (leaf), abababab
 software  tuyend 0.1.0
 records   1,204
 entries   1,310, digest 1310:0123456…
+backup    none was made yet; see `tuyen backup --help`
 traffic   2.4 MB sent, 812 B received since the start
 up        trung-uong/ha-giang (hub): connected, heard 3 s ago, 41 ms away
 ";
@@ -333,6 +342,7 @@ up        trung-uong/ha-giang (hub): connected, heard 3 s ago, 41 ms away
     #[test]
     fn trouble_is_named_and_counted() {
         let mut status = leaf();
+        status.last_backup = Some(-7_200_000);
         status.conflicts = 2;
         status.paused = true;
         status.alerts = (0..7)
@@ -346,6 +356,7 @@ up        trung-uong/ha-giang (hub): connected, heard 3 s ago, 41 ms away
         let text = text(&status, 3_000);
         assert!(text.contains("The link to trung-uong/ha-giang is refused (its certificate is revoked)."));
         assert!(text.contains("conflicts  2 open; see `tuyen conflicts list`"));
+        assert!(text.contains("backup     the last was made 2 h ago"), "{text}");
         assert_eq!(text.matches("! restored").count(), ALERTS_SHOWN);
         assert!(text.ends_with("! and 2 more; `tuyen status --json` has all\n"));
     }
@@ -355,6 +366,7 @@ up        trung-uong/ha-giang (hub): connected, heard 3 s ago, 41 ms away
         let json = serde_json::to_value(body(&leaf())).unwrap();
         assert_eq!(json["up"]["last_contact"], "1970-01-01T00:00:00Z");
         assert_eq!(json["not_at_hub"], serde_json::json!({"entries": 0, "oldest_seconds": null}));
+        assert!(json["last_backup"].is_null());
         assert_eq!((json["safe"].as_bool(), json["role"].as_str()), (Some(true), Some("leaf")));
     }
 }

@@ -518,6 +518,9 @@ impl Core {
             }
             Request::ExplainRecord { record } => self.explain_record(&record).map(|it| json(&it)),
             Request::ExplainOrg { org } => self.explain_org(&org).map(|it| json(&it)),
+            Request::BackupKept { made_at } => self.backup_kept(made_at).map(|()| json(&())),
+            // The socket answers it by itself.
+            Request::Backup { .. } => refuse(FailureKind::Usage, "a backup is not made here"),
         };
         let answer = match outcome {
             Ok(value) => Answer::Done(value),

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot
 
 use crate::{
     admin::{Answer, Failure, FailureKind, Request},
+    backup::{STORE_COPY, Scratch},
     ca::{Invite, Issued, Own, Response, SecretHash, TrustStore, TrustedClock},
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
@@ -35,6 +36,7 @@ use crate::{
     transport::{LinkSettings, Transport},
 };
 
+mod backup;
 mod book;
 mod conflicts;
 mod core;
@@ -47,7 +49,8 @@ mod scope;
 mod socket;
 mod uplink;
 
-use self::{core::Core, renewal::Renewal};
+pub(crate) use self::backup::keep_last_backup;
+use self::{backup::Backups, core::Core, renewal::Renewal};
 
 /// How many messages may wait for the core before whoever sends has to wait.
 const QUEUE: usize = 256;
@@ -132,13 +135,14 @@ impl Numbers {
 }
 
 /// A folder that is in use, and all that was found in it.
-struct Opened {
-    dir: PathBuf,
+pub(crate) struct Opened {
+    pub dir: PathBuf,
     config: Config,
     folder: IdentityFolder,
-    identity: Own,
-    clock: TrustedClock,
-    store: SqliteStore,
+    pub identity: Own,
+    pub clock: TrustedClock,
+    pub key: Key,
+    pub store: SqliteStore,
     reader: Reader,
     /// Logs of the store that were found damaged, now or earlier.
     damaged: Vec<PathBuf>,
@@ -162,12 +166,16 @@ fn failed(kind: FailureKind, error: impl std::fmt::Display) -> Failure {
     Failure::new(kind, error.to_string())
 }
 
-fn open(dir: &Path) -> Result<Opened, Failure> {
+/// Takes a folder into use, as its only process.
+pub(crate) fn open(dir: &Path) -> Result<Opened, Failure> {
     let config = Config::load(dir).map_err(|error| match error {
         ConfigError::NotANode(_) => failed(FailureKind::Refused, error),
         _ => failed(FailureKind::Failed, error),
     })?;
     let lock = lock(dir)?;
+    if let Err(error) = Scratch::tidy(&dir.join(STORE_COPY)) {
+        tracing::warn!(%error, "what a backup has left");
+    }
     let folder = IdentityFolder::of_node(dir);
     let files = Arc::new(folder.load().map_err(|error| failed(FailureKind::Refused, error))?);
     let clock = TrustedClock::new(folder.last_known_good());
@@ -186,7 +194,18 @@ fn open(dir: &Path) -> Result<Opened, Failure> {
         trust.revoke(&revocation).map_err(|error| failed(FailureKind::Integrity, error))?;
     }
     let identity = Own::new(files, Arc::new(trust)).map_err(|error| failed(FailureKind::Refused, error))?;
-    Ok(Opened { dir: dir.to_owned(), config, folder, identity, clock, store, reader, damaged, _lock: lock })
+    Ok(Opened {
+        dir: dir.to_owned(),
+        config,
+        folder,
+        identity,
+        clock,
+        key,
+        store,
+        reader,
+        damaged,
+        _lock: lock,
+    })
 }
 
 /// A store that does not open is an integrity failure, unless only what is around it is in the way.
@@ -210,7 +229,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
 }
 
 async fn serve(opened: Opened) -> Result<(), Failure> {
-    let Opened { dir, config, folder, identity, clock, store, reader, damaged, _lock } = opened;
+    let Opened { dir, config, folder, identity, clock, key, store, reader, damaged, _lock } = opened;
     let numbers = Arc::new(Numbers::new(config.paused));
     let any = "0.0.0.0:0".parse().expect("this is an address");
     let transport = Transport::bind(
@@ -238,7 +257,8 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     }
     let socket = socket::bind(&dir)?;
     let answering = Arc::new(RwLock::new(()));
-    tokio::spawn(socket::serve(socket, sender.clone(), answering.clone()));
+    let backups = Backups::new(dir.clone(), identity.clone(), key, clock.clone(), numbers.clone());
+    tokio::spawn(socket::serve(socket, sender.clone(), backups, answering.clone()));
     tracing::info!(place = %own, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
     stop_on_signal(sender, numbers.clone())?;
 

@@ -14,6 +14,7 @@ use sync_core::{
 
 use super::{
     SOFTWARE,
+    backup::last_backup,
     core::{Core, Outcome, json, refuse},
     wall,
 };
@@ -64,6 +65,7 @@ impl Core {
             sent_bytes: self.numbers.traffic.sent.load(Ordering::Relaxed),
             received_bytes: self.numbers.traffic.received.load(Ordering::Relaxed),
             alerts: self.alerts.iter().cloned().collect(),
+            last_backup: last_backup(&self.store)?,
         })
     }
 

@@ -4,11 +4,14 @@ use std::{path::Path, sync::Arc};
 
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     sync::{RwLock, mpsc},
 };
 
-use super::Message;
+use super::{
+    Message,
+    backup::{Backups, Part},
+};
 use crate::admin::{self, Answer, Failure, FailureKind, LINE_MAX_BYTES, Request};
 
 /// Listens in the node's folder. The folder's lock is held, so a socket that is there already is a leftover.
@@ -31,11 +34,16 @@ pub fn bind(dir: &Path) -> Result<UnixListener, Failure> {
 
 /// Serves everybody who connects. `answering` is held for reading while somebody waits for an answer, so that a
 /// process which ends can let the last answers out.
-pub async fn serve(listener: UnixListener, core: mpsc::Sender<Message>, answering: Arc<RwLock<()>>) {
+pub async fn serve(
+    listener: UnixListener,
+    core: mpsc::Sender<Message>,
+    backups: Arc<Backups>,
+    answering: Arc<RwLock<()>>,
+) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(converse(stream, core.clone(), answering.clone()));
+                tokio::spawn(converse(stream, core.clone(), backups.clone(), answering.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "admin socket");
@@ -45,7 +53,12 @@ pub async fn serve(listener: UnixListener, core: mpsc::Sender<Message>, answerin
     }
 }
 
-async fn converse(stream: UnixStream, core: mpsc::Sender<Message>, answering: Arc<RwLock<()>>) {
+async fn converse(
+    stream: UnixStream,
+    core: mpsc::Sender<Message>,
+    backups: Arc<Backups>,
+    answering: Arc<RwLock<()>>,
+) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -53,6 +66,13 @@ async fn converse(stream: UnixStream, core: mpsc::Sender<Message>, answering: Ar
         let _answering = answering.read().await;
         let (answer, mut answers) = mpsc::unbounded_channel();
         match line.and_then(|line| understand(&line)) {
+            Ok(Request::Backup { to }) => {
+                // The core has no part in it, so that nobody waits for it.
+                match hand_over(&mut write, backups.start(&to)).await {
+                    Ok(true) => continue,
+                    _ => return,
+                }
+            }
             Ok(request) => {
                 if core.send(Message::Request(request, answer)).await.is_err() {
                     return;
@@ -66,9 +86,7 @@ async fn converse(stream: UnixStream, core: mpsc::Sender<Message>, answering: Ar
         let mut ended = false;
         while let Some(part) = answers.recv().await {
             ended |= !matches!(part, Answer::Progress(_));
-            let mut bytes = serde_json::to_vec(&part).expect("answers are plain data");
-            bytes.push(b'\n');
-            if write.write_all(&bytes).await.is_err() {
+            if write.write_all(&line_of(&part)).await.is_err() {
                 return;
             }
         }
@@ -76,6 +94,30 @@ async fn converse(stream: UnixStream, core: mpsc::Sender<Message>, answering: Ar
             return;
         }
     }
+}
+
+fn line_of(answer: &Answer) -> Vec<u8> {
+    let mut line = serde_json::to_vec(answer).expect("answers are plain data");
+    line.push(b'\n');
+    line
+}
+
+/// Sends a backup as it is made; says whether it has come to an end. It is left off when nobody takes it any more.
+async fn hand_over(write: &mut OwnedWriteHalf, mut parts: mpsc::Receiver<Part>) -> std::io::Result<bool> {
+    let mut ended = false;
+    while let Some(part) = parts.recv().await {
+        match part {
+            Part::Answer(answer) => {
+                ended |= !matches!(answer, Answer::Progress(_));
+                write.write_all(&line_of(&answer)).await?;
+            }
+            Part::Bytes(bytes) => {
+                write.write_all(&line_of(&Answer::Bytes(bytes.len() as u64))).await?;
+                write.write_all(&bytes).await?;
+            }
+        }
+    }
+    Ok(ended)
 }
 
 /// The next request's line; none when there is no more. Of one that is too long nothing is kept.

@@ -77,9 +77,9 @@ impl Key {
         };
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path).map_err(io)?;
-        let line = format!("{}\n", self.hex());
-        file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
-        wipe(line.into_bytes());
+        let text = self.to_text();
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(io)?;
+        wipe(text);
         SystemFiles.sync_parent(path).map_err(io)
     }
 
@@ -91,11 +91,22 @@ impl Key {
             return Err(KeyError::Open { path: path.to_owned(), mode });
         }
         let text = fs::read(path).map_err(io)?;
+        let key = Self::from_text(&text);
+        wipe(text);
+        key.ok_or_else(|| KeyError::Malformed(path.to_owned()))
+    }
+
+    /// A key from what a key file holds; none when that is something else.
+    pub(crate) fn from_text(text: &[u8]) -> Option<Self> {
         let bytes = HEXLOWER_PERMISSIVE.decode(text.trim_ascii()).unwrap_or_default();
         let key = <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).map(Self);
-        wipe(text);
         wipe(bytes);
-        key.map_err(|_| KeyError::Malformed(path.to_owned()))
+        key.ok()
+    }
+
+    /// What a key file holds.
+    pub(crate) fn to_text(&self) -> Vec<u8> {
+        (self.hex() + "\n").into_bytes()
     }
 
     pub(super) fn hex(&self) -> String {

@@ -121,34 +121,7 @@ impl Reader {
 
     /// Counts of everything; some tens of milliseconds for a million records.
     pub fn counts(&self) -> Result<Counts, StoreError> {
-        self.at_one_moment(|conn| {
-            let number = |sql| small::number(conn, sql).map(unpack);
-            let mut counts = Counts {
-                entries: number("SELECT sum(count) FROM digest")?,
-                rows: small::tip(conn)?,
-                waiting: number("SELECT count(*) FROM waiting")?,
-                unreadable: number("SELECT count(*) FROM unreadable")?,
-                ..Counts::default()
-            };
-            let mut statement = conn.prepare_cached(
-                "SELECT state, count(*), sum(open_conflicts > 0), sum(open_conflicts) FROM projection GROUP BY state",
-            )?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let records = unpack(row.get(1)?);
-                match row.get::<_, i64>(0)? {
-                    n if n == State::Live as i64 => counts.live = records,
-                    n if n == State::Deleted as i64 => counts.deleted = records,
-                    _ => {}
-                }
-                counts.conflicted += unpack(row.get(2)?);
-                counts.conflicts += unpack(row.get(3)?);
-            }
-            // Records are never removed, so the last number is their count.
-            let records = number("SELECT max(id) FROM record")?;
-            counts.unshown = records.saturating_sub(counts.live + counts.deleted);
-            Ok(counts)
-        })
+        self.at_one_moment(counts)
     }
 
     /// The rows of a lane after `after` that have to go up: those that did not come from the parent.
@@ -325,4 +298,34 @@ fn listed(row: &Row<'_>) -> Fallible<Listed> {
         open_conflicts: row.get(2)?,
         resource: row.get(3)?,
     })
+}
+
+/// [`Reader::counts`] within a transaction.
+pub(super) fn counts(conn: &Connection) -> Fallible<Counts> {
+    let number = |sql| small::number(conn, sql).map(unpack);
+    let mut counts = Counts {
+        entries: number("SELECT sum(count) FROM digest")?,
+        rows: small::tip(conn)?,
+        waiting: number("SELECT count(*) FROM waiting")?,
+        unreadable: number("SELECT count(*) FROM unreadable")?,
+        ..Counts::default()
+    };
+    let mut statement = conn.prepare_cached(
+        "SELECT state, count(*), sum(open_conflicts > 0), sum(open_conflicts) FROM projection GROUP BY state",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let records = unpack(row.get(1)?);
+        match row.get::<_, i64>(0)? {
+            n if n == State::Live as i64 => counts.live = records,
+            n if n == State::Deleted as i64 => counts.deleted = records,
+            _ => {}
+        }
+        counts.conflicted += unpack(row.get(2)?);
+        counts.conflicts += unpack(row.get(3)?);
+    }
+    // Records are never removed, so the last number is their count.
+    let records = number("SELECT max(id) FROM record")?;
+    counts.unshown = records.saturating_sub(counts.live + counts.deleted);
+    Ok(counts)
 }

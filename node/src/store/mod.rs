@@ -9,6 +9,7 @@
 //! and the moments of a checkpoint (the daemon's). The file's layout is drawn in `docs/STORAGE.md`.
 
 mod check;
+mod copy;
 mod files;
 mod key;
 mod listing;
@@ -33,6 +34,7 @@ use sync_core::{
 };
 
 pub use self::{
+    copy::{Copied, CopyError},
     files::{FileSystem, SystemFiles, same},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},

@@ -27,6 +27,8 @@ const WRITER_CACHE_KIB: i64 = 65_536;
 pub const LEAF_CACHE_KIB: i64 = 16_384;
 /// Memory for pages of a reader's connection, in KiB.
 const READER_CACHE_KIB: i64 = 8_192;
+/// The same for a copy that is being written.
+const COPY_CACHE_KIB: i64 = 2_048;
 /// How long a statement waits for another connection's lock, in milliseconds.
 const BUSY_MILLIS: i64 = 5_000;
 /// What the write-ahead log is cut down to once it has been copied, in bytes.
@@ -156,6 +158,17 @@ fn pragma(name: &'static str, set: impl ToString, read: impl Into<Value>) -> Pra
     Pragma { name, set: set.to_string(), read: read.into() }
 }
 
+/// Of a file that is written once, and synced or thrown away by whoever wanted it.
+fn copy_settings() -> Vec<Pragma> {
+    vec![
+        pragma("journal_mode", "MEMORY", "memory".to_owned()),
+        pragma("synchronous", "OFF", 0),
+        pragma("cache_size", -COPY_CACHE_KIB, -COPY_CACHE_KIB),
+        pragma("mmap_size", 0, 0),
+        pragma("temp_store", "MEMORY", 2),
+    ]
+}
+
 fn settings(cache_kib: i64) -> Vec<Pragma> {
     vec![
         pragma("busy_timeout", BUSY_MILLIS, BUSY_MILLIS),
@@ -255,6 +268,17 @@ fn connect(
     }
     apply(&conn, settings(cache_kib))?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(conn)
+}
+
+/// Makes an empty file of this key, for a copy of a store. It must not exist.
+pub(super) fn create_copy(path: &Path, key: &Key) -> Result<Connection, OpenError> {
+    let files = &SystemFiles;
+    files.create_private(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    let conn = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), files.vfs());
+    let conn = conn.map_err(|e| failed(path, e.into()))?;
+    unlock(&conn, key)?;
+    apply(&conn, copy_settings())?;
     Ok(conn)
 }
 

@@ -1,9 +1,14 @@
 //! What is measured, and how.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use node::{
     admin::{Client, Written},
+    config::DATABASE,
     fhir::population::edit,
 };
 use rusqlite::params;
@@ -16,6 +21,7 @@ use super::{
     report::{Figure, median, percentile},
     world::{self, Cold, SEED, World},
 };
+use crate::{cluster::BackupKey, run::tuyen};
 
 /// Pairs of a small cold sync, and of a large one.
 const COLD_SMALL: usize = 5;
@@ -278,6 +284,65 @@ pub fn unchanged(bench: &mut Bench, records: usize) -> Outcome {
         Figure::new("unchanged", records, "bytes of datagrams with the handshake", "B", datagrams.0 as f64)
             .beside(datagrams.1 as f64),
     ])
+}
+
+/// A backup of a leaf that runs, beside a durable copy of the same database, file by file.
+pub fn backup(bench: &mut Bench, records: usize) -> Outcome {
+    let world = bench.world(records)?;
+    let dir = tempfile::Builder::new().prefix("tuyen-bench-backup-").tempdir_in(&world.leaf.dir)?;
+    let key = BackupKey::new(&dir.path().join("key"));
+    world.leaf.start();
+    let (idle, cpu) = (process::peak_kib(world.leaf.pid()), process::cpu_seconds(world.leaf.pid()));
+    let (mut times, mut bares, mut ratios, mut command) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut size, mut bare_size) = (0, 0);
+    let file = dir.path().join("backup");
+    for _ in 0..TURNS {
+        let _ = fs::remove_file(&file);
+        let began = Instant::now();
+        let made = world.leaf.back_up(&key, &file).expect(0);
+        let seconds = began.elapsed().as_secs_f64();
+        command = command.max(made.peak_kib);
+        size = fs::metadata(&file)?.len();
+        let began = Instant::now();
+        bare_size = copy_database(&world.leaf.dir, dir.path())?;
+        let bare = began.elapsed().as_secs_f64();
+        times.push(seconds);
+        bares.push(bare);
+        ratios.push(seconds / bare);
+    }
+    let daemon = process::peak_kib(world.leaf.pid());
+    let cpu = (process::cpu_seconds(world.leaf.pid()) - cpu) / TURNS as f64;
+    let began = Instant::now();
+    let name = |path: &Path| path.to_str().expect("a good name").to_owned();
+    let checked =
+        tuyen(dir.path(), &["backup", "verify", &name(&file), "--key", &name(&key.path)], b"").expect(0);
+    let verify = began.elapsed().as_secs_f64();
+    world.leaf.stop();
+    let mut time = Figure::new("backup", records, "made, durable", "s", median(times)).beside(median(bares));
+    time.ratio = Some(median(ratios));
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    Ok(vec![
+        time,
+        Figure::new("backup", records, "the daemon's processor time", "s", cpu),
+        Figure::new("backup", records, "size", "MB", mb(size)).beside(mb(bare_size)),
+        Figure::new("backup", records, "checked", "s", verify),
+        Figure::new("backup", records, "the daemon's peak before", "MiB", idle as f64 / MIB),
+        Figure::new("backup", records, "the daemon's peak", "MiB", daemon as f64 / MIB),
+        Figure::new("backup", records, "the peak of create", "MiB", command as f64 / MIB),
+        Figure::new("backup", records, "the peak of verify", "MiB", checked.peak_kib as f64 / MIB),
+    ])
+}
+
+/// Copies a database and its log, and makes the copy durable; gives its size.
+fn copy_database(from: &Path, to: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for end in ["", "-wal"] {
+        let name = format!("{DATABASE}{end}");
+        bytes += fs::copy(from.join(&name), to.join(&name))?;
+        fs::File::open(to.join(&name))?.sync_all()?;
+    }
+    fs::File::open(to)?.sync_all()?;
+    Ok(bytes)
 }
 
 pub fn memory(bench: &mut Bench, records: usize) -> Outcome {

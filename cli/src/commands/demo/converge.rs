@@ -173,6 +173,7 @@ mod tests {
             sent_bytes: 0,
             received_bytes: 0,
             alerts: Vec::new(),
+            last_backup: None,
         }
     }
 

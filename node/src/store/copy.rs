@@ -1,0 +1,95 @@
+//! A copy of the whole store while it is in use, for a backup.
+//!
+//! One read transaction holds one moment of the store from the first page to the last: commits go on beside it and
+//! neither wait for it nor change what it sees, so the copy never has to begin again. What always holds: the copy is
+//! encrypted with the store's own key, page by page, and nothing of it lies anywhere in the clear; a copy that failed
+//! or was left off says nothing against the store. Meanwhile the write-ahead log keeps what is committed, as with an
+//! export. Not here: where the copy lies, making it durable, and removing it (`backup`).
+
+use std::path::Path;
+
+use rusqlite::backup::{Backup, StepResult};
+
+use super::{
+    Counts, Fallible, Fault, Key, OpenError, broken,
+    listing::{self, Reader},
+    open::create_copy,
+    schema,
+};
+
+/// Pages that are copied at a time: 2 MB, some ten milliseconds.
+const PAGES_AT_ONCE: i32 = 256;
+
+/// What was copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// What the copy holds.
+    pub counts: Counts,
+    /// The version of its layout.
+    pub layout: i64,
+}
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The new file cannot be made.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It was left off on purpose.
+    #[error("the copy of the store was left off")]
+    Stopped,
+    /// A page cannot be read or written.
+    #[error(
+        "the store could not be copied: {reason}. The node itself goes on; check the disk's space and health"
+    )]
+    Sqlite {
+        /// What SQLite said.
+        reason: String,
+        /// Whether only what is around the files is in the way.
+        of_surroundings: bool,
+    },
+}
+
+impl Reader {
+    /// Copies the store as it is now to a new file with this key, which must be the store's own. `step` hears how many
+    /// pages of how many are copied, and says whether to go on.
+    pub fn copy_to(
+        &self,
+        path: &Path,
+        key: &Key,
+        mut step: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Copied, CopyError> {
+        let mut to = create_copy(path, key)?;
+        let run = || -> Fallible<Option<Copied>> {
+            let moment = self.conn.unchecked_transaction()?;
+            // The first read fixes the moment.
+            let copied = Copied { counts: listing::counts(&moment)?, layout: schema::version(&moment)? };
+            {
+                let backup = Backup::new(&moment, &mut to)?;
+                loop {
+                    let outcome = backup.step(PAGES_AT_ONCE)?;
+                    let progress = backup.progress();
+                    let pages = |n: i32| u64::try_from(n).unwrap_or(0);
+                    let (total, left) = (pages(progress.pagecount), pages(progress.remaining));
+                    if !step(total.saturating_sub(left), total) {
+                        return Ok(None);
+                    }
+                    match outcome {
+                        StepResult::Done => break,
+                        StepResult::More => {}
+                        other => {
+                            return broken(format!("the copy is held up by another program ({other:?})"));
+                        }
+                    }
+                }
+            }
+            to.close().map_err(|(_, error)| Fault::from(error))?;
+            Ok(Some(copied))
+        };
+        let copied = run().map_err(|fault| CopyError::Sqlite {
+            reason: fault.to_string(),
+            of_surroundings: fault.is_of_surroundings(),
+        })?;
+        copied.ok_or(CopyError::Stopped)
+    }
+}
