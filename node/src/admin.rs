@@ -120,6 +120,8 @@ pub enum Request {
     SyncPause,
     /// Answered by [`Synced`].
     SyncResume,
+    /// Checks the whole store. Answered by [`Verified`].
+    Verify,
     /// Answered by [`Conflicts`].
     Conflicts {
         /// Only this record, also what has settled itself.
@@ -336,7 +338,7 @@ pub struct LinkState {
 pub struct AlertLine {
     /// When, in milliseconds since 1970 by this machine's clock.
     pub at: i64,
-    /// A stable name: `refused`, `restored`, `forked`, `two_machines`.
+    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `renewal`, `damaged`.
     pub code: String,
     /// What, why, what to do.
     pub text: String,
@@ -536,6 +538,30 @@ pub struct Invited {
 pub struct Revoked {
     /// The nodes whose certificates are revoked.
     pub nodes: Vec<NodeId>,
+}
+
+/// Answer to [`Request::Verify`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Verified {
+    /// How many rows the feed has, or should have.
+    pub rows: u64,
+    /// What is not as it was written.
+    pub findings: Vec<FindingLine>,
+    /// How many findings more there are.
+    pub more: u64,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
+/// Something that is not as it was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FindingLine {
+    /// Which row of the feed, if it is about one.
+    pub row: Option<u64>,
+    /// The record that the row is of, if that is known.
+    pub record: Option<RecordId>,
+    /// What is wrong.
+    pub problem: String,
 }
 
 /// A blocking connection to the daemon of a folder.

@@ -12,6 +12,7 @@ pub mod membership;
 pub mod records;
 pub mod status;
 pub mod sync;
+pub mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -91,6 +92,7 @@ pub enum Command {
                        tuyen --dir hg conflicts resolve Patient/8f21 birthDate --take 2 --why \"asked the patient\""
     )]
     Conflicts(conflicts::Command),
+    Verify(verify::Verify),
     Daemon(daemon::Daemon),
     Demo(demo::Demo),
 }
@@ -108,6 +110,7 @@ impl Command {
             Command::Peers(command) => command.run(context),
             Command::Sync(command) => command.run(context),
             Command::Conflicts(command) => command.run(context),
+            Command::Verify(command) => command.run(context),
             Command::Daemon(command) => command.run(context),
             Command::Demo(command) => command.run(context),
         }

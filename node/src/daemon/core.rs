@@ -22,7 +22,7 @@ use sync_core::{
 };
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{Message, Numbers, SOFTWARE, book::Book, failed, links::Outbox, wall};
+use super::{Message, Numbers, SOFTWARE, book::Book, failed, links::Outbox, verify::Verify, wall};
 use crate::{
     admin::{AlertLine, Answer, Failure, FailureKind, Progress, Request},
     ca::Own,
@@ -82,6 +82,7 @@ pub(super) struct Core {
     pub alerts: VecDeque<AlertLine>,
     /// Why there is no link to the parent.
     pub no_parent: Option<(FailureKind, String)>,
+    pub verify: Verify,
     waiters: Vec<Waiter>,
     tickets: u64,
     folded_at: Instant,
@@ -99,10 +100,12 @@ impl Core {
         store: SqliteStore,
         reader: Reader,
         numbers: Arc<Numbers>,
+        messages: mpsc::Sender<Message>,
     ) -> Result<Self, Failure> {
         let integrity = |error: StoreError| failed(kind_of_failure(&store), error);
         let engine = Engine::new(identity, SOFTWARE, &store).map_err(integrity)?;
         let book = Book::load(&store).map_err(integrity)?;
+        let verify = Verify::new(messages, store.setting(Verify::SETTING).map_err(integrity)?);
         Ok(Self {
             dir,
             config,
@@ -115,6 +118,7 @@ impl Core {
             last_contact: BTreeMap::new(),
             alerts: VecDeque::new(),
             no_parent: None,
+            verify,
             waiters: Vec::new(),
             tickets: 0,
             folded_at: Instant::now(),
@@ -149,6 +153,7 @@ impl Core {
                 self.fold()?;
             }
             self.answer_waiters()?;
+            self.verify_daily();
         }
     }
 
@@ -209,6 +214,7 @@ impl Core {
                 self.engine.handle(Event::Timeout, &self.store, clock::now())?;
                 self.let_out()?;
                 self.answer_waiters()?;
+                self.verify_daily();
                 Ok(None)
             }
         }
@@ -296,6 +302,11 @@ impl Core {
                 return Ok(());
             }
             Message::Request(request, answers) => return self.request(request, answers),
+            Message::Checking(done, total) => {
+                self.checking(done, total);
+                return Ok(());
+            }
+            Message::Checked(outcome) => return self.checked(outcome),
             Message::Stop => return Ok(()),
         };
         self.engine.handle(event, &self.store, clock::now())
@@ -475,6 +486,10 @@ impl Core {
     ) -> Result<(), StoreError> {
         let outcome = match request {
             Request::SyncNow { wait } => return self.sync_now(wait, answers),
+            Request::Verify => {
+                self.verify(answers);
+                return Ok(());
+            }
             Request::Status => self.status().map(|it| json(&it)),
             Request::Peers => self.peers().map(|it| json(&it)),
             Request::SyncPause => self.pause(true),

@@ -30,7 +30,7 @@ use crate::{
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
     keys::{Identity, IdentityFolder, PublicKey},
-    store::{Key, LEAF_CACHE_KIB, OpenError, Reader, SqliteStore},
+    store::{Checked, Key, LEAF_CACHE_KIB, OpenError, Reader, SqliteStore},
     telemetry,
     transport::{LinkSettings, Transport},
 };
@@ -45,6 +45,7 @@ mod renewal;
 mod report;
 mod socket;
 mod uplink;
+mod verify;
 
 use self::{core::Core, renewal::Renewal};
 
@@ -91,6 +92,10 @@ enum Message {
         why: String,
     },
     Request(Request, mpsc::UnboundedSender<Answer>),
+    /// The check of the store has come so far, in rows.
+    Checking(u64, u64),
+    /// The check of the store has ended, or could not.
+    Checked(Result<Checked, String>),
     Stop,
 }
 
@@ -236,9 +241,9 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let answering = Arc::new(RwLock::new(()));
     tokio::spawn(socket::serve(socket, sender.clone(), answering.clone()));
     tracing::info!(place = %own, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
-    stop_on_signal(sender, numbers.clone())?;
+    stop_on_signal(sender.clone(), numbers.clone())?;
 
-    let core = Core::new(dir.clone(), config, identity, store, reader, numbers)?;
+    let core = Core::new(dir.clone(), config, identity, store, reader, numbers, sender)?;
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new().name("core".to_owned());
     let thread = thread.spawn(move || core.run(receiver, &runtime));

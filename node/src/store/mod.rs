@@ -32,6 +32,7 @@ use sync_core::{
 };
 
 pub use self::{
+    check::{Checked, Finding, Harm},
     files::{FileSystem, SystemFiles},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},

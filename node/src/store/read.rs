@@ -62,13 +62,16 @@ pub(super) mod small {
     use crate::store::Checkpoint;
 
     pub fn tip(conn: &Connection) -> Fallible<Seq> {
-        number(conn, "SELECT max(seq) FROM feed").map(unpack)
+        let last = number(conn, "SELECT max(seq) FROM feed")?;
+        Ok(unpack(last.max(reached(conn, TIP)?)))
     }
 
     pub fn number(conn: &Connection, sql: &str) -> Fallible<i64> {
         Ok(conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
     }
 
+    /// The last row that was ever appended: a row that is gone is missed at the end of the feed as well.
+    pub const TIP: &str = "tip";
     /// The last record in the index of names.
     pub const NAMED: &str = "named";
     /// The last row of the feed in the projection.

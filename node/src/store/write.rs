@@ -80,7 +80,11 @@ impl Commit<'_> {
                 self.first_home(record, home)?;
             }
         }
+        let tip = self.known.tip;
         batch.iter().try_for_each(|op| self.apply(op))?;
+        if self.known.tip > tip {
+            small::set_reached(self.conn, small::TIP, pack(self.known.tip))?;
+        }
         self.write_digests()
     }
 
