@@ -7,9 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use node::store::{Finding, Harm, Key, OpenError, Reader, SqliteStore};
+use node::store::{Finding, Key, OpenError, Reader, SqliteStore};
 use rusqlite::Connection;
 use sync_core::{
+    audit::Harm,
     feed::{Cursor, Position, Segment},
     id::{Incarnation, Lane, NodeId},
     store::{MemStore, Op, Projected, Store, StoreMut},
@@ -130,6 +131,36 @@ fn the_sqlite_store_does_as_the_memory_store() {
 }
 
 #[test]
+fn the_sqlite_store_heals_as_the_memory_store() {
+    for seed in 0..12 {
+        let place = Place::new();
+        let spoil = |store: SqliteStore, rows: &[(u64, Harm)]| {
+            drop(store);
+            let raw = place.raw();
+            for (row, harm) in rows {
+                let sql = match harm {
+                    Harm::Gone => "DELETE FROM feed WHERE seq = ?1",
+                    _ => "UPDATE feed SET entry = substr(entry, 2) WHERE seq = ?1",
+                };
+                assert_eq!(raw.execute(sql, [*row as i64]).unwrap(), 1);
+            }
+            drop(raw);
+            place.open().unwrap()
+        };
+        conformance::heals(
+            seed,
+            || place.create(),
+            spoil,
+            |_, homes| {
+                let checked = place.reader().integrity_check(|_, _| ()).unwrap();
+                (checked.checkup(), place.reader().summary(homes).unwrap())
+            },
+        );
+        place.is_sound(&format!("seed {seed}"));
+    }
+}
+
+#[test]
 fn what_is_not_a_store_is_refused_in_one_line() {
     let place = Place::new();
     let line = |error: OpenError| {
@@ -233,9 +264,10 @@ fn a_failed_read_closes_the_store_as_well() {
     let mut store = place.create();
     store.commit(&[Op::OpenSegment(own(1))]).unwrap();
     store.commit(&writes(1, 1, "text")).unwrap();
-    place.raw().execute_batch("UPDATE feed SET entry = x'00'").unwrap();
-    let error = store.entry(1).unwrap_err().to_string();
-    assert!(error.contains("the entry of row 1 of the feed is damaged"), "{error}");
+    place.raw().execute_batch("UPDATE feed SET chain = x'00', entry = x'00'").unwrap();
+    assert_eq!(store.entry(1).unwrap(), None, "a bad row stops nothing");
+    let error = store.chain(1).unwrap_err().to_string();
+    assert!(error.contains("restart tuyend"), "{error}");
     assert!(store.tip().is_err());
     let checked = place.reader().integrity_check(|_, _| ()).unwrap();
     let row = Some((1, Harm::Damaged));

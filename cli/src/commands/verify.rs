@@ -1,12 +1,12 @@
-//! `tuyen verify`: is everything that this node keeps still as it was written? Not here: how that is found out; the
-//! daemon checks its store.
+//! `tuyen verify`: is everything that this node keeps still as it was written, and does a neighbour hold the same? Not
+//! here: how that is found out; the daemon checks its store, and compares.
 
 use std::fmt::Write;
 
 use clap::Args;
-use node::admin::{FindingLine, Request, Verified};
+use node::admin::{Audit, FindingLine, Request, Verified};
 use serde::Serialize;
-use sync_core::id::RecordId;
+use sync_core::id::{OrgId, OrgPath, RecordId};
 
 use super::Context;
 use crate::{
@@ -22,9 +22,17 @@ const FINDINGS_SHOWN: usize = 20;
 /// Reads the whole store while the node works, half of the time at most. Each row of the feed that is damaged or
 /// gone is named with its record. Exits with 6 when something is wrong. The daemon does the same once a day and
 /// raises an alert, which `tuyen status` shows.
+///
+/// With --with, this node and a neighbour then compare what they hold of the child's part of the tree, and give each
+/// other what is lacking: damaged and missing rows are put back. What is still wrong then is named, and the exit code
+/// is 6. Fails with 1 when one of the two has something else to do; try again.
 #[derive(Args)]
-#[command(before_help = "Example:\n  tuyen --dir hg verify")]
-pub struct Verify {}
+#[command(before_help = "Example:\n  tuyen --dir hg verify\n  tuyen --dir hg verify --with trung-uong")]
+pub struct Verify {
+    /// Compare with this neighbour, the parent or a child, and put back what is lacking
+    #[arg(long, value_name = "ORG")]
+    with: Option<OrgId>,
+}
 
 #[derive(Serialize)]
 struct VerifiedBody<'a> {
@@ -32,6 +40,17 @@ struct VerifiedBody<'a> {
     rows: u64,
     findings: Vec<FindingBody<'a>>,
     more: u64,
+    seconds: f64,
+    audit: Option<AuditBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct AuditBody<'a> {
+    with: &'a OrgPath,
+    entries: u64,
+    here: u64,
+    there: u64,
+    missed: u64,
     seconds: f64,
 }
 
@@ -48,10 +67,18 @@ impl<'a> FindingBody<'a> {
     }
 }
 
+impl<'a> AuditBody<'a> {
+    fn new(audit: &'a Audit) -> Self {
+        let Audit { with, entries, here, there, missed, millis } = audit;
+        let seconds = *millis as f64 / 1000.0;
+        Self { with, entries: *entries, here: *here, there: *there, missed: *missed, seconds }
+    }
+}
+
 impl Verify {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
-        let verified: Verified = context.call(&Request::Verify)?;
+        let verified: Verified = context.call(&Request::Verify { with: self.with })?;
         context.output.result(text(&verified), &body(&verified))?;
         Ok(if verified.findings.is_empty() { Exit::Ok } else { Exit::Integrity })
     }
@@ -64,14 +91,16 @@ fn body(verified: &Verified) -> VerifiedBody<'_> {
         findings: verified.findings.iter().map(FindingBody::new).collect(),
         more: verified.more,
         seconds: verified.millis as f64 / 1000.0,
+        audit: verified.audit.as_ref().map(AuditBody::new),
     }
 }
 
 fn text(verified: &Verified) -> String {
     let rows = many(verified.rows, "row", "rows");
     let took = age(verified.millis / 1000);
+    let audit = verified.audit.as_ref().map_or(String::new(), compared);
     if verified.findings.is_empty() {
-        return format!("All is as it was written: {rows} checked in {took}.\n");
+        return format!("All is as it was written: {rows} checked in {took}.\n{audit}");
     }
     let found = verified.findings.len() as u64 + verified.more;
     let mut out =
@@ -86,8 +115,30 @@ fn text(verified: &Verified) -> String {
     if more > 0 {
         let _ = writeln!(out, "  and {} more; `tuyen verify --json` lists the first thousand", count(more));
     }
-    out.push_str("\nCheck the disk's health, and put back a copy of the node's folder.\n");
+    out.push('\n');
+    out.push_str(match &verified.audit {
+        None => "Check the disk's health. `tuyen verify --with` a neighbour puts back what that has.\n",
+        Some(_) => {
+            "Nobody who was asked has these. Ask the other neighbours, or enter again what is missing.\n"
+        }
+    });
+    out.push_str(&audit);
     out
+}
+
+/// What has come of comparing.
+fn compared(audit: &Audit) -> String {
+    let Audit { with, entries, here, there, missed, .. } = audit;
+    let entries = many(*entries, "entry", "entries");
+    match (here + there, missed) {
+        (0, 0) => format!("{with} holds the same {entries}.\n"),
+        (0, _) => format!("{with} could give nothing of what is missing.\n"),
+        _ => format!(
+            "Compared with {with}: {} put back here, and {} there.\n",
+            many(*here, "entry was", "entries were"),
+            count(*there)
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -96,7 +147,8 @@ mod tests {
 
     #[test]
     fn each_row_is_named_with_its_record() {
-        let mut verified = Verified { rows: 1_204, findings: Vec::new(), more: 0, millis: 3_000 };
+        let mut verified =
+            Verified { rows: 1_204, findings: Vec::new(), more: 0, millis: 3_000, audit: None };
         assert_eq!(text(&verified), "All is as it was written: 1,204 rows checked in 3 s.\n");
         let record = Some("Patient/8f21".parse().unwrap());
         verified.findings = vec![
@@ -106,6 +158,13 @@ mod tests {
         let shown = text(&verified);
         assert!(shown.starts_with("1,204 rows checked in 3 s; 2 things are not as written:\n"), "{shown}");
         assert!(shown.contains("\n  row 17 (Patient/8f21): it is gone\n  2 rows refer"), "{shown}");
+        let audit = |here, there, missed| {
+            let with = "tw/hg".parse().unwrap();
+            compared(&Audit { with, entries: 40, here, there, missed, millis: 5 })
+        };
+        assert_eq!(audit(0, 0, 0), "tw/hg holds the same 40 entries.\n");
+        assert_eq!(audit(1, 7, 0), "Compared with tw/hg: 1 entry was put back here, and 7 there.\n");
+        assert_eq!(audit(0, 0, 2), "tw/hg could give nothing of what is missing.\n");
         verified.more = 100;
         assert!(text(&verified).contains("and 82 more"));
     }

@@ -2,7 +2,7 @@
 //! answers requests.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use sync_core::{
     engine::{Alert, Effect, Engine, Event, LinkId, Ticket},
     feed::Seq,
     fold,
-    id::{Lane, OrgPath},
+    id::{Lane, OrgPath, RecordId},
     identity::{Date, NodeInfo},
     session::Direction,
     store::{Frontier, Op, StoreError, StoreMut},
@@ -85,6 +85,8 @@ pub(super) struct Core {
     pub verify: Verify,
     waiters: Vec<Waiter>,
     tickets: u64,
+    /// Records of which an entry has come back to its row.
+    refold: BTreeSet<RecordId>,
     folded_at: Instant,
     /// When the last batch came.
     batch_at: Option<Instant>,
@@ -121,6 +123,7 @@ impl Core {
             verify,
             waiters: Vec::new(),
             tickets: 0,
+            refold: BTreeSet::new(),
             folded_at: Instant::now(),
             batch_at: None,
             parent_at: Instant::now(),
@@ -153,7 +156,7 @@ impl Core {
                 self.fold()?;
             }
             self.answer_waiters()?;
-            self.verify_daily();
+            self.verify_daily()?;
         }
     }
 
@@ -214,7 +217,7 @@ impl Core {
                 self.engine.handle(Event::Timeout, &self.store, clock::now())?;
                 self.let_out()?;
                 self.answer_waiters()?;
-                self.verify_daily();
+                self.verify_daily()?;
                 Ok(None)
             }
         }
@@ -266,6 +269,7 @@ impl Core {
             Message::Closed(id) => {
                 if let Some(peer) = self.peers.remove(&id) {
                     tracing::info!(peer = %peer.info.place, "disconnected");
+                    self.audit_is_cut(id, &peer.info.place);
                 }
                 Event::Closed(id)
             }
@@ -307,6 +311,16 @@ impl Core {
                 return Ok(());
             }
             Message::Checked(outcome) => return self.checked(outcome),
+            Message::Surveyed(id, outcome) => match outcome {
+                Ok(summary) => Event::Surveyed(id, summary),
+                Err(error) => {
+                    self.alert("damaged", format!("the rows for an audit could not be read: {error}"));
+                    if let Some(peer) = self.peers.get(&id) {
+                        peer.outbox.close();
+                    }
+                    return Ok(());
+                }
+            },
             Message::Stop => return Ok(()),
         };
         self.engine.handle(event, &self.store, clock::now())
@@ -325,6 +339,9 @@ impl Core {
                         {
                             tracing::error!(%error, "a revocation was kept that does not hold");
                         }
+                        if let Op::Heal { entry, .. } = op {
+                            self.refold.insert(entry.record().clone());
+                        }
                     }
                     self.engine.handle(Event::Committed, &self.store, clock::now())?;
                 }
@@ -339,6 +356,8 @@ impl Core {
                     }
                 }
                 Effect::Written(ticket) => written.push(ticket),
+                Effect::Survey(link, homes) => self.survey(link, homes),
+                Effect::Audited(link, audited) => self.audited(link, audited),
                 Effect::Alert(alert) => self.raise(alert),
             }
         }
@@ -348,7 +367,11 @@ impl Core {
     /// One step of folding. False when there is nothing to fold.
     fn fold(&mut self) -> Result<bool, StoreError> {
         self.folded_at = Instant::now();
-        let Some(ops) = fold::next(&self.store, FOLD_ROWS)? else { return Ok(false) };
+        let ops = match self.refold.pop_first() {
+            Some(record) => Some(vec![fold::anew(&self.store, &record)?]),
+            None => fold::next(&self.store, FOLD_ROWS)?,
+        };
+        let Some(ops) = ops else { return Ok(false) };
         self.engine.handle(Event::Folded(ops), &self.store, clock::now())?;
         self.let_out()?;
         Ok(true)
@@ -370,6 +393,7 @@ impl Core {
                 self.refused(&peer, text);
             }
             Alert::Restored { peer } => {
+                self.audit_soon([peer.place.clone()]);
                 let text = format!(
                     "{} came back from an older copy of its data; what it lost is being sent to it. Nothing is to \
                      be done, but find out who restored it",
@@ -378,6 +402,8 @@ impl Core {
                 self.alert("restored", text);
             }
             Alert::Forked { segment } => {
+                let places: Vec<_> = self.peers.values().map(|peer| peer.info.place.clone()).collect();
+                self.audit_soon(places);
                 let text = format!(
                     "two machines wrote as the same run {}; this one goes on under a new name and both sides' \
                      entries are kept. Find the second copy of this machine and switch it off",
@@ -486,8 +512,8 @@ impl Core {
     ) -> Result<(), StoreError> {
         let outcome = match request {
             Request::SyncNow { wait } => return self.sync_now(wait, answers),
-            Request::Verify => {
-                self.verify(answers);
+            Request::Verify { with } => {
+                self.verify(with, answers);
                 return Ok(());
             }
             Request::Status => self.status().map(|it| json(&it)),

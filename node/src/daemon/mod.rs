@@ -16,6 +16,7 @@ use std::{
 
 use quinn::Connection;
 use sync_core::{
+    audit::Summary,
     engine::LinkId,
     id::OrgPath,
     identity::{NodeInfo, Role},
@@ -96,6 +97,8 @@ enum Message {
     Checking(u64, u64),
     /// The check of the store has ended, or could not.
     Checked(Result<Checked, String>),
+    /// The rows have been read that an audit compares, or could not.
+    Surveyed(LinkId, Result<Summary, String>),
     Stop,
 }
 

@@ -20,16 +20,17 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use sync_core::{
+    audit::{Checkup, Damage, Harm, Summary},
     change::Entry,
     feed::{CHAIN_START, Digest, Seq, extend_chain},
-    id::{Chain, ChangeHash, EntryHash, Lane, RecordId},
+    id::{Chain, ChangeHash, EntryHash, Lane, OrgId, RecordId},
     store::StoreError,
 };
 
 use super::{
     Fallible, Fault,
     listing::Reader,
-    read::{array, clamp, decode, digest, small, unpack},
+    read::{UNKNOWN, array, clamp, decode, digest, parse, small, unpack},
 };
 
 /// How many findings are listed; of more only the number is told: a broken disk has too many to read.
@@ -40,17 +41,6 @@ const STRETCH_ROWS: u64 = 1_000;
 const WORK: Duration = Duration::from_millis(50);
 /// Steps of SQLite's machine between two looks at the clock.
 const STEPS: i32 = 1_000;
-
-/// What is wrong with a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Harm {
-    /// It is not there.
-    Gone,
-    /// Its entry is not the one that was written.
-    Damaged,
-    /// Its entry is the one that was written, and what stands beside it is wrong.
-    Misfiled,
-}
 
 /// Something that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,12 +84,23 @@ pub struct Checked {
     pub findings: Vec<Finding>,
     /// How many findings more there are.
     pub more: u64,
+    /// For each home what its digest counts and no row holds.
+    pub missing: Vec<(OrgId, Digest)>,
 }
 
 impl Checked {
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
+    }
+
+    /// What the engine is told.
+    pub fn checkup(&self) -> Checkup {
+        let damage = |finding: &Finding| {
+            let (row, harm) = finding.row?;
+            Some(Damage { row, harm, record: finding.record.clone(), change: finding.change })
+        };
+        Checkup { damaged: self.findings.iter().filter_map(damage).collect(), missing: self.missing.clone() }
     }
 
     fn push(&mut self, finding: Finding) {
@@ -142,6 +143,25 @@ impl Reader {
         }
         progress(checked.rows, checked.rows);
         Ok(checked)
+    }
+
+    /// The entries of these homes that can be read, by their hashes, each worked out from its row. Also with rests.
+    pub fn summary(&mut self, homes: &[OrgId]) -> Result<Summary, StoreError> {
+        self.rest_between(Some(Pace::new()))?;
+        let summary = self.at_one_moment(|conn| {
+            let bases = bases(conn)?;
+            let mut entries = Vec::new();
+            for row in rows_of(conn, homes)? {
+                if let Some((hash, home)) = sound(conn, row, &bases)?
+                    && homes.contains(&home)
+                {
+                    entries.push((hash, unpack(row)));
+                }
+            }
+            Ok(Summary::new(entries))
+        })?;
+        self.rest_between(None)?;
+        Ok(summary)
     }
 
     /// Statements that read long are run with rests in between.
@@ -213,7 +233,7 @@ impl Feed {
     /// Checks some more rows; whether these were the last.
     fn stretch(&mut self, conn: &Connection, checked: &mut Checked) -> Fallible<bool> {
         checked.rows = small::tip(conn)?;
-        self.bases = small::segments(conn)?.iter().map(|segment| segment.base).collect();
+        self.bases = bases(conn)?;
         let mut statement = conn.prepare_cached(
             "SELECT f.seq, f.lane, r.name, f.chain, f.offers, f.entry,
                (SELECT c.hash FROM change c WHERE c.record = f.record AND c.seq = f.seq),
@@ -253,7 +273,7 @@ impl Feed {
         let seq: i64 = row.get(0)?;
         self.last = unpack(seq);
         let record = row.get_ref(2)?.as_str_or_null()?.and_then(|name| name.parse().ok());
-        let stored = row.get_ref(3)?.as_blob()?.try_into().map(Chain).ok();
+        let stored = row.get_ref(3)?.as_blob()?.try_into().map(Chain).ok().filter(|chain| *chain != UNKNOWN);
         let before = std::mem::replace(&mut self.chain, stored);
         let Some(body) = row.get_ref(5)?.as_blob_or_null()? else {
             return self.offer(conn, row, before, checked);
@@ -269,12 +289,15 @@ impl Feed {
         };
         let expected = before.map(|before| extend_chain(before, entry.hash()));
         if expected.is_some() && expected != stored {
-            if !self.goes_on_from(conn, expected)? {
+            let goes_on = goes_on_from(conn, &self.bases, seq, expected)?;
+            if !goes_on && stored.is_some() {
                 checked.push(damaged(self.last, record, row)?);
                 return Ok(());
             }
-            self.chain = expected;
-            checked.push(misfiled(self.last, &entry, "its running hash is wrong; its entry is sound"));
+            if goes_on {
+                self.chain = expected;
+                checked.push(misfiled(self.last, &entry, "its running hash is wrong; its entry is sound"));
+            }
         } else if !is_filed_right(&entry, row)? {
             let what = "it is filed under another record, home, lane or change; its entry is sound";
             checked.push(misfiled(self.last, &entry, what));
@@ -299,16 +322,6 @@ impl Feed {
             checked.push(Finding::of_row(self.last, Harm::Damaged, record, what));
         }
         Ok(())
-    }
-
-    /// Whether the next row fits this running hash; that of a segment's last row nothing else tells.
-    fn goes_on_from(&self, conn: &Connection, chain: Option<Chain>) -> Fallible<bool> {
-        let Some(chain) = chain.filter(|_| !self.bases.contains(&self.last)) else { return Ok(false) };
-        let next = clamp(self.last + 1);
-        let mut statement = conn.prepare_cached("SELECT chain FROM feed WHERE seq = ?1")?;
-        let stored = statement.query_row([next], |row| array(row, 0)).optional()?.map(Chain);
-        let hash = hash_of(conn, Some(next))?;
-        Ok(stored.is_some() && hash.map(|hash| extend_chain(chain, hash)) == stored)
     }
 
     /// Names the rows that are gone, and changes that are filed without an entry.
@@ -357,19 +370,86 @@ impl Feed {
         while let Some(row) = rows.next()? {
             stored.insert(row.get::<_, String>(0)?, digest(row, 1)?);
         }
+        for home in stored.keys().chain(self.digests.keys()).collect::<BTreeSet<_>>() {
+            let of = |digests: &BTreeMap<String, Digest>| digests.get(home).copied().unwrap_or_default();
+            let missing = of(&stored).without(of(&self.digests));
+            if missing != Digest::default() {
+                checked.missing.push((parse(home, "organization")?, missing));
+            }
+        }
         let lost = |f: &Finding| f.row.is_some_and(|(_, harm)| harm != Harm::Misfiled);
         if checked.more > 0 || checked.findings.iter().any(lost) {
             // Digests are of what was written, so they cannot fit what is left.
             return Ok(());
         }
-        for home in stored.keys().chain(self.digests.keys()).collect::<BTreeSet<_>>() {
-            if stored.get(home) != self.digests.get(home) {
-                let what = format!("the digest of the entries of {home} does not fit the entries");
-                checked.push(Finding::new(what));
-            }
+        for (home, _) in checked.missing.clone() {
+            checked
+                .push(Finding::new(format!("the digest of the entries of {home} does not fit the entries")));
         }
         Ok(())
     }
+}
+
+fn bases(conn: &Connection) -> Fallible<BTreeSet<Seq>> {
+    Ok(small::segments(conn)?.iter().map(|segment| segment.base).collect())
+}
+
+/// The rows that may hold entries of these homes, without looking at a body.
+fn rows_of(conn: &Connection, homes: &[OrgId]) -> Fallible<Vec<i64>> {
+    let mut wanted = BTreeSet::new();
+    for home in homes {
+        let mut find = conn.prepare_cached("SELECT id FROM org WHERE name = ?1")?;
+        wanted.extend(find.query_row([home.as_str()], |row| row.get::<_, i64>(0)).optional()?);
+    }
+    let further: BTreeSet<i64> = conn
+        .prepare("SELECT DISTINCT record FROM further_home")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut statement = conn.prepare(
+        "SELECT seq, record, home FROM feed INDEXED BY feed_head WHERE lane >= 0 AND offers IS NULL",
+    )?;
+    let (mut rows, mut found) = (statement.query([])?, Vec::new());
+    while let Some(row) = rows.next()? {
+        let home: Option<i64> = row.get(2)?;
+        if home.is_none_or(|home| wanted.contains(&home)) || further.contains(&row.get(1)?) {
+            found.push(row.get(0)?);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The entry of a row, if it is the one that was written: its hash and its home.
+fn sound(conn: &Connection, row: i64, bases: &BTreeSet<Seq>) -> Fallible<Option<(EntryHash, OrgId)>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT entry, chain, (SELECT chain FROM feed WHERE seq = ?1 - 1) FROM feed WHERE seq = ?1",
+    )?;
+    let mut rows = statement.query([row])?;
+    let Some(found) = rows.next()? else { return Ok(None) };
+    let Some(body) = found.get_ref(0)?.as_blob_or_null()? else { return Ok(None) };
+    let Ok(entry) = decode(row, body) else { return Ok(None) };
+    let chain = |column| {
+        let bytes = found.get_ref(column)?.as_blob_or_null()?.and_then(|bytes| bytes.try_into().ok());
+        Fallible::Ok(bytes.map(Chain).filter(|chain| *chain != UNKNOWN))
+    };
+    let before = if bases.contains(&unpack(row - 1)) { Some(CHAIN_START) } else { chain(2)? };
+    let expected = before.map(|before| extend_chain(before, entry.hash()));
+    let fits = match (expected, chain(1)?) {
+        (Some(expected), Some(stored)) if expected != stored => {
+            goes_on_from(conn, bases, row, Some(expected))?
+        }
+        _ => true,
+    };
+    Ok(fits.then(|| (entry.hash(), entry.home().clone())))
+}
+
+/// Whether the row after this one fits this running hash; that of a segment's last row nothing else tells.
+fn goes_on_from(conn: &Connection, bases: &BTreeSet<Seq>, row: i64, chain: Option<Chain>) -> Fallible<bool> {
+    let Some(chain) = chain.filter(|_| !bases.contains(&unpack(row))) else { return Ok(false) };
+    let mut statement = conn.prepare_cached("SELECT chain FROM feed WHERE seq = ?1")?;
+    let stored = statement.query_row([row + 1], |row| array(row, 0)).optional()?.map(Chain);
+    let hash = hash_of(conn, Some(row + 1))?;
+    Ok(stored.is_some() && hash.map(|hash| extend_chain(chain, hash)) == stored)
 }
 
 fn damaged(seq: Seq, record: Option<RecordId>, row: &Row<'_>) -> Fallible<Finding> {

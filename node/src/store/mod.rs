@@ -32,7 +32,7 @@ use sync_core::{
 };
 
 pub use self::{
-    check::{Checked, Finding, Harm},
+    check::{Checked, Finding},
     files::{FileSystem, SystemFiles},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},

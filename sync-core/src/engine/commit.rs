@@ -12,16 +12,16 @@ const COMMIT_MAX_BYTES: usize = 4 << 20;
 const MARKS_MAX: usize = 64;
 
 /// A commit being put together: what the store will hold when it is durable.
-struct Draft {
-    ops: Batch,
-    after: Consequences,
+pub(super) struct Draft {
+    pub(super) ops: Batch,
+    pub(super) after: Consequences,
     added: BTreeSet<(RecordId, ChangeHash)>,
     homes: BTreeMap<RecordId, Vec<OrgId>>,
     rows: BTreeMap<RecordId, Vec<Seq>>,
     /// The announcements that neighbours have brought.
     brought: BTreeMap<Incarnation, Announcement>,
-    bytes: usize,
-    at: i64,
+    pub(super) bytes: usize,
+    pub(super) at: i64,
     /// How far the projection is folded once this commit is durable.
     folded: Seq,
 }
@@ -46,6 +46,8 @@ impl<I: Identity> Engine<I> {
                 last: self.last,
                 new_marks: Vec::new(),
                 announced: Vec::new(),
+                repaired: Vec::new(),
+                healed: Vec::new(),
                 renamed: false,
                 revoked: false,
             },
@@ -101,6 +103,8 @@ impl<I: Identity> Engine<I> {
                 draft.after.revoked = true;
             }
             Intent::Fork(segment) => self.rename_from(segment, draft),
+            Intent::Heal(row, entry) => self.draft_heal(row, entry, draft, store)?,
+            Intent::Repair(from, entries) => self.draft_repair(&from, entries, draft, store)?,
         }
         Ok(())
     }
@@ -184,7 +188,7 @@ impl<I: Identity> Engine<I> {
     /// Whether a child may bring this entry: its author may speak for the home that it names, and the record has
     /// a home, an old or a new one, in the child's part of the tree. To be asked when all runs of the stretch are
     /// announced and all entries before this one are drafted.
-    fn may_bring(
+    pub(super) fn may_bring(
         &self,
         child: &OrgPath,
         entry: &Entry,
@@ -206,7 +210,7 @@ impl<I: Identity> Engine<I> {
     }
 
     /// Appends an entry, unless the store or this commit has it. Whether it was new.
-    fn append(
+    pub(super) fn append(
         &mut self,
         entry: Entry,
         src: Option<Position>,
@@ -241,7 +245,7 @@ impl<I: Identity> Engine<I> {
     }
 
     /// The first row of a run opens its segment; the announcement is durable with it.
-    fn open_segment(&mut self, draft: &mut Draft) {
+    pub(super) fn open_segment(&mut self, draft: &mut Draft) {
         if draft.after.live.is_some() {
             return;
         }
@@ -275,7 +279,11 @@ impl<I: Identity> Engine<I> {
             return Ok(None);
         }
         homes.push(entry.home().clone());
-        let mut rows = store.rows_of(record)?;
+        let mut rows = Vec::new();
+        for row in store.rows_of(record)? {
+            // One that cannot be read cannot be offered either.
+            rows.extend(store.entry(row)?.map(|_| row));
+        }
         rows.extend(draft.rows.get(record).into_iter().flatten());
         Ok(Some(rows))
     }
@@ -346,6 +354,7 @@ impl<I: Identity> Engine<I> {
         self.live = after.live;
         self.run = after.run;
         self.marks.extend(after.new_marks);
+        self.healed(after.healed);
         let heard: BTreeSet<_> = after.acks.keys().map(|(link, _)| *link).collect();
         for ((link, lane), at) in after.acks {
             if self.links.contains_key(&link) {
@@ -363,6 +372,7 @@ impl<I: Identity> Engine<I> {
             self.apply_revocations(store)?;
         }
         self.prune_marks();
+        after.repaired.into_iter().for_each(|(link, count)| self.repaired(link, count));
         let links: Vec<_> = self.links.keys().copied().collect();
         for link in links {
             self.go_on(link, store, now)?;

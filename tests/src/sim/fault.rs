@@ -48,10 +48,13 @@ pub enum Fault {
     Revoke,
     /// The hostile leaf speaks: what it says is well-formed, signed with its own key, and meant badly.
     Hostile,
+    /// A row of a machine's disk is gone, or what it holds is no entry any more; nobody is told. It comes of no act: see
+    /// [`super::plan::Plan::rot_one_in`].
+    Rot,
 }
 
 /// Every kind with its name and how often it comes, against the others.
-pub const ALL: [(Fault, &str, u8); 22] = [
+pub const ALL: [(Fault, &str, u8); 23] = [
     (Fault::Drop, "drop", 12),
     (Fault::OneWay, "one-way", 6),
     (Fault::DoubleDial, "double-dial", 6),
@@ -74,6 +77,7 @@ pub const ALL: [(Fault, &str, u8); 22] = [
     (Fault::Twin, "twin", 2),
     (Fault::Revoke, "revoke", 1),
     (Fault::Hostile, "hostile", 6),
+    (Fault::Rot, "rot", 0),
 ];
 
 impl Fault {

@@ -136,6 +136,9 @@ pub struct Plan {
     pub part: bool,
     /// One clock in so many is wrong from the start, by up to fifty years; 0 for none.
     pub wrong_clock_one_in: u64,
+    /// A row of a machine's disk rots once in so many commits; 0 for never. Only in worlds with opaque records, whose
+    /// nodes keep their identity.
+    pub rot_one_in: u64,
     /// The number of the leaf that is hostile, if there is one; it is the last node. Only in worlds with opaque records.
     pub hostile: Option<usize>,
 }
@@ -175,6 +178,8 @@ impl Plan {
         let hostile = is_hostile.then(|| add_hostile(&mut nodes, &head));
         let off = if is_hostile { off } else { off.with(Fault::Hostile) };
         let is_off = |fault: Fault| is_quiet || off.has(fault) || (keeps_identity && fault.is_of_identity());
+        let may_rot = keeps_identity && !is_hostile && !real && !is_quiet && !off.has(Fault::Rot);
+        let rot_one_in = if may_rot { [0, 20, 60][usize::from(head.clocks / 4 % 3)] } else { 0 };
         let act = |item: Item| {
             let what = what(item.kind);
             if matches!(what, What::Fault(fault) if is_off(fault)) {
@@ -196,6 +201,7 @@ impl Plan {
             real,
             part: head.part.is_multiple_of(4),
             wrong_clock_one_in: [0, 4, 4, 2][usize::from(head.clocks % 4)],
+            rot_one_in,
             hostile,
         }
     }
@@ -312,7 +318,7 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "calm at {} s; disk {} ms; dies once in {} effects; cuts one frame in {}; {} shared names; large one in {}; \
-             one wrong clock in {}; {}{}",
+             one wrong clock in {}; {}{}{}",
             self.calm_at / 1000,
             self.disk,
             self.crash_one_in,
@@ -322,6 +328,7 @@ impl fmt::Display for Plan {
             self.wrong_clock_one_in,
             if self.real { "FHIR records" } else { "opaque records" },
             if self.part { "; a part settles alone" } else { "" },
+            if self.rot_one_in > 0 { "; rows rot" } else { "" },
         )?;
         let mut acts = self.acts.clone();
         acts.sort_by_key(|act| act.at);
@@ -354,8 +361,8 @@ mod tests {
     #[test]
     fn every_kind_of_byte_is_an_act_and_every_fault_has_a_byte() {
         let drawn: Vec<_> = (0..=u8::MAX).map(what).collect();
-        for (fault, name, _) in ALL {
-            assert!(drawn.contains(&What::Fault(fault)), "{name}");
+        for (fault, name, weight) in ALL {
+            assert_eq!(drawn.contains(&What::Fault(fault)), weight > 0, "{name}");
             assert_eq!(Faults::named(name).unwrap(), Faults::default().with(fault));
         }
     }
