@@ -25,7 +25,7 @@ pub struct Scenario {
 }
 
 /// All scenarios, in the order in which they are run.
-pub const SCENARIOS: [Scenario; 9] = [
+pub const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "import",
         about: "records a second into a leaf",
@@ -54,6 +54,12 @@ pub const SCENARIOS: [Scenario; 9] = [
         run: scenarios::changed,
     },
     Scenario { name: "unchanged", about: "nothing changed", records: 100_000, run: scenarios::unchanged },
+    Scenario {
+        name: "audit",
+        about: "two neighbours compare, equal and with 100 differences",
+        records: 100_000,
+        run: scenarios::audit,
+    },
     Scenario { name: "memory", about: "peak and idle memory", records: 100_000, run: scenarios::memory },
 ];
 
