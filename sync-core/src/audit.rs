@@ -105,7 +105,7 @@ pub struct Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
     /// For each next nibble a digest.
-    Parts([Part; 16]),
+    Parts(Box<[Part; 16]>),
     /// The hashes, in order.
     Hashes(Vec<Short>),
 }
@@ -169,7 +169,7 @@ impl Summary {
             let hashes = self.rows(prefix).map(|(hash, _)| hash);
             Range::Hashes(hashes.take(LIST_MAX).collect())
         } else {
-            Range::Parts(self.parts(prefix))
+            Range::Parts(Box::new(self.parts(prefix)))
         }
     }
 }
@@ -228,6 +228,6 @@ mod tests {
         let Range::Hashes(listed) = summary(0..LIST_MAX as u64).range(Prefix::ALL) else { panic!("listed") };
         assert!(listed.len() == LIST_MAX && listed.is_sorted());
         let more = summary(0..=LIST_MAX as u64);
-        assert_eq!(more.range(Prefix::ALL), Range::Parts(more.parts(Prefix::ALL)));
+        assert_eq!(more.range(Prefix::ALL), Range::Parts(Box::new(more.parts(Prefix::ALL))));
     }
 }

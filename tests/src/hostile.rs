@@ -123,7 +123,11 @@ impl Hostile<'_> {
             4 => Frame::Look((0..c.below(3)).map(|_| prefix(c)).collect()),
             5 => {
                 let part = Part { count: u64::MAX, sum: 1 };
-                let ranges = [Range::Parts([part; 16]), Range::Hashes(vec![1, 1]), Range::Hashes(Vec::new())];
+                let ranges = [
+                    Range::Parts(Box::new([part; 16])),
+                    Range::Hashes(vec![1, 1]),
+                    Range::Hashes(Vec::new()),
+                ];
                 Frame::Ranges((0..c.below(3)).map(|_| c.pick(&ranges)).collect())
             }
             6 => {

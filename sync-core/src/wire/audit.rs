@@ -54,7 +54,7 @@ pub(super) fn put_ranges(w: &mut Writer, ranges: &[Range]) {
         match range {
             Range::Parts(parts) => {
                 w.u8(0);
-                for part in parts {
+                for part in parts.iter() {
                     w.varint(part.count).raw(&part.sum.to_be_bytes());
                 }
             }
@@ -74,7 +74,7 @@ pub(super) fn ranges(r: &mut Reader<'_>) -> Result<Vec<Range>, DecodeError> {
                     part.count = r.varint("the number of entries")?;
                     part.sum = u64::from_be_bytes(r.array("the sum")?);
                 }
-                Range::Parts(parts)
+                Range::Parts(Box::new(parts))
             }
             1 => Range::Hashes(hashes(r, LIST_MAX)?),
             _ => return Err(DecodeError::Value("the kind of a range")),
