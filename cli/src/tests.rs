@@ -67,6 +67,8 @@ fn the_transcript_of_the_manual_is_understood() {
         "tuyen --dir dv sync now --wait",
         "tuyen --dir dv sync pause",
         "tuyen --dir dv sync resume",
+        "tuyen --dir dv verify --json",
+        "tuyen --dir dv verify --with ha-giang",
         "tuyen --dir hg conflicts list --json",
         "tuyen --dir hg conflicts show Patient/8f21",
         "tuyen --dir hg conflicts resolve Patient/8f21 birthDate --take 2 --why asked",

@@ -120,6 +120,11 @@ pub enum Request {
     SyncPause,
     /// Answered by [`Synced`].
     SyncResume,
+    /// Checks the whole store, and then compares it with a neighbour's. Answered by [`Verified`].
+    Verify {
+        /// The neighbour's organization.
+        with: Option<OrgId>,
+    },
     /// Answered by [`Conflicts`].
     Conflicts {
         /// Only this record, also what has settled itself.
@@ -375,7 +380,7 @@ pub struct LinkState {
 pub struct AlertLine {
     /// When, in milliseconds since 1970 by this machine's clock.
     pub at: i64,
-    /// A stable name: `refused`, `restored`, `forked`, `two_machines`.
+    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `renewal`, `damaged`, `repaired`.
     pub code: String,
     /// What, why, what to do.
     pub text: String,
@@ -635,6 +640,49 @@ pub enum Reason {
     IssuedAbove,
     /// It is not sent: no home stands at the neighbour or below it.
     NoHomeWithin,
+}
+
+/// Answer to [`Request::Verify`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Verified {
+    /// How many rows the feed has, or should have.
+    pub rows: u64,
+    /// What is not as it was written.
+    pub findings: Vec<FindingLine>,
+    /// How many findings more there are.
+    pub more: u64,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+    /// What the audit with a neighbour has come to, when there was one.
+    pub audit: Option<Audit>,
+}
+
+/// What an audit has come to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Audit {
+    /// The neighbour's place.
+    pub with: OrgPath,
+    /// Entries that were compared, as many as this node had of them.
+    pub entries: u64,
+    /// Entries that were lacking here, and are in place.
+    pub here: u64,
+    /// Entries that were lacking there, and are in place.
+    pub there: u64,
+    /// Entries that neither could give.
+    pub missed: u64,
+    /// How long it took after the check, in milliseconds.
+    pub millis: u64,
+}
+
+/// Something that is not as it was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FindingLine {
+    /// Which row of the feed, if it is about one.
+    pub row: Option<u64>,
+    /// The record that the row is of, if that is known.
+    pub record: Option<RecordId>,
+    /// What is wrong.
+    pub problem: String,
 }
 
 /// A blocking connection to the daemon of a folder.

@@ -9,9 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
+    audit::{Checkup, Damage, Summary},
     change::Entry,
-    feed::{Cursor, Position, Segment, Seq},
-    id::{Incarnation, Lane, NodeId, OrgId, OrgPath},
+    feed::{Cursor, Digest, Position, Segment, Seq},
+    id::{EntryHash, Incarnation, Lane, NodeId, OrgId, OrgPath},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
     scope::{Places, check_neighbour},
     session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
@@ -20,9 +21,12 @@ use crate::{
     wire::{EntryBatch, Frame, Hello, WireError},
 };
 
+pub use self::audit::Audited;
 pub use crate::session::LinkId;
 
+pub(crate) mod audit;
 mod commit;
+mod heal;
 mod receive;
 mod send;
 #[cfg(test)]
@@ -83,6 +87,12 @@ pub enum Event {
     Folded(Vec<Op>),
     /// A revocation that this node's operator has signed.
     Revoke(Revocation),
+    /// A check of the whole store has been made.
+    Checked(Checkup),
+    /// Compare what this node and a neighbour hold. Answered by [`Effect::Audited`], unless the link ends before.
+    Audit(LinkId),
+    /// The answer to [`Effect::Survey`].
+    Surveyed(LinkId, Summary),
     /// The batch of the last [`Effect::Commit`] is durable.
     Committed,
     /// The time that [`Engine::poll_timeout`] gave has come.
@@ -100,6 +110,10 @@ pub enum Effect {
     Close(LinkId),
     /// A local write is durable.
     Written(Ticket),
+    /// Read the rows of these homes, and say [`Event::Surveyed`]. There is time.
+    Survey(LinkId, Vec<OrgId>),
+    /// An audit that was ordered has ended.
+    Audited(LinkId, Audited),
     /// Somebody should know.
     Alert(Alert),
 }
@@ -175,6 +189,8 @@ enum Intent {
     Folded(Vec<Op>),
     Revoke(Revocation),
     Fork(Incarnation),
+    Heal(Seq, Entry),
+    Repair(Sender, Vec<Entry>),
 }
 
 /// What follows when the commit that is under way is durable.
@@ -192,6 +208,9 @@ struct Consequences {
     last: [Seq; 3],
     new_marks: Vec<Mark>,
     announced: Vec<Announcement>,
+    /// How many entries of each repair are kept by it.
+    repaired: Vec<(LinkId, u64)>,
+    healed: Vec<(OrgId, EntryHash)>,
     renamed: bool,
     revoked: bool,
 }
@@ -252,6 +271,10 @@ pub struct Engine<I> {
     committing: Option<Consequences>,
     effects: VecDeque<Effect>,
     revocations: u64,
+    /// Rows that a check has found damaged.
+    damaged: BTreeMap<Seq, Damage>,
+    /// What the digests count and no row holds, by home.
+    missing: BTreeMap<OrgId, Digest>,
 }
 
 impl<I: Identity> Engine<I> {
@@ -283,6 +306,8 @@ impl<I: Identity> Engine<I> {
             committing: None,
             effects: VecDeque::new(),
             revocations: revocation_digest(&store.revocations()?),
+            damaged: BTreeMap::new(),
+            missing: BTreeMap::new(),
         };
         for lane in Lane::ALL {
             engine.last[lane as usize] = store.frontier(Frontier::Last, lane)?;
@@ -381,6 +406,12 @@ impl<I: Identity> Engine<I> {
             }
             Event::Folded(ops) => self.intents.push_back(Intent::Folded(ops)),
             Event::Revoke(revocation) => self.intents.push_back(Intent::Revoke(revocation)),
+            Event::Checked(checkup) => self.checked(checkup, store)?,
+            Event::Audit(link) => self.begin_audit(link, store)?,
+            Event::Surveyed(link, summary) => {
+                self.surveyed(link, summary, store)?;
+                self.go_on(link, store, now)?;
+            }
             Event::Committed => self.committed(store, now)?,
             Event::Timeout => self.refuse_the_unsettled(now),
         }

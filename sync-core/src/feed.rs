@@ -137,13 +137,26 @@ impl Digest {
     pub fn add(&mut self, entry: EntryHash) {
         let head = u128::from_be_bytes(entry.0[..16].try_into().expect("sixteen bytes"));
         self.sum = self.sum.wrapping_add(head);
-        self.count += 1;
+        self.count = self.count.wrapping_add(1);
+    }
+
+    /// Takes one entry away that it has.
+    pub fn remove(&mut self, entry: EntryHash) {
+        let mut one = Digest::default();
+        one.add(entry);
+        *self = self.without(one);
+    }
+
+    /// What is left when all entries of another set, which it has, are taken away. Of one that it has not the difference
+    /// is as good: what is added to it again is right.
+    pub fn without(self, other: Digest) -> Digest {
+        Digest { sum: self.sum.wrapping_sub(other.sum), count: self.count.wrapping_sub(other.count) }
     }
 
     /// Adds all entries of another, disjoint set.
     pub fn merge(&mut self, other: Digest) {
         self.sum = self.sum.wrapping_add(other.sum);
-        self.count += other.count;
+        self.count = self.count.wrapping_add(other.count);
     }
 }
 
@@ -196,6 +209,12 @@ mod tests {
         let mut sum = of(&entries[..2]);
         sum.merge(of(&entries[2..]));
         assert_eq!((sum, sum.count), (of(&entries), 3));
+        assert_eq!(sum.without(of(&entries[..2])), of(&entries[2..]));
+        sum.remove(entries[1]);
+        assert_eq!(sum, of(&[entries[0], entries[2]]));
+        let mut less = Digest::default().without(of(&entries));
+        entries.iter().for_each(|entry| less.add(*entry));
+        assert_eq!(less, Digest::default());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
     change::Entry,
     conflict::{self, Conflict, Policies},
     feed::Seq,
-    id::{ChangeHash, RecordId},
+    id::{ChangeHash, Incarnation, RecordId},
     record::{Applied, Record, RecordError},
     store::{Op, Projected, Store, StoreError},
 };
@@ -48,6 +48,7 @@ pub struct Opened {
     pub record: Record,
     waiting: Vec<Seq>,
     unreadable: Vec<(Seq, String)>,
+    lost: usize,
     since_snapshot: usize,
     last: Seq,
 }
@@ -55,7 +56,10 @@ pub struct Opened {
 impl Opened {
     /// Loads a record: its snapshot, then every entry that is not in it.
     pub fn load(store: &impl Store, id: &RecordId) -> Result<Self, StoreError> {
-        let before = store.projected(id)?;
+        Self::load_from(store, id, store.projected(id)?)
+    }
+
+    fn load_from(store: &impl Store, id: &RecordId, before: Option<Projected>) -> Result<Self, StoreError> {
         let snapshot = before.as_ref().and_then(|before| before.snapshot.as_ref());
         let loaded = snapshot.and_then(|(seq, bytes)| Some((*seq, Record::load(id.clone(), bytes).ok()?)));
         let (from, record) = loaded.unwrap_or_else(|| (0, Record::new(id.clone())));
@@ -64,11 +68,19 @@ impl Opened {
             .flat_map(|before| before.waiting.iter().chain(before.unreadable.iter().map(|(seq, _)| seq)))
             .copied()
             .collect();
-        let mut opened =
-            Self { record, waiting: Vec::new(), unreadable: Vec::new(), since_snapshot: 0, last: from };
+        let mut opened = Self {
+            record,
+            waiting: Vec::new(),
+            unreadable: Vec::new(),
+            lost: 0,
+            since_snapshot: 0,
+            last: from,
+        };
         let rows = store.rows_of(id)?;
-        let wanted = rows.iter().filter(|seq| **seq > from || left.contains(seq));
-        if opened.take(entries(store, wanted)?) == Branches::One {
+        let wanted: Vec<_> = rows.iter().filter(|seq| **seq > from || left.contains(seq)).copied().collect();
+        let found = entries(store, &wanted)?;
+        opened.lost = wanted.len() - found.len();
+        if opened.take(found) == Branches::One {
             return Ok(opened);
         }
         let (kept, set_aside) = one_branch(entries(store, &rows)?);
@@ -78,6 +90,12 @@ impl Opened {
         opened.unreadable.extend(set_aside.into_iter().map(|(seq, _)| (seq, SET_ASIDE.to_owned())));
         opened.unreadable.sort();
         Ok(opened)
+    }
+
+    /// A run that is to write says so first: what cannot be read any more may have been its own, and its names are not
+    /// used again.
+    pub fn is_written_by(&mut self, run: Incarnation) {
+        (0..std::mem::take(&mut self.lost)).for_each(|_| self.record.set_aside(run));
     }
 
     /// Applies entries until no more can be: a dependency may stand behind what needs it.
@@ -118,12 +136,10 @@ impl Opened {
     }
 }
 
+/// The entries of these rows that can be read.
 fn entries<'s>(store: &impl Store, rows: impl IntoIterator<Item = &'s Seq>) -> Result<Rows, StoreError> {
-    let entry = |seq: &Seq| {
-        let entry = store.entry(*seq)?;
-        Ok((*seq, entry.ok_or_else(|| StoreError(format!("row {seq} has no entry")))?))
-    };
-    rows.into_iter().map(entry).collect()
+    let entry = |seq: &Seq| Ok(store.entry(*seq)?.map(|entry| (*seq, entry)));
+    rows.into_iter().filter_map(|seq| entry(seq).transpose()).collect()
 }
 
 /// Takes from the entries of a record, of which some are of two running copies of one machine, what can stand
@@ -198,6 +214,13 @@ pub fn next(store: &impl Store, limit: usize) -> Result<Option<Vec<Op>>, StoreEr
     Ok(Some(ops))
 }
 
+/// Folds a record from all its entries, because one that stands before others has come back to its row.
+pub fn anew(store: &impl Store, id: &RecordId) -> Result<Op, StoreError> {
+    let opened = Opened::load_from(store, id, None)?;
+    let snapshot = Some((opened.last, opened.record.save()));
+    Ok(Op::Project(Projected { snapshot, ..opened.project(0) }))
+}
+
 fn fold_record(store: &impl Store, id: &RecordId) -> Result<Projected, StoreError> {
     if let Some(projected) = fold_new(store, id)? {
         return Ok(projected);
@@ -224,7 +247,7 @@ mod tests {
     use super::*;
     use crate::{
         feed::Segment,
-        id::{Incarnation, Lane, OrgId},
+        id::{Lane, OrgId},
         record::{Author, Json},
         store::{MemStore, StoreMut},
     };

@@ -96,6 +96,10 @@
 //!   runs beyond the place that a reader and a restored writer agreed on: the reader may have read others there.
 //!   The writer gives its part of those segments new names, ends its links, tells the operator
 //!   ([`engine::Alert::Forked`]), and meets everybody anew. Nothing is dropped on either side.
+//! * **AUDIT** asks what the other's entries of the child's part of the tree come to; nearly always that was all. Where
+//!   the two differ, whoever began looks where (LOOK, RANGES), asks for what is lacking here (WANT, REPAIR) and gives
+//!   what is lacking there (REPAIR, REPAIRED). It gives way to everything else. What a check of the store has found
+//!   damaged is asked for by name, and goes back to its row.
 //! * **REVOCATIONS** are sent when the two digests in HELLO differ, and to everybody when a new one is durable. A
 //!   link whose neighbour is revoked ends.
 //!
@@ -110,6 +114,7 @@
 //! | [`id`] | names that cannot hold a wrong value |
 //! | [`time`] | the time as the engine is told it; stamps that never go back along a record's history |
 //! | [`codec`] | varints and bounded reading, for every binary format here |
+//! | [`audit`] | what two neighbours compare, and what a check of a store finds |
 //! | [`change`] | entries, and the header of a change read without automerge |
 //! | [`record`] | a resource as flat automerge registers: the only module that uses automerge |
 //! | [`conflict`] | the words for disagreement, and which of it a person decides |
@@ -129,6 +134,7 @@
 //! `tests/tests/purity.rs` looks at everything that the crate links. No decision about keeping data looks at
 //! [`time::Now::wall`]. [`session`] and [`engine`] never look inside a change. No error holds a value of a record.
 
+pub mod audit;
 pub mod change;
 pub mod codec;
 pub mod conflict;

@@ -7,6 +7,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
+    change::Entry,
+    engine::audit::{Answering, Audit},
     feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
     id::{Incarnation, Lane, OrgId},
     identity::NodeInfo,
@@ -153,6 +155,12 @@ pub(crate) struct Link {
     pub awaits_cursors: bool,
     /// What the neighbour has said to be safe at the root before it has said how far it has read.
     pub early: Vec<(Lane, Position)>,
+    /// The audit that this node has begun.
+    pub audit: Option<Box<Audit>>,
+    /// The audit that the neighbour has begun.
+    pub answering: Option<Answering>,
+    /// Entries of a repair, until all that they name is known.
+    pub repair: Option<Vec<Entry>>,
     /// There was another connection to the same node while this one stood.
     pub doubled: bool,
     /// Another live connection of the same node, with another run, came after this one.
@@ -182,6 +190,9 @@ impl Link {
             owes_cursors: false,
             awaits_cursors: false,
             early: Vec::new(),
+            audit: None,
+            answering: None,
+            repair: None,
             doubled: false,
             rival: false,
         }
@@ -385,7 +396,10 @@ pub(crate) fn resolve(
         return Ok(Resolved::Lost);
     }
     let same = match chain {
-        Some(chain) if at.pos > 0 => store.chain(base + at.pos)?.as_ref() == Some(chain),
+        // Where one of the two is not known, because rows are gone, nothing tells.
+        Some(chain) if at.pos > 0 && *chain != CHAIN_START => {
+            store.chain(base + at.pos)?.is_none_or(|known| known == *chain)
+        }
         _ => true,
     };
     Ok(if same { Resolved::At(base + at.pos) } else { Resolved::Forked(at.segment) })

@@ -118,6 +118,24 @@ pub enum Op {
         /// This machine's clock, in milliseconds since 1970; for the age of what is not yet safe.
         at: i64,
     },
+    /// Put an entry where it stood: the row is gone, damaged or misfiled. What a row that is there says of where it came
+    /// from stays. Its running hash follows from the row before; where that is not known either, it is kept as it is, or
+    /// is not known.
+    Heal {
+        /// The row.
+        row: Seq,
+        /// The entry that stood there.
+        entry: Entry,
+        /// This machine's clock, for a row that is gone.
+        at: i64,
+    },
+    /// The digest of a home counts something of which there is no row, nor ever was: take it away.
+    Recount {
+        /// The home.
+        home: OrgId,
+        /// What is too much.
+        less: Digest,
+    },
     /// Append a row that offers the entry of row `of` to a home that its record has gained.
     Offer {
         /// The row that holds the entry.
@@ -159,11 +177,13 @@ pub trait Store {
     fn tip(&self) -> Result<Seq, StoreError>;
     /// The segments of this node's own feed, oldest first.
     fn segments(&self) -> Result<Vec<Segment>, StoreError>;
-    /// The running hash at a row; [`crate::feed::CHAIN_START`] for the row before a segment's first.
+    /// The running hash at a row; [`crate::feed::CHAIN_START`] for the row before a segment's first. None also for a row
+    /// that is gone, and where it is not known.
     fn chain(&self, at: Seq) -> Result<Option<Chain>, StoreError>;
     /// Rows of one lane after `after`, at most `limit` of them, in order.
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError>;
-    /// The entry of a row, also of a row that offers an older one.
+    /// The entry of a row, also of a row that offers an older one. None also when it cannot be read, because the row is
+    /// gone or what it holds is no entry: one bad row stops nothing. A check finds it.
     fn entry(&self, seq: Seq) -> Result<Option<Entry>, StoreError>;
     /// Whether the store has this change of this record.
     fn has(&self, record: &RecordId, change: &ChangeHash) -> Result<bool, StoreError>;

@@ -5,13 +5,15 @@
 //! panics, never allocates beyond a named limit, and gives every value one encoding.
 
 use crate::{
+    audit::{Prefix, Range, Short},
     change::{ChangeError, Entry},
     codec::{DecodeError, Reader, Writer},
-    feed::{Cursor, Position},
-    id::{Chain, EntryHash, Incarnation, Lane, ORG_ID_MAX_BYTES, OrgId},
+    feed::{Cursor, Digest, Position},
+    id::{Chain, ChangeHash, EntryHash, Incarnation, Lane, ORG_ID_MAX_BYTES, OrgId, RecordId},
     identity::{Announcement, Malformed, Revocation},
 };
 
+mod audit;
 mod compress;
 #[cfg(test)]
 mod golden;
@@ -35,6 +37,13 @@ pub const CURSORS_MAX: u64 = 3;
 pub const TEXT_MAX_BYTES: u64 = 1024;
 /// Most bytes of the software's name and version in a HELLO.
 pub const SOFTWARE_MAX_BYTES: u64 = 64;
+
+/// Most prefixes of one LOOK.
+pub const LOOK_MAX: usize = 64;
+/// Most entries that are asked for at once.
+pub const WANT_MAX: usize = 256;
+/// Entries of a repair are sent until they have so many bytes unpacked.
+pub const REPAIR_MAX_RAW_BYTES: usize = 64 << 10;
 
 /// What is wrong with a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +106,15 @@ pub struct EntryBatch {
     pub entries: Vec<(u64, Entry)>,
 }
 
+/// Entries that somebody asks for in an audit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Want {
+    /// By their names: of these the asker has damaged rows.
+    pub named: Vec<(RecordId, ChangeHash)>,
+    /// By the beginnings of their hashes.
+    pub hashes: Vec<Short>,
+}
+
 /// What neighbours say to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -121,6 +139,21 @@ pub enum Frame {
     SafeAtRoot(Lane, Position),
     /// All revocations that the sender knows.
     Revocations(Vec<Revocation>),
+    /// Begins an audit: what do the receiver's entries of the child's part of the tree come to?
+    Audit,
+    /// The answer to [`Frame::Audit`]; none when the sender has something else to do.
+    Total(Option<Digest>),
+    /// Asks what there is of some ranges of hashes.
+    Look(Vec<Prefix>),
+    /// The answer to [`Frame::Look`], range by range.
+    Ranges(Vec<Range>),
+    /// Asks for entries.
+    Want(Want),
+    /// Entries: the answer to [`Frame::Want`], as far as the sender has them and they fit; or, from who has begun the
+    /// audit, such as the receiver lacks.
+    Repair(Vec<Entry>),
+    /// So many of the entries of a [`Frame::Repair`] were lacking, and are durable.
+    Repaired(u64),
     /// The sender ends the session, and says why.
     Refuse {
         /// A stable number, for programs.
@@ -142,6 +175,13 @@ mod frame_type {
     pub const REVOCATIONS: u8 = 9;
     pub const REFUSE: u8 = 10;
     pub const NEED_PLACE: u8 = 11;
+    pub const AUDIT: u8 = 12;
+    pub const TOTAL: u8 = 13;
+    pub const LOOK: u8 = 14;
+    pub const RANGES: u8 = 15;
+    pub const WANT: u8 = 16;
+    pub const REPAIR: u8 = 17;
+    pub const REPAIRED: u8 = 18;
 }
 
 impl Frame {
@@ -193,6 +233,17 @@ impl Frame {
                     w.bytes(&one.encode());
                 });
             }
+            Frame::Audit => {
+                w.u8(frame_type::AUDIT);
+            }
+            Frame::Total(total) => audit::put_total(w, *total),
+            Frame::Look(prefixes) => audit::put_look(w, prefixes),
+            Frame::Ranges(ranges) => audit::put_ranges(w, ranges),
+            Frame::Want(want) => audit::put_want(w, want),
+            Frame::Repair(entries) => audit::put_repair(w, entries),
+            Frame::Repaired(count) => {
+                w.u8(frame_type::REPAIRED).varint(*count);
+            }
             Frame::Refuse { code, text } => {
                 w.u8(frame_type::REFUSE).raw(&code.to_be_bytes()).bytes(clip(text, TEXT_MAX_BYTES));
             }
@@ -232,6 +283,13 @@ impl Frame {
                 }
                 Frame::Revocations(all)
             }
+            frame_type::AUDIT => Frame::Audit,
+            frame_type::TOTAL => Frame::Total(audit::total(&mut r)?),
+            frame_type::LOOK => Frame::Look(audit::look(&mut r)?),
+            frame_type::RANGES => Frame::Ranges(audit::ranges(&mut r)?),
+            frame_type::WANT => Frame::Want(audit::want(&mut r)?),
+            frame_type::REPAIR => Frame::Repair(audit::repair(&mut r)?),
+            frame_type::REPAIRED => Frame::Repaired(r.varint("the number of entries")?),
             frame_type::REFUSE => Frame::Refuse {
                 code: u16::from_be_bytes(r.array("the code")?),
                 text: r.str(TEXT_MAX_BYTES, "the text")?.to_owned(),

@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use sync_core::{
+    audit::{Checkup, Harm, Summary},
     change::{Entry, opaque_chunk},
     feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq, extend_chain},
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
@@ -203,6 +204,62 @@ pub fn random<S: StoreMut>(seed: u64, batches: usize, fresh: impl Fn() -> S, reo
         script.compare(&model, &store, newest, &format!("seed {seed}, batch {n}"));
     }
     script.compare(&model, &store, 0, &format!("seed {seed}, at the end"));
+}
+
+/// Rows of a store are lost and spoilt behind its back by `spoil`; `check` gives what its check finds, and the summary of
+/// these homes. Both have to be as [`MemStore`] has them, and so has every read, before the rows are healed and after.
+pub fn heals<S: StoreMut>(
+    seed: u64,
+    fresh: impl Fn() -> S,
+    spoil: impl Fn(S, &[(Seq, Harm)]) -> S,
+    check: impl Fn(&S, &[OrgId]) -> (Checkup, Summary),
+) {
+    let (mut script, mut model, mut store) = (Script::new(seed), MemStore::default(), fresh());
+    for n in 0..30 {
+        let batch = script.batch(n == 0);
+        model.commit(&batch).unwrap();
+        store.commit(&batch).unwrap();
+    }
+    let mut rows = Vec::new();
+    for (seq, ..) in &script.held {
+        if script.random.one_in(4) {
+            rows.push((*seq, *script.random.pick(&[Harm::Gone, Harm::Damaged]).expect("there are two")));
+        }
+    }
+    let entries: Vec<_> = rows.iter().map(|(row, _)| entry_of(&model, *row)).collect();
+    rows.iter().for_each(|(row, harm)| model.rot(*row, *harm));
+    store = spoil(store, &rows);
+    let mut compare = |model: &MemStore, store: &S, when: &str| {
+        script.compare(model, store, 0, &format!("seed {seed}, {when}"));
+        let homes = &script.orgs[1..];
+        let (mut checkup, summary) = check(store, homes);
+        checkup.damaged.sort_by_key(|damage| damage.row);
+        assert_eq!(checkup, model.check(), "seed {seed}, {when}");
+        assert_eq!(summary, model.summary(homes), "seed {seed}, {when}");
+    };
+    compare(&model, &store, "damaged");
+    for (n, ((row, _), entry)) in rows.iter().zip(entries).enumerate() {
+        let heal = Op::Heal { row: *row, entry, at: 7 };
+        model.commit(std::slice::from_ref(&heal)).unwrap();
+        store.commit(&[heal]).unwrap();
+        if n % 4 == 0 {
+            compare(&model, &store, &format!("{row} is healed"));
+        }
+    }
+    assert_eq!(model.check(), Checkup::default());
+    let home = org("ha-giang");
+    let recounts =
+        [5, u128::MAX - 4].map(|sum| Op::Recount { home: home.clone(), less: Digest { sum, count: 0 } });
+    for recount in recounts {
+        model.commit(std::slice::from_ref(&recount)).unwrap();
+        store.commit(&[recount]).unwrap();
+        compare(&model, &store, "recounted");
+    }
+    compare(&model, &store, "healed");
+}
+
+fn entry_of(model: &MemStore, row: Seq) -> Entry {
+    sync_core::store::Store::entry(model, row).expect("the model cannot fail").expect("a row holds an entry")
 }
 
 fn model_tip(model: &MemStore) -> Seq {

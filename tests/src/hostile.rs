@@ -3,14 +3,15 @@
 //! nobody signed.
 
 use sync_core::{
+    audit::{Part, Prefix, Range},
     change::{Entry, opaque_chunk},
     engine::Identity,
-    feed::{CHAIN_START, Cursor, Position},
+    feed::{CHAIN_START, Cursor, Digest, Position},
     id::{Chain, Incarnation, Lane, OrgId, RecordId},
     identity::{Announcement, NodeInfo, Reason, Revocation},
     store::{MemStore, Store},
     time::Stamp,
-    wire::{EntryBatch, Frame, Hello, POSITION_MAX},
+    wire::{EntryBatch, Frame, Hello, POSITION_MAX, Want},
 };
 
 use crate::{bytes::Choices, sim::identity::SimIdentity};
@@ -49,6 +50,7 @@ impl Hostile<'_> {
             2 => Frame::Lost,
             3 => Frame::Cursors(self.cursors(c)),
             4 | 5 => Frame::Ack(lane, self.a_place(c)),
+            6 if c.one_in(2) => self.of_an_audit(c),
             6 => Frame::SafeAtRoot(lane, self.a_place(c)),
             7 => Frame::Revocations(vec![self.a_revocation(c)]),
             8 => Frame::Refuse { code: c.pick(&[100, 101, 104, 7]), text: "x".repeat(c.below(256) * 5) },
@@ -109,6 +111,43 @@ impl Hostile<'_> {
         let upto = after + 1 + c.below(3) as u64;
         let entries = (after + 1..=upto).map(entry).collect();
         EntryBatch { lane, segment: run, after, upto: Some((upto, Chain([7; 16]))), origin, entries }
+    }
+
+    /// Something of an audit: questions, answers, entries that nobody asked for.
+    fn of_an_audit(&mut self, c: &mut Choices<'_>) -> Frame {
+        let prefix = |c: &mut Choices<'_>| {
+            let deeper = |prefix: Prefix, nibble: u8| prefix.child(nibble % 16).unwrap_or(prefix);
+            (0..c.below(17)).fold(Prefix::ALL, |prefix, _| deeper(prefix, c.byte()))
+        };
+        match c.below(9) {
+            0..=2 => Frame::Audit,
+            3 => Frame::Total(c.one_in(2).then(|| Digest { count: u64::from(c.byte()), sum: 7 })),
+            4 => Frame::Look((0..c.below(3)).map(|_| prefix(c)).collect()),
+            5 => {
+                let part = Part { count: u64::MAX, sum: 1 };
+                let ranges = [
+                    Range::Parts(Box::new([part; 16])),
+                    Range::Hashes(vec![1, 1]),
+                    Range::Hashes(Vec::new()),
+                ];
+                Frame::Ranges((0..c.below(3)).map(|_| c.pick(&ranges)).collect())
+            }
+            6 => {
+                let held = self.store.unfolded(0, 8).expect("memory").into_iter().map(|(row, _)| row);
+                let entries = held.filter_map(|row| self.store.entry(row).expect("memory"));
+                let (mut named, mut hashes) = (Vec::new(), Vec::new());
+                for entry in entries {
+                    named.push((entry.record().clone(), entry.change_hash()));
+                    hashes.push(u64::from_be_bytes(entry.hash().0[..8].try_into().expect("eight bytes")));
+                }
+                Frame::Want(Want { named, hashes })
+            }
+            7 => {
+                let (lane, origin) = (c.pick(&Lane::ALL), self.a_run(c));
+                Frame::Repair((0..c.below(3)).map(|_| self.an_entry(lane, origin, c)).collect())
+            }
+            _ => Frame::Repaired(u64::from(c.byte())),
+        }
     }
 
     fn an_entry(&mut self, lane: Lane, origin: Incarnation, c: &mut Choices<'_>) -> Entry {

@@ -14,6 +14,7 @@ pub mod records;
 pub mod scope;
 pub mod status;
 pub mod sync;
+pub mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -105,6 +106,7 @@ pub enum Command {
                        tuyen backup verify dv-2026-11-28.tuyen-backup --key province.key"
     )]
     Backup(backup::Command),
+    Verify(verify::Verify),
     Daemon(daemon::Daemon),
     Demo(demo::Demo),
 }
@@ -125,6 +127,7 @@ impl Command {
             Command::Conflicts(command) => command.run(context),
             Command::Scope(command) => command.run(context),
             Command::Backup(command) => command.run(context),
+            Command::Verify(command) => command.run(context),
             Command::Daemon(command) => command.run(context),
             Command::Demo(command) => command.run(context),
         }

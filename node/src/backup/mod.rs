@@ -178,7 +178,7 @@ pub enum BackupError {
         /// The backup.
         path: PathBuf,
         /// How many findings.
-        count: usize,
+        count: u64,
         /// One of them.
         first: String,
     },

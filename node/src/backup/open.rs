@@ -145,29 +145,25 @@ impl Unpacked {
         let path = scratch.path().join(DATABASE);
         // Opening it for writing brings one of an older program up to date, as the daemon would.
         let store = SqliteStore::open(&path, &self.key).map_err(unusable)?;
-        let reader = Reader::open(&path, &self.key).map_err(unusable)?;
+        let mut reader = Reader::open(&path, &self.key).map_err(unusable)?;
         drop(store);
         let mut stopped = Ok(());
-        let findings = reader.integrity_check(|done, total| {
+        let checked = reader.integrity_check(|done, total| {
             if stopped.is_ok() {
                 stopped = tell(step, "entries checked", done, total);
             }
         });
         stopped?;
-        let mut findings = findings.unwrap_or_else(|error| vec![error.0]);
-        if findings.is_empty()
-            && let Some(finding) = self.differs_from(&reader)
-        {
-            findings.push(finding);
-        }
-        match findings.first() {
-            None => Ok(()),
-            Some(first) => Err(BackupError::Unsound {
-                path: file.to_owned(),
-                count: findings.len(),
-                first: first.clone(),
-            }),
-        }
+        let (count, first) = match &checked {
+            Ok(store) => (
+                store.findings.len() as u64 + store.more,
+                store.findings.first().map(ToString::to_string).or_else(|| self.differs_from(&reader)),
+            ),
+            Err(error) => (1, Some(error.0.clone())),
+        };
+        first.map_or(Ok(()), |first| {
+            Err(BackupError::Unsound { path: file.to_owned(), count: count.max(1), first })
+        })
     }
 
     fn differs_from(&self, reader: &Reader) -> Option<String> {

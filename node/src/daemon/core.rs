@@ -2,7 +2,7 @@
 //! answers requests.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use sync_core::{
     engine::{Alert, Effect, Engine, Event, LinkId, Ticket},
     feed::Seq,
     fold,
-    id::{Lane, OrgPath},
+    id::{Lane, OrgPath, RecordId},
     identity::{Date, NodeInfo},
     session::Direction,
     store::{Frontier, Op, StoreError, StoreMut},
@@ -22,7 +22,7 @@ use sync_core::{
 };
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{Message, Numbers, SOFTWARE, book::Book, failed, links::Outbox, wall};
+use super::{Message, Numbers, SOFTWARE, book::Book, failed, links::Outbox, verify::Verify, wall};
 use crate::{
     admin::{AlertLine, Answer, Failure, FailureKind, Progress, Request},
     ca::Own,
@@ -82,8 +82,11 @@ pub(super) struct Core {
     pub alerts: VecDeque<AlertLine>,
     /// Why there is no link to the parent.
     pub no_parent: Option<(FailureKind, String)>,
+    pub verify: Verify,
     waiters: Vec<Waiter>,
     tickets: u64,
+    /// Records of which an entry has come back to its row.
+    refold: BTreeSet<RecordId>,
     folded_at: Instant,
     /// When the last batch came.
     batch_at: Option<Instant>,
@@ -99,10 +102,12 @@ impl Core {
         store: SqliteStore,
         reader: Reader,
         numbers: Arc<Numbers>,
+        messages: mpsc::Sender<Message>,
     ) -> Result<Self, Failure> {
         let integrity = |error: StoreError| failed(kind_of_failure(&store), error);
         let engine = Engine::new(identity, SOFTWARE, &store).map_err(integrity)?;
         let book = Book::load(&store).map_err(integrity)?;
+        let verify = Verify::new(messages, store.setting(Verify::SETTING).map_err(integrity)?);
         Ok(Self {
             dir,
             config,
@@ -115,8 +120,10 @@ impl Core {
             last_contact: BTreeMap::new(),
             alerts: VecDeque::new(),
             no_parent: None,
+            verify,
             waiters: Vec::new(),
             tickets: 0,
+            refold: BTreeSet::new(),
             folded_at: Instant::now(),
             batch_at: None,
             parent_at: Instant::now(),
@@ -149,6 +156,7 @@ impl Core {
                 self.fold()?;
             }
             self.answer_waiters()?;
+            self.verify_daily()?;
         }
     }
 
@@ -209,6 +217,7 @@ impl Core {
                 self.engine.handle(Event::Timeout, &self.store, clock::now())?;
                 self.let_out()?;
                 self.answer_waiters()?;
+                self.verify_daily()?;
                 Ok(None)
             }
         }
@@ -260,6 +269,7 @@ impl Core {
             Message::Closed(id) => {
                 if let Some(peer) = self.peers.remove(&id) {
                     tracing::info!(peer = %peer.info.place, "disconnected");
+                    self.audit_is_cut(id, &peer.info.place);
                 }
                 Event::Closed(id)
             }
@@ -296,6 +306,21 @@ impl Core {
                 return Ok(());
             }
             Message::Request(request, answers) => return self.request(request, answers),
+            Message::Checking(done, total) => {
+                self.checking(done, total);
+                return Ok(());
+            }
+            Message::Checked(outcome) => return self.checked(outcome),
+            Message::Surveyed(id, outcome) => match outcome {
+                Ok(summary) => Event::Surveyed(id, summary),
+                Err(error) => {
+                    self.alert("damaged", format!("the rows for an audit could not be read: {error}"));
+                    if let Some(peer) = self.peers.get(&id) {
+                        peer.outbox.close();
+                    }
+                    return Ok(());
+                }
+            },
             Message::Stop => return Ok(()),
         };
         self.engine.handle(event, &self.store, clock::now())
@@ -314,6 +339,9 @@ impl Core {
                         {
                             tracing::error!(%error, "a revocation was kept that does not hold");
                         }
+                        if let Op::Heal { entry, .. } = op {
+                            self.refold.insert(entry.record().clone());
+                        }
                     }
                     self.engine.handle(Event::Committed, &self.store, clock::now())?;
                 }
@@ -328,6 +356,8 @@ impl Core {
                     }
                 }
                 Effect::Written(ticket) => written.push(ticket),
+                Effect::Survey(link, homes) => self.survey(link, homes),
+                Effect::Audited(link, audited) => self.audited(link, audited),
                 Effect::Alert(alert) => self.raise(alert),
             }
         }
@@ -337,7 +367,11 @@ impl Core {
     /// One step of folding. False when there is nothing to fold.
     fn fold(&mut self) -> Result<bool, StoreError> {
         self.folded_at = Instant::now();
-        let Some(ops) = fold::next(&self.store, FOLD_ROWS)? else { return Ok(false) };
+        let ops = match self.refold.pop_first() {
+            Some(record) => Some(vec![fold::anew(&self.store, &record)?]),
+            None => fold::next(&self.store, FOLD_ROWS)?,
+        };
+        let Some(ops) = ops else { return Ok(false) };
         self.engine.handle(Event::Folded(ops), &self.store, clock::now())?;
         self.let_out()?;
         Ok(true)
@@ -359,6 +393,7 @@ impl Core {
                 self.refused(&peer, text);
             }
             Alert::Restored { peer } => {
+                self.audit_soon([peer.place.clone()]);
                 let text = format!(
                     "{} came back from an older copy of its data; what it lost is being sent to it. Nothing is to \
                      be done, but find out who restored it",
@@ -367,6 +402,8 @@ impl Core {
                 self.alert("restored", text);
             }
             Alert::Forked { segment } => {
+                let places: Vec<_> = self.peers.values().map(|peer| peer.info.place.clone()).collect();
+                self.audit_soon(places);
                 let text = format!(
                     "two machines wrote as the same run {}; this one goes on under a new name and both sides' \
                      entries are kept. Find the second copy of this machine and switch it off",
@@ -487,6 +524,10 @@ impl Core {
     ) -> Result<(), StoreError> {
         let outcome = match request {
             Request::SyncNow { wait } => return self.sync_now(wait, answers),
+            Request::Verify { with } => {
+                self.verify(with, answers);
+                return Ok(());
+            }
             Request::Status => self.status().map(|it| json(&it)),
             Request::Peers => self.peers().map(|it| json(&it)),
             Request::SyncPause => self.pause(true),

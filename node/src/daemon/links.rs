@@ -12,6 +12,7 @@ use std::sync::{
 
 use quinn::{Connection, RecvStream, SendStream};
 use sync_core::{
+    change::Entry,
     engine::LinkId,
     id::Lane,
     session::Direction,
@@ -284,6 +285,7 @@ impl Inbound {
     async fn message(&self, frame: Frame) -> Message {
         let bytes = match &frame {
             Frame::Batch(batch) => batch.entries.iter().map(|(_, entry)| entry.encoded_len()).sum(),
+            Frame::Repair(entries) => entries.iter().map(Entry::encoded_len).sum(),
             _ => SMALL_FRAME_BYTES,
         };
         let share = u32::try_from(bytes.clamp(SMALL_FRAME_BYTES, INBOUND_MAX_BYTES)).expect("the limit fits");

@@ -16,6 +16,7 @@ use std::{
 
 use quinn::Connection;
 use sync_core::{
+    audit::Summary,
     engine::LinkId,
     id::OrgPath,
     identity::{NodeInfo, Role},
@@ -31,7 +32,7 @@ use crate::{
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
     keys::{Identity, IdentityFolder, PublicKey},
-    store::{Key, LEAF_CACHE_KIB, OpenError, Reader, SqliteStore, damaged_logs},
+    store::{Checked, Key, LEAF_CACHE_KIB, OpenError, Reader, SqliteStore, damaged_logs},
     telemetry,
     transport::{LinkSettings, Transport},
 };
@@ -48,6 +49,7 @@ mod report;
 mod scope;
 mod socket;
 mod uplink;
+mod verify;
 
 pub(crate) use self::backup::keep_last_backup;
 use self::{backup::Backups, core::Core, renewal::Renewal};
@@ -95,6 +97,12 @@ enum Message {
         why: String,
     },
     Request(Request, mpsc::UnboundedSender<Answer>),
+    /// The check of the store has come so far, in rows.
+    Checking(u64, u64),
+    /// The check of the store has ended, or could not.
+    Checked(Result<Checked, String>),
+    /// The rows have been read that an audit compares, or could not.
+    Surveyed(LinkId, Result<Summary, String>),
     Stop,
 }
 
@@ -260,9 +268,9 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let backups = Backups::new(dir.clone(), identity.clone(), key, clock.clone(), numbers.clone());
     tokio::spawn(socket::serve(socket, sender.clone(), backups, answering.clone()));
     tracing::info!(place = %own, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
-    stop_on_signal(sender, numbers.clone())?;
+    stop_on_signal(sender.clone(), numbers.clone())?;
 
-    let mut core = Core::new(dir.clone(), config, identity, store, reader, numbers)?;
+    let mut core = Core::new(dir.clone(), config, identity, store, reader, numbers, sender)?;
     damaged.iter().for_each(|log| core.log_damaged(log));
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new().name("core".to_owned());

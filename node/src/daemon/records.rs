@@ -84,7 +84,7 @@ impl Core {
             if pending.records.contains(&id) {
                 self.write(std::mem::take(&mut pending))?;
             }
-            let mut opened = Opened::load(&self.store, &id)?;
+            let mut opened = self.open(&id)?;
             let change = match base.as_deref().map(|base| opened.record.at_version(base)).transpose() {
                 Ok(base) => opened.record.put(&parsed, base.as_deref(), &self.author(&by, &why)),
                 Err(error) => Err(error),
@@ -132,7 +132,14 @@ impl Core {
             let text = format!("{id} is not at this node; `tuyen records list` shows what is");
             return refuse(FailureKind::Failed, text);
         }
-        Ok(Opened::load(&self.store, id)?)
+        Ok(self.open(id)?)
+    }
+
+    /// A record that may be written.
+    fn open(&self, id: &RecordId) -> Result<Opened, StoreError> {
+        let mut opened = Opened::load(&self.store, id)?;
+        opened.is_written_by(self.engine.incarnation());
+        Ok(opened)
     }
 
     pub fn write_one(&mut self, opened: Opened, change: Option<NewChange>) -> Outcome<Written> {
@@ -240,7 +247,8 @@ impl Core {
                 format!("{id} was deleted; `tuyen records history {id}` says when and by whom")
             } else {
                 format!(
-                    "nothing of {id} can be read yet: its first entries have not arrived; sync, and try again"
+                    "nothing of {id} can be read: its first entries have not arrived, or are damaged; sync, or see \
+                     `tuyen verify`, and try again"
                 )
             };
             return refuse(FailureKind::Failed, text);

@@ -1,69 +1,206 @@
 //! Checking the whole file against itself.
 //!
 //! Three layers: the cipher's authentication of every page that is in use, SQLite's check of its trees, which reads
-//! them all, and this store's own: every entry is decoded, which recomputes its hash, and chains, digests and the
-//! table of changes are computed again from the entries alone. The result is a list of findings in plain words; it
-//! names rows and homes, never what is in a record.
+//! them all, and this store's own: every entry is decoded, which recomputes its hash, and held against the running
+//! hash of its row; digests and the table of changes are computed again from the entries alone. The running hash tells
+//! which row is wrong, and the table of changes of which record a row was that is gone. The result is a list of
+//! findings in plain words; it names rows, records and homes, never what is in a record.
+//!
+//! What always holds: the disk is read at most half of the time, so that whoever works on the machine can. Rows are
+//! read in stretches, each as of one moment: what was appended meanwhile is checked with the last of them.
 //!
 //! The cipher's own check of the file is not used. It looks past the write-ahead log, so that it takes a page for
 //! damaged that a power cut has torn while it was copied, and that the log still holds whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::{Duration, Instant},
+};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, Row};
 use sync_core::{
+    audit::{Checkup, Damage, Harm, Summary},
     change::Entry,
-    feed::{CHAIN_START, Digest, extend_chain},
-    id::{Chain, EntryHash, Lane},
+    feed::{CHAIN_START, Digest, Seq, extend_chain},
+    id::{Chain, ChangeHash, EntryHash, Lane, OrgId, RecordId},
     store::StoreError,
 };
 
 use super::{
     Fallible, Fault,
     listing::Reader,
-    read::{array, decode, digest, small, unpack},
+    read::{UNKNOWN, array, clamp, decode, digest, parse, small, unpack},
 };
 
-/// How many findings are listed before the check gives up: a broken disk has too many to read.
-const FINDINGS_MAX: usize = 100;
-/// How many rows lie between two calls of the progress function.
-const PROGRESS_ROWS: u64 = 10_000;
+/// How many findings are listed; of more only the number is told: a broken disk has too many to read.
+const FINDINGS_MAX: usize = 1_000;
+/// How many rows are read as of one moment.
+const STRETCH_ROWS: u64 = 1_000;
+/// How long the disk is read before it rests for as long.
+const WORK: Duration = Duration::from_millis(50);
+/// Steps of SQLite's machine between two looks at the clock.
+const STEPS: i32 = 1_000;
 
-impl Reader {
-    /// Checks the file, and returns what is wrong with it; nothing when all is well. `progress` hears how many
-    /// rows of how many have been checked.
-    pub fn integrity_check(&self, mut progress: impl FnMut(u64, u64)) -> Result<Vec<String>, StoreError> {
-        self.at_one_moment(|conn| {
-            let mut findings = Vec::new();
-            trees(conn, &mut findings)?;
-            let broken_references: i64 =
-                conn.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0))?;
-            if broken_references > 0 {
-                findings.push(format!("{broken_references} rows refer to rows that are missing"));
-            }
-            names(conn, &mut findings)?;
-            Feed::check(conn, &mut findings, &mut progress)?;
-            findings.truncate(FINDINGS_MAX);
-            Ok(findings)
-        })
+/// Something that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Which row of the feed, and what is wrong with it; none when it is about something else.
+    pub row: Option<(Seq, Harm)>,
+    /// The record that the row is of, if that is known.
+    pub record: Option<RecordId>,
+    /// The change that the row held, if that is known.
+    pub change: Option<ChangeHash>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>) -> Self {
+        Self { row: None, record: None, change: None, what: what.into() }
+    }
+
+    fn of_row(row: Seq, harm: Harm, record: Option<RecordId>, what: impl Into<String>) -> Self {
+        Self { row: Some((row, harm)), record, ..Self::new(what) }
     }
 }
 
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.row, &self.record) {
+            (Some((row, _)), Some(record)) => write!(f, "row {row} ({record}): {}", self.what),
+            (Some((row, _)), None) => write!(f, "row {row}: {}", self.what),
+            _ => f.write_str(&self.what),
+        }
+    }
+}
+
+/// What a check has come to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// How many rows there are, or should be.
+    pub rows: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// How many findings more there are.
+    pub more: u64,
+    /// For each home what its digest counts and no row holds.
+    pub missing: Vec<(OrgId, Digest)>,
+}
+
+impl Checked {
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// What the engine is told.
+    pub fn checkup(&self) -> Checkup {
+        let damage = |finding: &Finding| {
+            let (row, harm) = finding.row?;
+            Some(Damage { row, harm, record: finding.record.clone(), change: finding.change })
+        };
+        Checkup { damaged: self.findings.iter().filter_map(damage).collect(), missing: self.missing.clone() }
+    }
+
+    fn push(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// Lets the disk rest for as long as it was read.
+struct Pace(Instant);
+
+impl Pace {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    fn rest(&mut self) {
+        let worked = self.0.elapsed();
+        if worked >= WORK {
+            std::thread::sleep(worked);
+            self.0 = Instant::now();
+        }
+    }
+}
+
+impl Reader {
+    /// Checks the file. `progress` hears how many rows of how many have been checked.
+    pub fn integrity_check(&mut self, mut progress: impl FnMut(u64, u64)) -> Result<Checked, StoreError> {
+        let mut checked = Checked::default();
+        self.rest_between(Some(Pace::new()))?;
+        self.at_one_moment(|conn| tables(conn, &mut checked))?;
+        self.rest_between(None)?;
+        let (mut feed, mut pace) = (Feed::default(), Pace::new());
+        while !self.at_one_moment(|conn| feed.stretch(conn, &mut checked))? {
+            progress(feed.last, checked.rows);
+            pace.rest();
+        }
+        progress(checked.rows, checked.rows);
+        Ok(checked)
+    }
+
+    /// The entries of these homes that can be read, by their hashes, each worked out from its row. Also with rests.
+    pub fn summary(&mut self, homes: &[OrgId]) -> Result<Summary, StoreError> {
+        self.rest_between(Some(Pace::new()))?;
+        let summary = self.at_one_moment(|conn| {
+            let bases = bases(conn)?;
+            let mut entries = Vec::new();
+            for row in rows_of(conn, homes)? {
+                if let Some((hash, home)) = sound(conn, row, &bases)?
+                    && homes.contains(&home)
+                {
+                    entries.push((hash, unpack(row)));
+                }
+            }
+            Ok(Summary::new(entries))
+        })?;
+        self.rest_between(None)?;
+        Ok(summary)
+    }
+
+    /// Statements that read long are run with rests in between.
+    fn rest_between(&mut self, pace: Option<Pace>) -> Result<(), StoreError> {
+        let rest = pace.map(|mut pace| {
+            move || {
+                pace.rest();
+                false
+            }
+        });
+        self.conn.progress_handler(STEPS, rest).map_err(|error| Fault::from(error).into())
+    }
+}
+
+fn tables(conn: &Connection, checked: &mut Checked) -> Fallible<()> {
+    trees(conn, checked)?;
+    let broken_references: i64 =
+        conn.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0))?;
+    if broken_references > 0 {
+        checked.push(Finding::new(format!("{broken_references} rows refer to rows that are missing")));
+    }
+    names(conn, checked)
+}
+
 /// Runs SQLite's check, whose answer is "ok" or a list of what is wrong.
-fn trees(conn: &Connection, findings: &mut Vec<String>) -> Fallible<()> {
+fn trees(conn: &Connection, checked: &mut Checked) -> Fallible<()> {
     let mut statement = conn.prepare("PRAGMA integrity_check")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let answer: String = row.get(0)?;
         if answer != "ok" {
-            findings.push(format!("integrity_check: {answer}"));
+            checked.push(Finding::new(format!("integrity_check: {answer}")));
         }
     }
     Ok(())
 }
 
 /// Compares the index of names with the records.
-fn names(conn: &Connection, findings: &mut Vec<String>) -> Fallible<()> {
+fn names(conn: &Connection, checked: &mut Checked) -> Fallible<()> {
     let (wrong, indexed): (i64, i64) = conn.query_row(
         "SELECT (SELECT count(*) FROM record_name n LEFT JOIN record r ON r.id = n.record WHERE r.name IS NOT n.name),
            (SELECT count(*) FROM record_name)",
@@ -71,8 +208,9 @@ fn names(conn: &Connection, findings: &mut Vec<String>) -> Fallible<()> {
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     if wrong > 0 || indexed != small::reached(conn, small::NAMED)? {
-        findings
-            .push(format!("the index of record names does not fit the records ({wrong} of {indexed} names)"));
+        checked.push(Finding::new(format!(
+            "the index of record names does not fit the records ({wrong} of {indexed} names)"
+        )));
     }
     Ok(())
 }
@@ -80,88 +218,151 @@ fn names(conn: &Connection, findings: &mut Vec<String>) -> Fallible<()> {
 /// What the entries say, to be compared with what is stored beside them.
 #[derive(Default)]
 struct Feed {
+    /// The last row that was looked at.
+    last: Seq,
+    /// The running hash behind it; none where it cannot be known.
     chain: Option<Chain>,
     digests: BTreeMap<String, Digest>,
+    /// How many rows hold entries, also damaged ones.
     entries: u64,
+    gone: BTreeSet<Seq>,
+    bases: BTreeSet<Seq>,
 }
 
 impl Feed {
-    fn check(
-        conn: &Connection,
-        findings: &mut Vec<String>,
-        progress: &mut impl FnMut(u64, u64),
-    ) -> Fallible<()> {
-        let tip = small::tip(conn)?;
-        let bases: BTreeSet<_> = small::segments(conn)?.iter().map(|segment| segment.base).collect();
-        let mut statement = conn.prepare(
+    /// Checks some more rows; whether these were the last.
+    fn stretch(&mut self, conn: &Connection, checked: &mut Checked) -> Fallible<bool> {
+        checked.rows = small::tip(conn)?;
+        self.bases = bases(conn)?;
+        let mut statement = conn.prepare_cached(
             "SELECT f.seq, f.lane, r.name, f.chain, f.offers, f.entry,
-               (SELECT c.hash FROM change c WHERE c.record = f.record AND c.seq = f.seq)
-             FROM feed f CROSS JOIN record r ON r.id = f.record ORDER BY f.seq",
+               (SELECT c.hash FROM change c WHERE c.record = f.record AND c.seq = f.seq),
+               f.home IS NULL OR f.home IS r.home
+             FROM feed f LEFT JOIN record r ON r.id = f.record WHERE f.seq > ?1 ORDER BY f.seq LIMIT ?2",
         )?;
-        let mut rows = statement.query([])?;
-        let (mut feed, mut expected) = (Self::default(), 0);
+        let mut rows = statement.query([clamp(self.last), clamp(STRETCH_ROWS)])?;
+        let mut read = 0;
         while let Some(row) = rows.next()? {
-            expected += 1;
-            let seq: i64 = row.get(0)?;
-            if unpack(seq) != expected {
-                findings.push(format!("rows {expected} to {} of the feed are missing", seq - 1));
-                expected = unpack(seq);
-                feed.chain = None;
-            }
-            if bases.contains(&(expected - 1)) {
-                feed.chain = Some(CHAIN_START);
-            }
-            let outcome = match row.get_ref(5)?.as_blob_or_null()? {
-                Some(body) => {
-                    decode(seq, body).and_then(|entry| feed.entry(&entry, row).map(|()| entry.hash()))
-                }
-                None => offered(conn, row.get(4)?),
-            };
-            match outcome {
-                Ok(hash) => feed.link(hash, Chain(array(row, 3)?), seq, findings),
-                Err(Fault::Broken(finding)) => {
-                    findings.push(finding);
-                    feed.chain = Some(Chain(array(row, 3)?));
-                }
-                Err(fault) => return Err(fault),
-            }
-            if findings.len() >= FINDINGS_MAX {
-                return Ok(());
-            }
-            if expected.is_multiple_of(PROGRESS_ROWS) {
-                progress(expected, tip);
-            }
+            read += 1;
+            let seq = unpack(row.get(0)?);
+            self.pass_to(seq);
+            self.row(conn, row, checked)?;
         }
-        progress(tip, tip);
-        feed.compare(conn, findings)
+        if read == STRETCH_ROWS {
+            return Ok(false);
+        }
+        self.pass_to(checked.rows + 1);
+        self.changes(conn, checked)?;
+        self.compare(conn, checked)?;
+        Ok(true)
     }
 
-    fn entry(&mut self, entry: &Entry, row: &rusqlite::Row<'_>) -> Fallible<()> {
+    /// Goes on to just before a row, over such as are gone.
+    fn pass_to(&mut self, seq: Seq) {
+        for gone in self.last + 1..seq {
+            self.gone.insert(gone);
+            self.chain = None;
+            self.last = gone;
+        }
+        if self.bases.contains(&self.last) {
+            self.chain = Some(CHAIN_START);
+        }
+    }
+
+    fn row(&mut self, conn: &Connection, row: &Row<'_>, checked: &mut Checked) -> Fallible<()> {
         let seq: i64 = row.get(0)?;
+        self.last = unpack(seq);
+        let record = row.get_ref(2)?.as_str_or_null()?.and_then(|name| name.parse().ok());
+        let stored = row.get_ref(3)?.as_blob()?.try_into().map(Chain).ok().filter(|chain| *chain != UNKNOWN);
+        let before = std::mem::replace(&mut self.chain, stored);
+        let Some(body) = row.get_ref(5)?.as_blob_or_null()? else {
+            return self.offer(conn, row, before, checked);
+        };
         self.entries += 1;
+        let entry = match decode(seq, body) {
+            Ok(entry) => entry,
+            Err(Fault::Broken(_)) => {
+                checked.push(damaged(self.last, record, row)?);
+                return Ok(());
+            }
+            Err(fault) => return Err(fault),
+        };
+        let expected = before.map(|before| extend_chain(before, entry.hash()));
+        if expected.is_some() && expected != stored {
+            let goes_on = goes_on_from(conn, &self.bases, seq, expected)?;
+            if !goes_on && stored.is_some() {
+                checked.push(damaged(self.last, record, row)?);
+                return Ok(());
+            }
+            if goes_on {
+                self.chain = expected;
+                checked.push(misfiled(self.last, &entry, "its running hash is wrong; its entry is sound"));
+            }
+        } else if !is_filed_right(&entry, row)? {
+            let what = "it is filed under another record, home, lane or change; its entry is sound";
+            checked.push(misfiled(self.last, &entry, what));
+        }
         self.digests.entry(entry.home().as_str().to_owned()).or_default().add(entry.hash());
-        let lane = row.get::<_, u8>(1).ok().and_then(Lane::from_u8);
-        let stored = (lane, row.get_ref(2)?.as_str()?, row.get_ref(6)?.as_blob_or_null()?);
-        if stored != (Some(entry.lane()), entry.record().as_str(), Some(&entry.change_hash().0)) {
-            return super::broken(format!(
-                "row {seq} of the feed is filed under another record, lane or change"
-            ));
+        Ok(())
+    }
+
+    /// A row that offers the entry of another one. If that is damaged, it is named itself.
+    fn offer(
+        &mut self,
+        conn: &Connection,
+        row: &Row<'_>,
+        before: Option<Chain>,
+        checked: &mut Checked,
+    ) -> Fallible<()> {
+        let Some(hash) = hash_of(conn, row.get(4)?)? else { return Ok(()) };
+        let expected = before.map(|before| extend_chain(before, hash));
+        if expected.is_some() && expected != self.chain {
+            let record = row.get_ref(2)?.as_str_or_null()?.and_then(|name| name.parse().ok());
+            let what = "it offers another entry than it did, or its running hash is wrong";
+            checked.push(Finding::of_row(self.last, Harm::Damaged, record, what));
         }
         Ok(())
     }
 
-    fn link(&mut self, hash: EntryHash, stored: Chain, seq: i64, findings: &mut Vec<String>) {
-        if self.chain.is_some_and(|before| extend_chain(before, hash) != stored) {
-            findings.push(format!("the running hash of the feed breaks at row {seq}"));
+    /// Names the rows that are gone, and changes that are filed without an entry.
+    fn changes(&mut self, conn: &Connection, checked: &mut Checked) -> Fallible<()> {
+        let filed = unpack(small::number(conn, "SELECT count(*) FROM change")?);
+        let (mut known, mut strays) = (BTreeMap::new(), 0);
+        if !self.gone.is_empty() || filed != self.entries {
+            let mut statement = conn.prepare(
+                "SELECT c.seq, r.name, c.hash FROM change c LEFT JOIN record r ON r.id = c.record
+                 LEFT JOIN feed f ON f.seq = c.seq
+                 WHERE f.seq IS NULL OR f.record IS NOT c.record OR f.entry IS NULL",
+            )?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let seq = unpack(row.get(0)?);
+                let record: Option<RecordId> =
+                    row.get_ref(1)?.as_str_or_null()?.and_then(|name| name.parse().ok());
+                if self.gone.contains(&seq) {
+                    known.insert(seq, (record, row.get(2).map(ChangeHash).ok()));
+                } else {
+                    strays += 1;
+                }
+            }
         }
-        self.chain = Some(stored);
+        for seq in &self.gone {
+            let (record, change) = known.remove(seq).unwrap_or_default();
+            let what = match change {
+                Some(_) => "it is gone",
+                None => "it is gone, and it is not known what it was",
+            };
+            let finding = Finding::of_row(*seq, Harm::Gone, record, what);
+            checked.push(Finding { change, ..finding });
+        }
+        if strays > 0 {
+            checked
+                .push(Finding::new(format!("{strays} changes are filed of which the feed holds no entry")));
+        }
+        Ok(())
     }
 
-    fn compare(self, conn: &Connection, findings: &mut Vec<String>) -> Fallible<()> {
-        let changes = unpack(small::number(conn, "SELECT count(*) FROM change")?);
-        if changes != self.entries {
-            findings.push(format!("{changes} changes are filed and the feed holds {} entries", self.entries));
-        }
+    fn compare(&mut self, conn: &Connection, checked: &mut Checked) -> Fallible<()> {
         let mut statement =
             conn.prepare("SELECT o.name, d.count, d.sum FROM digest d JOIN org o ON o.id = d.home")?;
         let mut rows = statement.query([])?;
@@ -170,21 +371,112 @@ impl Feed {
             stored.insert(row.get::<_, String>(0)?, digest(row, 1)?);
         }
         for home in stored.keys().chain(self.digests.keys()).collect::<BTreeSet<_>>() {
-            if stored.get(home) != self.digests.get(home) {
-                findings.push(format!("the digest of the entries of {home} does not fit the entries"));
+            let of = |digests: &BTreeMap<String, Digest>| digests.get(home).copied().unwrap_or_default();
+            let missing = of(&stored).without(of(&self.digests));
+            if missing != Digest::default() {
+                checked.missing.push((parse(home, "organization")?, missing));
             }
+        }
+        let lost = |f: &Finding| f.row.is_some_and(|(_, harm)| harm != Harm::Misfiled);
+        if checked.more > 0 || checked.findings.iter().any(lost) {
+            // Digests are of what was written, so they cannot fit what is left.
+            return Ok(());
+        }
+        for (home, _) in checked.missing.clone() {
+            checked
+                .push(Finding::new(format!("the digest of the entries of {home} does not fit the entries")));
         }
         Ok(())
     }
 }
 
-/// The hash of the entry that a row offers.
-fn offered(conn: &Connection, of: Option<i64>) -> Fallible<EntryHash> {
-    let mut statement = conn.prepare_cached("SELECT entry FROM feed WHERE seq = ?1")?;
-    let mut rows = statement.query([of])?;
-    let of = of.unwrap_or_default();
-    match rows.next()? {
-        Some(row) => Ok(decode(of, row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default())?.hash()),
-        None => super::broken(format!("row {of} of the feed is offered and missing")),
+fn bases(conn: &Connection) -> Fallible<BTreeSet<Seq>> {
+    Ok(small::segments(conn)?.iter().map(|segment| segment.base).collect())
+}
+
+/// The rows that may hold entries of these homes, without looking at a body.
+fn rows_of(conn: &Connection, homes: &[OrgId]) -> Fallible<Vec<i64>> {
+    let mut wanted = BTreeSet::new();
+    for home in homes {
+        let mut find = conn.prepare_cached("SELECT id FROM org WHERE name = ?1")?;
+        wanted.extend(find.query_row([home.as_str()], |row| row.get::<_, i64>(0)).optional()?);
     }
+    let further: BTreeSet<i64> = conn
+        .prepare("SELECT DISTINCT record FROM further_home")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut statement = conn.prepare(
+        "SELECT seq, record, home FROM feed INDEXED BY feed_head WHERE lane >= 0 AND offers IS NULL",
+    )?;
+    let (mut rows, mut found) = (statement.query([])?, Vec::new());
+    while let Some(row) = rows.next()? {
+        let home: Option<i64> = row.get(2)?;
+        if home.is_none_or(|home| wanted.contains(&home)) || further.contains(&row.get(1)?) {
+            found.push(row.get(0)?);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The entry of a row, if it is the one that was written: its hash and its home.
+fn sound(conn: &Connection, row: i64, bases: &BTreeSet<Seq>) -> Fallible<Option<(EntryHash, OrgId)>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT entry, chain, (SELECT chain FROM feed WHERE seq = ?1 - 1) FROM feed WHERE seq = ?1",
+    )?;
+    let mut rows = statement.query([row])?;
+    let Some(found) = rows.next()? else { return Ok(None) };
+    let Some(body) = found.get_ref(0)?.as_blob_or_null()? else { return Ok(None) };
+    let Ok(entry) = decode(row, body) else { return Ok(None) };
+    let chain = |column| {
+        let bytes = found.get_ref(column)?.as_blob_or_null()?.and_then(|bytes| bytes.try_into().ok());
+        Fallible::Ok(bytes.map(Chain).filter(|chain| *chain != UNKNOWN))
+    };
+    let before = if bases.contains(&unpack(row - 1)) { Some(CHAIN_START) } else { chain(2)? };
+    let expected = before.map(|before| extend_chain(before, entry.hash()));
+    let fits = match (expected, chain(1)?) {
+        (Some(expected), Some(stored)) if expected != stored => {
+            goes_on_from(conn, bases, row, Some(expected))?
+        }
+        _ => true,
+    };
+    Ok(fits.then(|| (entry.hash(), entry.home().clone())))
+}
+
+/// Whether the row after this one fits this running hash; that of a segment's last row nothing else tells.
+fn goes_on_from(conn: &Connection, bases: &BTreeSet<Seq>, row: i64, chain: Option<Chain>) -> Fallible<bool> {
+    let Some(chain) = chain.filter(|_| !bases.contains(&unpack(row))) else { return Ok(false) };
+    let mut statement = conn.prepare_cached("SELECT chain FROM feed WHERE seq = ?1")?;
+    let stored = statement.query_row([row + 1], |row| array(row, 0)).optional()?.map(Chain);
+    let hash = hash_of(conn, Some(row + 1))?;
+    Ok(stored.is_some() && hash.map(|hash| extend_chain(chain, hash)) == stored)
+}
+
+fn damaged(seq: Seq, record: Option<RecordId>, row: &Row<'_>) -> Fallible<Finding> {
+    let change = row.get::<_, Option<[u8; 32]>>(6)?.map(ChangeHash);
+    let what = "its entry is not the one that was written";
+    Ok(Finding { change, ..Finding::of_row(seq, Harm::Damaged, record, what) })
+}
+
+fn misfiled(seq: Seq, entry: &Entry, what: &str) -> Finding {
+    let finding = Finding::of_row(seq, Harm::Misfiled, Some(entry.record().clone()), what);
+    Finding { change: Some(entry.change_hash()), ..finding }
+}
+
+fn is_filed_right(entry: &Entry, row: &Row<'_>) -> Fallible<bool> {
+    let lane = row.get::<_, u8>(1).ok().and_then(Lane::from_u8);
+    let stored = (lane, row.get_ref(2)?.as_str_or_null()?, row.get_ref(6)?.as_blob_or_null()?);
+    let right = (Some(entry.lane()), Some(entry.record().as_str()), Some(&entry.change_hash().0[..]));
+    Ok(stored == right && row.get(7)?)
+}
+
+/// The hash of the entry of a row, or of the one that it offers; none when there is none to be read.
+fn hash_of(conn: &Connection, row: Option<i64>) -> Fallible<Option<EntryHash>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT f.seq, coalesce(f.entry, o.entry) FROM feed f LEFT JOIN feed o ON o.seq = f.offers WHERE f.seq = ?1",
+    )?;
+    let mut rows = statement.query([row])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let Some(body) = row.get_ref(1)?.as_blob_or_null()? else { return Ok(None) };
+    Ok(decode(row.get(0)?, body).ok().map(|entry| entry.hash()))
 }

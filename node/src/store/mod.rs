@@ -34,6 +34,7 @@ use sync_core::{
 };
 
 pub use self::{
+    check::{Checked, Finding},
     copy::{Copied, CopyError},
     files::{FileSystem, SystemFiles, same},
     key::{Key, KeyError},

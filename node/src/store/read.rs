@@ -1,8 +1,8 @@
 //! The reads of the store's contract.
 //!
 //! A scan of heads is answered from one index and touches no body, because a session makes it for every
-//! neighbour. An entry is decoded when it is read, which recomputes its hash: what the disk has changed is an
-//! error and never an answer.
+//! neighbour. An entry is decoded when it is read, which recomputes its hash: what is no entry any more is never an
+//! answer, and stops no other.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sync_core::{
@@ -43,6 +43,9 @@ pub(super) fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Fallible<T>
     text.parse().or_else(|_| broken(format!("a row holds a malformed {what}")))
 }
 
+/// Kept as the running hash of a row that was healed while that of the row before was not known.
+pub(super) const UNKNOWN: Chain = CHAIN_START;
+
 /// Decodes the entry of a row.
 pub(super) fn decode(seq: i64, body: &[u8]) -> Fallible<Entry> {
     let mut bytes = Bytes(body);
@@ -62,13 +65,16 @@ pub(super) mod small {
     use crate::store::Checkpoint;
 
     pub fn tip(conn: &Connection) -> Fallible<Seq> {
-        number(conn, "SELECT max(seq) FROM feed").map(unpack)
+        let last = number(conn, "SELECT max(seq) FROM feed")?;
+        Ok(unpack(last.max(reached(conn, TIP)?)))
     }
 
     pub fn number(conn: &Connection, sql: &str) -> Fallible<i64> {
         Ok(conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
     }
 
+    /// The last row that was ever appended: a row that is gone is missed at the end of the feed as well.
+    pub const TIP: &str = "tip";
     /// The last record in the index of names.
     pub const NAMED: &str = "named";
     /// The last row of the feed in the projection.
@@ -173,7 +179,9 @@ impl SqliteStore {
             Some(of) => self
                 .conn
                 .prepare_cached("SELECT src, src_pos FROM feed WHERE seq = ?1")?
-                .query_row([of], |row| Ok((row.get(0)?, row.get(1)?)))?,
+                .query_row([of], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?
+                .unwrap_or_default(),
         };
         let offered_to = match row.get::<_, Option<i64>>(6)? {
             Some(org) => Some(self.names.borrow_mut().org(&self.conn, org)?),
@@ -202,9 +210,15 @@ impl SqliteStore {
         let mut rows = statement.query([seq])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         match (row.get::<_, Option<i64>>(0)?, row.get_ref(1)?.as_blob_or_null()) {
-            (None, Ok(Some(body))) => decode(seq, body).map(Some),
+            (None, Ok(Some(body))) => match decode(seq, body) {
+                Err(Fault::Broken(what)) => {
+                    tracing::warn!("{what}; it is passed over, and `tuyen verify` names its record");
+                    Ok(None)
+                }
+                entry => entry.map(Some),
+            },
             (Some(of), _) if of < seq => self.entry_of(of),
-            _ => broken(format!("row {seq} of the feed holds no entry and offers none")),
+            _ => Ok(None),
         }
     }
 
@@ -323,7 +337,8 @@ impl Store for SqliteStore {
                 return Ok(Some(CHAIN_START));
             }
             let mut statement = self.conn.prepare_cached("SELECT chain FROM feed WHERE seq = ?1")?;
-            Ok(statement.query_row([clamp(at)], |row| array(row, 0)).optional()?.map(Chain))
+            let chain = statement.query_row([clamp(at)], |row| array(row, 0)).optional()?.map(Chain);
+            Ok(chain.filter(|chain| *chain != UNKNOWN))
         })
     }
 

@@ -63,7 +63,8 @@ CREATE TABLE change (
   PRIMARY KEY (record, hash)
 ) STRICT, WITHOUT ROWID;
 
--- How far things have come: 'folded', a row of the feed; 'named', the last record in record_name.
+-- How far things have come: 'tip', the last row of the feed; 'folded', a row of it; 'named', the last record in
+-- record_name.
 CREATE TABLE reached (what TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 -- Where feeds stand: this node's own and those it reads.

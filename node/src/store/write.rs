@@ -11,7 +11,7 @@ use sync_core::{
     change::Entry,
     codec::Writer,
     feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq, extend_chain},
-    id::{EntryHash, Incarnation, Lane, OrgId, RecordId},
+    id::{Chain, EntryHash, Incarnation, Lane, OrgId, RecordId},
     identity::{Announcement, NodeInfo},
     store::{Mark, Op, Projected, StoreError, StoreMut},
 };
@@ -19,7 +19,7 @@ use sync_core::{
 use super::{
     Fallible, Fault, Known, SqliteStore, broken,
     names::Names,
-    read::{clamp, decode, digest, pack, small},
+    read::{UNKNOWN, clamp, decode, digest, pack, small},
 };
 
 /// What a record's projection is, as `projection.state`.
@@ -80,7 +80,11 @@ impl Commit<'_> {
                 self.first_home(record, home)?;
             }
         }
+        let tip = self.known.tip;
         batch.iter().try_for_each(|op| self.apply(op))?;
+        if self.known.tip > tip {
+            small::set_reached(self.conn, small::TIP, pack(self.known.tip))?;
+        }
         self.write_digests()
     }
 
@@ -91,6 +95,8 @@ impl Commit<'_> {
             Op::RenameSegments(renames) => self.rename_segments(renames),
             Op::Announce(announcement, info) => self.announce(announcement, info),
             Op::Append { entry, src, at } => self.append(entry, *src, *at),
+            Op::Heal { row, entry, at } => self.heal(*row, entry, *at),
+            Op::Recount { home, less } => self.recount(home, *less),
             Op::Offer { of, home } => self.offer(*of, home),
             Op::Read { lane, cursor, brought } => self.advance(*lane, cursor, *brought),
             Op::Reach(which, lane, seq) => self.run_one(
@@ -260,6 +266,61 @@ impl Commit<'_> {
         Ok(())
     }
 
+    fn heal(&mut self, row: Seq, entry: &Entry, at: i64) -> Fallible<()> {
+        let seq = clamp(row);
+        let record = self.names.add_record(self.conn, entry.record(), None)?;
+        let origin = self.names.add_incarnation(self.conn, entry.origin())?;
+        let mut find = self.conn.prepare_cached("SELECT record, chain FROM feed WHERE seq = ?1")?;
+        let mut known = |seq: i64| find.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?))).optional();
+        let begins = self.known.segments.iter().any(|segment| segment.base + 1 == row);
+        let known_chain = |found: Option<(i64, Vec<u8>)>| {
+            let chain = found.and_then(|(_, chain)| chain.try_into().ok()).map(Chain);
+            chain.filter(|chain| *chain != UNKNOWN)
+        };
+        let before = if begins { Some(CHAIN_START) } else { known_chain(known(seq - 1)?) };
+        let old = known(seq)?;
+        let old_record = old.as_ref().map_or(record.id, |(record, _)| *record);
+        let chain = before.map(|before| extend_chain(before, entry.hash())).or(known_chain(old));
+        let chain = chain.unwrap_or(UNKNOWN);
+        for record in [old_record, record.id] {
+            self.run_one("DELETE FROM change WHERE record = ?1 AND seq = ?2", [record, seq])?;
+        }
+        self.run_one(
+            "INSERT OR REPLACE INTO change (record, hash, seq) VALUES (?1, ?2, ?3)",
+            params![record.id, entry.change_hash().0, seq],
+        )?;
+        self.body.0.clear();
+        entry.encode(&mut self.body);
+        self.run_one(
+            "INSERT INTO feed (seq, lane, record, home, origin, at, chain, entry, issued)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (seq) DO UPDATE SET lane = excluded.lane, record = excluded.record, home = excluded.home,
+               origin = excluded.origin, offers = NULL, offered_to = NULL, chain = excluded.chain,
+               entry = excluded.entry, issued = excluded.issued",
+            params![
+                seq,
+                entry.lane() as u8,
+                record.id,
+                record.home,
+                origin,
+                at,
+                chain.0,
+                self.body.0,
+                entry.record().issuer().is_some()
+            ],
+        )?;
+        if row == self.known.tip {
+            self.known.chain = chain;
+        }
+        Ok(())
+    }
+
+    fn recount(&mut self, home: &OrgId, less: Digest) -> Fallible<()> {
+        let home = self.names.add_org(self.conn, home)?;
+        let sum = self.digest_of(home)?.without(less);
+        self.write_digest(home, sum)
+    }
+
     fn offer(&mut self, of: Seq, home: &OrgId) -> Fallible<()> {
         let mut find = self
             .conn
@@ -362,15 +423,23 @@ impl Commit<'_> {
 
     fn write_digests(&mut self) -> Fallible<()> {
         for (home, added) in &self.digests {
-            let mut find = self.conn.prepare_cached("SELECT count, sum FROM digest WHERE home = ?1")?;
-            let mut sum = find.query_row([home], |row| digest(row, 0)).optional()?.unwrap_or_default();
+            let mut sum = self.digest_of(*home)?;
             sum.merge(*added);
-            self.run_one(
-                "INSERT OR REPLACE INTO digest (home, count, sum) VALUES (?1, ?2, ?3)",
-                params![home, pack(sum.count), sum.sum.to_be_bytes()],
-            )?;
+            self.write_digest(*home, sum)?;
         }
         Ok(())
+    }
+
+    fn digest_of(&self, home: i64) -> Fallible<Digest> {
+        let mut find = self.conn.prepare_cached("SELECT count, sum FROM digest WHERE home = ?1")?;
+        Ok(find.query_row([home], |row| digest(row, 0)).optional()?.unwrap_or_default())
+    }
+
+    fn write_digest(&self, home: i64, sum: Digest) -> Fallible<()> {
+        self.run_one(
+            "INSERT OR REPLACE INTO digest (home, count, sum) VALUES (?1, ?2, ?3)",
+            params![home, pack(sum.count), sum.sum.to_be_bytes()],
+        )
     }
 }
 

@@ -12,16 +12,16 @@ const COMMIT_MAX_BYTES: usize = 4 << 20;
 const MARKS_MAX: usize = 64;
 
 /// A commit being put together: what the store will hold when it is durable.
-struct Draft {
-    ops: Batch,
-    after: Consequences,
+pub(super) struct Draft {
+    pub(super) ops: Batch,
+    pub(super) after: Consequences,
     added: BTreeSet<(RecordId, ChangeHash)>,
     homes: BTreeMap<RecordId, Vec<OrgId>>,
     rows: BTreeMap<RecordId, Vec<Seq>>,
     /// The announcements that neighbours have brought.
     brought: BTreeMap<Incarnation, Announcement>,
-    bytes: usize,
-    at: i64,
+    pub(super) bytes: usize,
+    pub(super) at: i64,
     /// How far the projection is folded once this commit is durable.
     folded: Seq,
 }
@@ -46,6 +46,8 @@ impl<I: Identity> Engine<I> {
                 last: self.last,
                 new_marks: Vec::new(),
                 announced: Vec::new(),
+                repaired: Vec::new(),
+                healed: Vec::new(),
                 renamed: false,
                 revoked: false,
             },
@@ -101,6 +103,8 @@ impl<I: Identity> Engine<I> {
                 draft.after.revoked = true;
             }
             Intent::Fork(segment) => self.rename_from(segment, draft),
+            Intent::Heal(row, entry) => self.draft_heal(row, entry, draft, store)?,
+            Intent::Repair(from, entries) => self.draft_repair(&from, entries, draft, store)?,
         }
         Ok(())
     }
@@ -155,13 +159,7 @@ impl<I: Identity> Engine<I> {
         let mut entries: Vec<_> = stretch.into_iter().flat_map(|batch| batch.entries).collect();
         entries.sort_by_key(|(pos, _)| *pos);
         for (pos, entry) in entries {
-            let refusal = if entry.record().issuer().is_some() {
-                (!self.is_issued(&entry, store)?).then(|| not_issued(&from.place, &entry))
-            } else {
-                let may = !goes_up || self.may_bring(&from.place, &entry, draft, store)?;
-                (!may).then(|| outside(&from.place, entry.home()))
-            };
-            if let Some((code, text)) = refusal {
+            if let Some((code, text)) = self.not_to_be_taken(from, &entry, draft, store)? {
                 self.refuse(from.link, code, text);
                 // Nor what followed: its cursor would pass what has been refused.
                 let other = |intent: &Intent| !matches!(intent, Intent::Receive(s, _) if s.link == from.link);
@@ -184,6 +182,22 @@ impl<I: Identity> Engine<I> {
             draft.after.new_marks.push(mark);
         }
         Ok(())
+    }
+
+    /// Why an entry may not be taken from whoever brings it: what is issued lacks its signature, what a child brings is not
+    /// for it to bring. None when it may.
+    pub(super) fn not_to_be_taken(
+        &self,
+        from: &Sender,
+        entry: &Entry,
+        draft: &Draft,
+        store: &impl Store,
+    ) -> Result<Option<(u16, String)>, StoreError> {
+        if entry.record().issuer().is_some() {
+            return Ok((!self.is_issued(entry, store)?).then(|| not_issued(&from.place, entry)));
+        }
+        let may = from.direction == Direction::Up || self.may_bring(&from.place, entry, draft, store)?;
+        Ok((!may).then(|| outside(&from.place, entry.home())))
     }
 
     /// Whether the author of an entry of an issued record may speak for the issuer and has signed it. Then it does not
@@ -221,7 +235,7 @@ impl<I: Identity> Engine<I> {
     }
 
     /// Appends an entry, unless the store or this commit has it. Whether it was new.
-    fn append(
+    pub(super) fn append(
         &mut self,
         entry: Entry,
         src: Option<Position>,
@@ -256,7 +270,7 @@ impl<I: Identity> Engine<I> {
     }
 
     /// The first row of a run opens its segment; the announcement is durable with it.
-    fn open_segment(&mut self, draft: &mut Draft) {
+    pub(super) fn open_segment(&mut self, draft: &mut Draft) {
         if draft.after.live.is_some() {
             return;
         }
@@ -290,7 +304,11 @@ impl<I: Identity> Engine<I> {
             return Ok(None);
         }
         homes.push(entry.home().clone());
-        let mut rows = store.rows_of(record)?;
+        let mut rows = Vec::new();
+        for row in store.rows_of(record)? {
+            // One that cannot be read cannot be offered either.
+            rows.extend(store.entry(row)?.map(|_| row));
+        }
         rows.extend(draft.rows.get(record).into_iter().flatten());
         Ok(Some(rows))
     }
@@ -361,6 +379,7 @@ impl<I: Identity> Engine<I> {
         self.live = after.live;
         self.run = after.run;
         self.marks.extend(after.new_marks);
+        self.healed(after.healed);
         let heard: BTreeSet<_> = after.acks.keys().map(|(link, _)| *link).collect();
         for ((link, lane), at) in after.acks {
             if self.links.contains_key(&link) {
@@ -378,6 +397,7 @@ impl<I: Identity> Engine<I> {
             self.apply_revocations(store)?;
         }
         self.prune_marks();
+        after.repaired.into_iter().for_each(|(link, count)| self.repaired(link, count));
         let links: Vec<_> = self.links.keys().copied().collect();
         for link in links {
             self.go_on(link, store, now)?;

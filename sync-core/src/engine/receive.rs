@@ -49,6 +49,13 @@ impl<I: Identity> Engine<I> {
             Frame::Ack(lane, at) => self.on_ack(link, lane, at, now),
             Frame::SafeAtRoot(lane, at) => self.on_safe_at_root(link, lane, at),
             Frame::Revocations(all) => self.on_revocations(link, all, store)?,
+            frame @ (Frame::Audit
+            | Frame::Total(_)
+            | Frame::Look(_)
+            | Frame::Ranges(_)
+            | Frame::Want(_)
+            | Frame::Repair(_)
+            | Frame::Repaired(_)) => self.on_audit(link, frame, store)?,
             Frame::Refuse { code, text } => {
                 let (peer, doubled) = (state.peer.clone(), state.doubled);
                 self.links.remove(&link);
@@ -301,13 +308,17 @@ impl<I: Identity> Engine<I> {
     ) -> Result<Option<NodeId>, StoreError> {
         let origin = self.announced(link, batch.origin, store)?;
         let segment = self.announced(link, batch.segment, store)?;
-        let places = self.places_are_known(link, batch);
+        let places = self.places_are_known(link, batch.entries.iter().map(|(_, entry)| entry));
         Ok(origin.and(segment).filter(|_| places))
     }
 
-    fn places_are_known(&mut self, link: LinkId, batch: &EntryBatch) -> bool {
+    pub(super) fn places_are_known<'e>(
+        &mut self,
+        link: LinkId,
+        entries: impl Iterator<Item = &'e Entry>,
+    ) -> bool {
         let Some(state) = self.links.get_mut(&link) else { return true };
-        let homes = batch.entries.iter().map(|(_, entry)| entry.home());
+        let homes = entries.map(Entry::home);
         let unknown: BTreeSet<_> = homes.filter(|home| self.places.of(home).is_none()).collect();
         let mut asks = Vec::new();
         for home in &unknown {
@@ -319,7 +330,7 @@ impl<I: Identity> Engine<I> {
         unknown.is_empty()
     }
 
-    fn announced(
+    pub(super) fn announced(
         &mut self,
         link: LinkId,
         run: Incarnation,
@@ -468,7 +479,8 @@ impl<I: Identity> Engine<I> {
         }
         self.tell_places(link, store)?;
         self.take_held(link, store)?;
-        self.send_rows(link, store, now)
+        self.send_rows(link, store, now)?;
+        self.audit_goes_on(link, store)
     }
 
     /// When more is safe at the root than before, all children are told.

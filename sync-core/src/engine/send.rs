@@ -44,15 +44,28 @@ impl<I: Identity> Engine<I> {
             return Ok(None);
         }
         let heads = store.heads(lane, next, SCAN_ROWS)?;
-        let Some(first) = heads.first() else { return Ok(None) };
-        let index = self.segments.partition_point(|s| s.base < first.seq) - 1;
+        let end = self.last[lane as usize];
+        let is_gone = heads.is_empty() && state.direction == Direction::Up && end > next;
+        let Some(first) = heads.first().map(|head| head.seq).or(is_gone.then_some(end)) else {
+            return Ok(None);
+        };
+        let index = self.segments.partition_point(|s| s.base < first) - 1;
         let segment = self.segments[index];
-        let end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
+        let segment_end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
         let mut stretch = Stretch { segment, last: next, rows: 0, chosen: Vec::new(), bytes: 0 };
-        for head in heads.iter().take_while(|head| head.seq <= end) {
+        if is_gone {
+            // The last row that had to go up is not there any more: it is passed over aloud, or nobody would hear that
+            // there is nothing to wait for.
+            (stretch.last, stretch.rows) = (end, SKIP_AFTER_ROWS);
+        }
+        for head in heads.iter().take_while(|head| head.seq <= segment_end) {
             if scope::wants(&state.neighbour(), head, &lineage[lane as usize], &self.places) {
-                let entry = store.entry(head.seq)?;
-                let entry = entry.ok_or_else(|| StoreError(format!("row {} has no entry", head.seq)))?;
+                // One that cannot be read is passed over: an audit brings it when it is healed.
+                let Some(entry) = store.entry(head.seq)? else {
+                    stretch.last = head.seq;
+                    stretch.rows += 1;
+                    continue;
+                };
                 let bytes = entry.encoded_len();
                 let full =
                     stretch.bytes + bytes > out.batch_bytes || stretch.chosen.len() == BATCH_MAX_ENTRIES;
@@ -81,8 +94,7 @@ impl<I: Identity> Engine<I> {
             let Some((out, at)) = out.and_then(|out| out.told.map(|at| (out, at))) else { continue };
             let Some(upto) = out.next else { continue };
             out.in_flight.push_back(InFlight { upto, bytes: 0, sent_at: now.mono });
-            let chain = if at.pos == 0 { Some(CHAIN_START) } else { store.chain(upto)? };
-            let chain = chain.ok_or_else(|| StoreError(format!("row {upto} has no running hash")))?;
+            let chain = if at.pos == 0 { None } else { store.chain(upto)? }.unwrap_or(CHAIN_START);
             let (segment, upto) = (at.segment, Some((at.pos, chain)));
             let batch =
                 EntryBatch { lane, segment, after: at.pos, upto, origin: segment, entries: Vec::new() };
@@ -117,8 +129,7 @@ impl<I: Identity> Engine<I> {
         let after = out.after(segment.incarnation);
         out.told = Some(at);
         out.in_flight.push_back(InFlight { upto: last, bytes, sent_at: now.mono });
-        let chain =
-            store.chain(last)?.ok_or_else(|| StoreError(format!("row {last} has no running hash")))?;
+        let chain = store.chain(last)?.unwrap_or(CHAIN_START);
         let mut groups: Vec<(Incarnation, Vec<(u64, Entry)>)> = Vec::new();
         for (pos, entry) in chosen {
             match groups.iter_mut().find(|(origin, _)| *origin == entry.origin()) {

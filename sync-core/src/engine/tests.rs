@@ -15,6 +15,8 @@ use crate::{
     wire::{self, UNPACKED_MAX_BYTES},
 };
 
+mod audit;
+
 const ROOT: u8 = 1;
 const HUB: u8 = 2;
 const CHILD: u8 = 3;

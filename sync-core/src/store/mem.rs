@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::feed::{CHAIN_START, extend_chain};
+use crate::{
+    audit::{Checkup, Damage, Harm, Summary},
+    feed::{CHAIN_START, extend_chain},
+    id::EntryHash,
+};
 
 #[derive(Debug, Clone)]
 struct Row {
@@ -13,7 +17,10 @@ struct Row {
     entry: Option<Entry>,
     offers: Option<(Seq, OrgId)>,
     src: Option<Position>,
-    chain: Chain,
+    /// None when it is not known.
+    chain: Option<Chain>,
+    /// What [`MemStore::rot`] has done to it.
+    harm: Option<Harm>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -49,12 +56,73 @@ impl MemStore {
         self.records.iter().map(|(id, row)| (id, row.projected.as_ref()))
     }
 
+    /// Takes a row away or spoils its entry, as a disk may. Nothing happens to a row that is no more, or holds no entry.
+    pub fn rot(&mut self, seq: Seq, harm: Harm) {
+        let row = seq.checked_sub(1).and_then(|i| self.rows.get_mut(i as usize));
+        if let Some(row) = row.filter(|row| row.harm.is_none() && row.offers.is_none()) {
+            row.entry = None;
+            row.harm = Some(harm);
+            if harm == Harm::Gone {
+                (row.chain, row.src) = (None, None);
+            }
+        }
+    }
+
+    /// Whether the entry can be read here.
+    pub fn reads(&self, record: &RecordId, change: &ChangeHash) -> bool {
+        let row = self.records.get(record).and_then(|record| record.changes.get(change));
+        row.and_then(|row| self.row(*row)).is_some_and(|row| row.entry.is_some())
+    }
+
+    /// The check of the whole store.
+    pub fn check(&self) -> Checkup {
+        let (mut damaged, mut missing) = (Vec::new(), self.digests.clone());
+        for (row, stored) in self.rows_after(0) {
+            if let Some(entry) = &stored.entry {
+                let digest = missing.entry(entry.home().clone()).or_default();
+                digest.remove(entry.hash());
+            }
+            if let Some(harm) = stored.harm {
+                let changes = &self.records[&stored.record].changes;
+                let change = changes.iter().find(|(_, at)| **at == row).map(|(change, _)| *change);
+                damaged.push(Damage { row, harm, record: Some(stored.record.clone()), change });
+            }
+        }
+        missing.retain(|_, digest| *digest != Digest::default());
+        Checkup { damaged, missing: missing.into_iter().collect() }
+    }
+
+    /// The entries of these homes that can be read.
+    pub fn summary(&self, homes: &[OrgId]) -> Summary {
+        let rows = self.rows_after(0).filter_map(|(row, stored)| Some((stored.entry.as_ref()?, row)));
+        Summary::new(rows.filter(|(entry, _)| homes.contains(entry.home())).map(|(e, row)| (e.hash(), row)))
+    }
+
+    fn chain_before(&self, seq: Seq) -> Option<Chain> {
+        let begins = self.segments.iter().any(|segment| segment.base + 1 == seq);
+        if begins { Some(CHAIN_START) } else { self.row(seq - 1).and_then(|row| row.chain) }
+    }
+
+    fn heal(&mut self, seq: Seq, entry: &Entry) {
+        let chain = self.chain_before(seq).map(|before| extend_chain(before, entry.hash()));
+        let record = self.records.get_mut(entry.record()).expect("a record of which a row was is known");
+        record.changes.retain(|_, row| *row != seq);
+        record.changes.insert(entry.change_hash(), seq);
+        let row = &mut self.rows[seq as usize - 1];
+        (row.entry, row.offers, row.harm) = (Some(entry.clone()), None, None);
+        (row.lane, row.record, row.chain) = (entry.lane(), entry.record().clone(), chain.or(row.chain));
+    }
+
     fn row(&self, seq: Seq) -> Option<&Row> {
         seq.checked_sub(1).and_then(|i| self.rows.get(i as usize))
     }
 
     fn rows_after(&self, after: Seq) -> impl Iterator<Item = (Seq, &Row)> {
         (1..).zip(&self.rows).skip(after as usize)
+    }
+
+    fn rows_there(&self, after: Seq) -> impl Iterator<Item = (Seq, &Row)> {
+        self.rows_after(after).filter(|(_, row)| row.harm != Some(Harm::Gone))
     }
 
     fn apply(&mut self, op: &Op) {
@@ -79,7 +147,12 @@ impl MemStore {
                 let Row { lane, record, entry, .. } = self.row(*of).expect("an offered row exists").clone();
                 let hash = entry.expect("an offered row holds an entry").hash();
                 let (chain, offers) = (self.next_chain(hash), Some((*of, home.clone())));
-                self.rows.push(Row { lane, record, entry: None, offers, src: None, chain });
+                self.rows.push(Row { lane, record, entry: None, offers, src: None, chain, harm: None });
+            }
+            Op::Heal { row, entry, .. } => self.heal(*row, entry),
+            Op::Recount { home, less } => {
+                let digest = self.digests.entry(home.clone()).or_default();
+                *digest = digest.without(*less);
             }
             Op::AddHome(record, home) => {
                 let next = self.rows.len() as Seq + 1;
@@ -123,10 +196,8 @@ impl MemStore {
         }
     }
 
-    fn next_chain(&self, hash: crate::id::EntryHash) -> Chain {
-        let fresh = self.segments.last().is_none_or(|s| s.base == self.rows.len() as Seq);
-        let before = if fresh { CHAIN_START } else { self.rows.last().map_or(CHAIN_START, |r| r.chain) };
-        extend_chain(before, hash)
+    fn next_chain(&self, hash: EntryHash) -> Option<Chain> {
+        self.chain_before(self.rows.len() as Seq + 1).map(|before| extend_chain(before, hash))
     }
 
     fn append(&mut self, entry: &Entry, src: Option<Position>) {
@@ -145,6 +216,7 @@ impl MemStore {
             offers: None,
             src,
             chain,
+            harm: None,
         });
     }
 }
@@ -159,12 +231,12 @@ impl Store for MemStore {
     }
 
     fn chain(&self, at: Seq) -> Result<Option<Chain>, StoreError> {
-        Ok(if at == 0 { Some(CHAIN_START) } else { self.row(at).map(|row| row.chain) })
+        Ok(if at == 0 { Some(CHAIN_START) } else { self.row(at).and_then(|row| row.chain) })
     }
 
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
         let heads =
-            self.rows_after(after).filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
+            self.rows_there(after).filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
                 let original = row.offers.as_ref().and_then(|(of, _)| self.row(*of));
                 let homes = self.records[&row.record].homes.iter().filter(|(_, since)| *since <= seq);
                 Head {
@@ -255,7 +327,7 @@ impl Store for MemStore {
     }
 
     fn unfolded(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, RecordId)>, StoreError> {
-        let held = self.rows_after(after).filter(|(_, row)| row.entry.is_some());
+        let held = self.rows_there(after).filter(|(_, row)| row.offers.is_none());
         Ok(held.take(limit).map(|(seq, row)| (seq, row.record.clone())).collect())
     }
 

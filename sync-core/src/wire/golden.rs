@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::{
+    audit::Part,
     change::opaque_chunk,
     id::NodeId,
     identity::{Reason, Serial},
@@ -78,6 +79,9 @@ fn golden() -> Vec<(Frame, &'static str)> {
     };
     let empty = EntryBatch { origin: Incarnation([1; 16]), entries: Vec::new(), ..batch_of_two() };
     let cursors = vec![(Lane::Bulk, Cursor { at: at(4, 0), chain: None })];
+    let nibble = Prefix::ALL.child(15).unwrap();
+    let mut parts = [Part::default(); 16];
+    parts[0] = Part { count: 300, sum: 7 };
     let refuse = Frame::Refuse { code: 101, text: "Đồng Văn".to_owned() };
     vec![
         (
@@ -118,6 +122,33 @@ fn golden() -> Vec<(Frame, &'static str)> {
              020202020202020202020202030404040100020505",
         ),
         (refuse, "100a00650cc490e1bb936e672056c4836e"),
+        (Frame::Audit, "010c"),
+        (Frame::Total(None), "020d00"),
+        (Frame::Total(Some(Digest { count: 300, sum: 5 })), "140d01ac0200000000000000000000000000000005"),
+        (Frame::Look(vec![Prefix::ALL, nibble, nibble.child(2).unwrap()]), "070e030001f002f2"),
+        (
+            Frame::Ranges(vec![Range::Hashes(vec![1, 2]), Range::Hashes(Vec::new())]),
+            "160f020102000000000000000100000000000000020100",
+        ),
+        (
+            Frame::Ranges(vec![Range::Parts(Box::new(parts))]),
+            "\
+             94010f0100ac0200000000000000070000000000000000000000000000000000000000000000000000000000 \
+             0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 \
+             0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 \
+             000000000000000000000000000000000000",
+        ),
+        (
+            Frame::Want(Want {
+                named: vec![("Patient/8f21".parse().unwrap(), ChangeHash([7; 32]))],
+                hashes: vec![3],
+            }),
+            "\
+             3810010c50617469656e742f3866323107070707070707070707070707070707070707070707070707070707 \
+             07070707010000000000000003",
+        ),
+        (Frame::Repair(Vec::new()), "021100"),
+        (Frame::Repaired(300), "0312ac02"),
     ]
 }
 
@@ -214,7 +245,7 @@ fn no_bytes_make_it_panic() {
         let length = random(&mut state) % 80;
         let mut bytes: Vec<u8> = (0..length).map(|_| random(&mut state) as u8).collect();
         if let Some(first) = bytes.first_mut() {
-            *first = (n % 12) as u8;
+            *first = (n % 20) as u8;
         }
         let _ = Frame::decode(&bytes);
         let _ = deframed(&bytes);
@@ -231,7 +262,7 @@ fn no_bytes_make_it_panic() {
             }
             // What decodes has one encoding: its own.
             if let Ok(decoded) = Frame::decode(&bad)
-                && !matches!(decoded, Frame::Batch(_))
+                && !matches!(decoded, Frame::Batch(_) | Frame::Repair(_))
             {
                 assert_eq!(hex(&super::golden::body(&decoded.encode())), hex(&bad), "{decoded:?}");
             }
@@ -253,6 +284,64 @@ fn a_damaged_batch_is_never_taken_for_a_good_one() {
                 |batch: &EntryBatch| batch.entries.iter().map(|(_, e)| e.hash()).collect::<Vec<_>>();
             assert_eq!(entries(&other), entries(&batch), "bit {bit}");
         }
+    }
+}
+
+#[test]
+fn a_repair_is_its_digest_and_what_it_unpacks_to() {
+    let entries = vec![entry(1), entry(2)];
+    let repair = Frame::Repair(entries.clone());
+    let encoded = body(&repair.encode());
+    let header = unhex("110268 9ae10597553a12186c0c0f76d11213");
+    let (head, packed) = encoded.split_at(header.len());
+    assert_eq!(hex(head), hex(&header), "the digest is that of a batch");
+    let mut r = Reader(packed);
+    let dictionary = r.u8("the dictionary").unwrap();
+    let raw_len = r.bounded(UNPACKED_MAX_BYTES, "the unpacked entries").unwrap();
+    let packed = r.bytes(FRAME_MAX_BYTES, "the packed entries").unwrap();
+    let mut raw = Writer::default();
+    entries.iter().for_each(|entry| entry.encode(&mut raw));
+    assert_eq!(compress::unpack(dictionary, packed, raw_len).unwrap(), raw.0);
+    assert_eq!(Frame::decode(&encoded), Ok(repair));
+    // From the digest on everything is covered by hashes.
+    for bit in 16..encoded.len() * 8 {
+        let mut bad = encoded.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(Frame::Repair(other)) = Frame::decode(&bad) {
+            assert_eq!(other, entries, "bit {bit}");
+        }
+    }
+    let other = Frame::decode(&[&[frame_type::REPAIR, 1][..], &encoded[2..]].concat());
+    assert!(other.is_err(), "fewer than there are: {other:?}");
+}
+
+#[test]
+fn what_is_asked_in_an_audit_is_bounded() {
+    for (kind, most) in [
+        (frame_type::LOOK, LOOK_MAX),
+        (frame_type::RANGES, LOOK_MAX),
+        (frame_type::WANT, WANT_MAX),
+        (frame_type::REPAIR, BATCH_MAX_ENTRIES),
+    ] {
+        let mut w = Writer::default();
+        w.u8(kind).varint(most as u64 + 1);
+        let decoded = Frame::decode(&w.0);
+        assert!(matches!(decoded, Err(WireError::Decode(DecodeError::Limit { .. }))), "{kind}: {decoded:?}");
+    }
+    for (hashes, right) in [(crate::audit::LIST_MAX, true), (crate::audit::LIST_MAX + 1, false)] {
+        let frame = Frame::Ranges(vec![Range::Hashes(vec![1; hashes])]);
+        assert_eq!(deframed(&frame.encode()).is_ok(), right);
+    }
+    for (prefix, right) in [
+        (&[0][..], true),
+        (&[1, 0xf0], true),
+        (&[1, 0xf1], false),
+        (&[16, 1, 2, 3, 4, 5, 6, 7, 8], false),
+        (&[200, 1, 2, 3], false),
+        (&[15, 1, 2, 3, 4, 5, 6, 7, 0x80], true),
+    ] {
+        let frame = Frame::decode(&[&[frame_type::LOOK, 1], prefix].concat());
+        assert_eq!(frame.is_ok(), right, "{prefix:?}: {frame:?}");
     }
 }
 

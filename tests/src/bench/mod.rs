@@ -25,7 +25,7 @@ pub struct Scenario {
 }
 
 /// All scenarios, in the order in which they are run.
-pub const SCENARIOS: [Scenario; 10] = [
+pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "import",
         about: "records a second into a leaf",
@@ -59,6 +59,12 @@ pub const SCENARIOS: [Scenario; 10] = [
         about: "a backup beside a copy of the file",
         records: 100_000,
         run: scenarios::backup,
+    },
+    Scenario {
+        name: "audit",
+        about: "two neighbours compare, equal and with 100 differences",
+        records: 100_000,
+        run: scenarios::audit,
     },
     Scenario { name: "memory", about: "peak and idle memory", records: 100_000, run: scenarios::memory },
 ];

@@ -7,8 +7,8 @@ use std::{
 };
 
 use node::{
-    admin::{Client, Written},
-    config::DATABASE,
+    admin::{Audit, Client, Request, Verified, Written},
+    config::{Config, DATABASE},
     fhir::population::edit,
 };
 use rusqlite::params;
@@ -21,7 +21,10 @@ use super::{
     report::{Figure, median, percentile},
     world::{self, Cold, SEED, World},
 };
-use crate::{cluster::BackupKey, run::tuyen};
+use crate::{
+    cluster::{BackupKey, Node},
+    run::tuyen,
+};
 
 /// Pairs of a small cold sync, and of a large one.
 const COLD_SMALL: usize = 5;
@@ -236,6 +239,63 @@ fn edited(records: usize, number: u64) -> Vec<String> {
         }
     }
     edited
+}
+
+pub fn audit(bench: &mut Bench, records: usize) -> Outcome {
+    let world = synced(bench, records)?;
+    world.wait_folded();
+    let (equal, equal_bytes) = compared(&world.leaf)?;
+    anyhow::ensure!((equal.here, equal.there) == (0, 0), "they hold the same");
+    world.pause();
+    world.stop();
+    // The hub loses every trace of some entries.
+    let key = std::fs::read_to_string(Config::load(&world.hub.dir)?.key_path(&world.hub.dir))?;
+    let raw = rusqlite::Connection::open(world.hub.dir.join(DATABASE))?;
+    raw.execute_batch(&format!("PRAGMA key = \"x'{}'\"; PRAGMA cipher_page_size = 8192", key.trim()))?;
+    let every = records / CHANGED;
+    raw.execute_batch(&format!(
+        "DELETE FROM change WHERE seq % {every} = 3; DELETE FROM feed WHERE seq % {every} = 3"
+    ))?;
+    drop(raw);
+    world.start();
+    world.resume()?;
+    // The hub finds out what its digests count too much.
+    let _: Verified = Client::connect(&world.hub.dir)?.call(&Request::Verify { with: None }, |_| ())?;
+    let (healed, bytes) = compared(&world.leaf)?;
+    anyhow::ensure!(healed.there == CHANGED as u64, "{} of {CHANGED} came back", healed.there);
+    world.pause();
+    world.stop();
+    Ok(vec![
+        Figure::new("audit", records, "equal: bytes of frames, both ways", "B", equal_bytes as f64)
+            .at_most(1_000.0),
+        Figure::new("audit", records, "equal: time", "ms", equal.millis as f64).at_most(100.0),
+        Figure::new("audit", records, "100 lacking: bytes of frames, with the entries", "B", bytes as f64)
+            .at_most(100_000.0),
+        Figure::new(
+            "audit",
+            records,
+            "100 lacking: time, with the reading of all rows",
+            "s",
+            healed.millis as f64 / 1e3,
+        ),
+    ])
+}
+
+/// An audit of the leaf with its hub, once neither has anything else to do, and the bytes of frames while it lasted.
+fn compared(leaf: &Node) -> anyhow::Result<(Audit, u64)> {
+    let with = Config::load(&leaf.dir)?.place.parent().expect("a leaf has a parent").org().clone();
+    loop {
+        let before = world::traffic(&leaf.status());
+        let mut client = Client::connect(&leaf.dir)?;
+        match client.call::<Verified>(&Request::Verify { with: Some(with.clone()) }, |_| ()) {
+            Ok(verified) => {
+                let audit = verified.audit.expect("an audit was ordered");
+                return Ok((audit, world::traffic(&leaf.status()) - before));
+            }
+            Err(failure) if failure.text.contains("something else") => std::thread::sleep(IDLE_AFTER),
+            Err(failure) => return Err(failure.into()),
+        }
+    }
 }
 
 pub fn unchanged(bench: &mut Bench, records: usize) -> Outcome {

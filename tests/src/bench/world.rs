@@ -219,7 +219,8 @@ impl World {
     }
 }
 
-fn traffic(status: &Status) -> u64 {
+/// Bytes of frames since a node's start.
+pub fn traffic(status: &Status) -> u64 {
     status.sent_bytes + status.received_bytes
 }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use sync_core::{
+    audit::Harm,
     engine::{Effect, Engine, Event, LinkId, Ticket},
     feed::Position,
     id::{Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
@@ -83,6 +84,7 @@ struct World {
     serial: u64,
     writes: BTreeSet<Ticket>,
     flooded: bool,
+    surveys: Vec<(LinkId, Vec<OrgId>)>,
 }
 
 /// The bytes tell what happens to the node.
@@ -129,6 +131,7 @@ impl World {
             serial: 0,
             writes: BTreeSet::new(),
             flooded: false,
+            surveys: Vec::new(),
         }
     }
 
@@ -136,6 +139,8 @@ impl World {
         let link = self.a_link(c);
         match (c.below(16), link) {
             (0, _) | (_, None) => self.connects(c),
+            (1, Some(link)) if c.one_in(3) => self.happens(Event::Audit(link)),
+            (1, _) if c.one_in(8) => self.rots(c),
             (1, _) => self.writes(c),
             (2 | 3, _) => self.disk_is_done(),
             (4, Some(link)) if c.one_in(2) => {
@@ -181,6 +186,17 @@ impl World {
         let entry = entry(&record, &home, lane, self.engine.incarnation(), self.serial, &[], c.take(length));
         self.writes.insert(ticket);
         self.happens(Event::Write { ticket, entries: vec![entry], projection: Vec::new() });
+    }
+
+    /// A row is no more, or is spoilt, and the node's check finds it.
+    fn rots(&mut self, c: &mut Choices<'_>) {
+        let row = 1 + c.below(16) as u64;
+        let harm = c.pick(&[Harm::Gone, Harm::Damaged]);
+        // What is on its way to the disk was made of what was there.
+        if self.committing.is_none() {
+            self.store.rot(row, harm);
+            self.happens(Event::Checked(self.store.check()));
+        }
     }
 
     /// A neighbour that sends on and on is refused before it fills the memory.
@@ -249,6 +265,9 @@ impl World {
             self.store.commit(&batch).expect("memory does not fail");
             self.happens(Event::Committed);
         }
+        if let Some((link, homes)) = self.surveys.pop() {
+            self.happens(Event::Surveyed(link, self.store.summary(&homes)));
+        }
     }
 
     fn happens(&mut self, event: Event) {
@@ -279,7 +298,14 @@ impl World {
                 assert!(durable, "a write is answered when it is durable");
                 assert!(self.writes.remove(&ticket), "and once");
             }
-            Effect::Alert(_) => {}
+            Effect::Survey(link, homes) => {
+                let open = self.links.get(&link).expect("an audit is with a neighbour");
+                let own = info(UNDER_TEST).place;
+                let child = if open.direction == Direction::Up { &own } else { &open.peer.place };
+                assert!(homes.iter().all(|home| is_within(home, child)), "what both know is compared");
+                self.surveys.push((link, homes));
+            }
+            Effect::Audited(..) | Effect::Alert(_) => {}
         }
     }
 
@@ -331,6 +357,21 @@ impl World {
                     }
                 }
             }
+            Frame::Repair(entries) => {
+                for entry in entries.iter().filter(|_| open.direction == Direction::Down) {
+                    let homes = self.store.homes(entry.record()).expect("memory");
+                    let theirs = homes.iter().any(|home| is_within(home, &open.peer.place));
+                    assert!(theirs, "{} is given nothing of another scope", open.peer.place);
+                }
+            }
+            Frame::Want(want) => {
+                for (record, _) in want.named.iter().filter(|_| open.direction == Direction::Down) {
+                    let homes = self.store.homes(record).expect("memory");
+                    let theirs = homes.iter().any(|home| is_within(home, &open.peer.place));
+                    assert!(theirs, "{} hears no name of another scope", open.peer.place);
+                }
+            }
+            Frame::Repaired(_) => assert!(durable, "what is said to be in place is durable"),
             Frame::Ack(lane, at) => {
                 assert!(durable, "an acknowledgement follows from a commit");
                 assert!(self.has_read(*lane, *at), "and tells what is durable");

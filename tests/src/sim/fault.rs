@@ -54,12 +54,15 @@ pub enum Fault {
     Stray,
     /// The certificate of a node ends, whatever it is in the middle of; after a while it has another.
     Expiry,
+    /// A row of a machine's disk is gone, or what it holds is no entry any more; nobody is told. It comes of no act: see
+    /// [`super::plan::Plan::rot_one_in`].
+    Rot,
 }
 
 /// Every kind with its name and how often it comes, against the others. Those that never come by themselves take the
 /// place of others in a fourth of the worlds ([`Fault::traded`]): so they could be added, and bytes that once broke a
 /// promise still say the same.
-pub const ALL: [(Fault, &str, u8); 25] = [
+pub const ALL: [(Fault, &str, u8); 26] = [
     (Fault::Drop, "drop", 12),
     (Fault::OneWay, "one-way", 6),
     (Fault::DoubleDial, "double-dial", 6),
@@ -85,6 +88,7 @@ pub const ALL: [(Fault, &str, u8); 25] = [
     (Fault::Strange, "strange", 0),
     (Fault::Stray, "stray", 0),
     (Fault::Expiry, "expiry", 0),
+    (Fault::Rot, "rot", 0),
 ];
 
 impl Fault {

@@ -9,7 +9,7 @@
 //!
 //! In one world of eight records are FHIR resources that people edit, delete and settle, and every disk must come to
 //! show the same; in a fourth of the others there is a hostile leaf. [`scenes`] are what seeds do not come upon. Not here:
-//! damaged disks, and two daemons on one folder.
+//! disks that are damaged otherwise than by rows that rot ([`Plan::rot_one_in`]), and two daemons on one folder.
 
 pub mod corpus;
 pub mod fault;

@@ -11,7 +11,7 @@ use std::{
 
 use sync_core::{
     change::Entry,
-    feed::Seq,
+    feed::{Digest, Seq},
     id::{ChangeHash, Lane, OrgId, OrgPath, RecordId},
     store::{MemStore, Store},
 };
@@ -59,6 +59,8 @@ pub struct Ledger {
     told_safe_at_root: BTreeSet<Key>,
     /// What each node's disks held when they were put back to older copies.
     destroyed: BTreeMap<usize, BTreeSet<Key>>,
+    /// What has rotted anywhere: it may not have been passed on, and is taken for passed on until an audit finds it.
+    rotten: BTreeSet<Key>,
 }
 
 impl Claim<'_> {
@@ -84,11 +86,18 @@ impl Ledger {
     pub fn destroy(&mut self, node: usize, before: &MemStore, after: &MemStore, others: &[&MemStore]) {
         let kept: BTreeSet<_> = keys_after(after, 0).map(|(_, key)| key).collect();
         for (_, key) in keys_after(before, 0).filter(|(_, key)| !kept.contains(key)) {
-            if !others.iter().any(|other| holds(other, &key)) {
+            if !others.iter().any(|other| other.reads(&key.0, &key.1)) {
                 self.may_be_lost.insert(key.clone());
             }
             self.destroyed.entry(node).or_default().insert(key);
         }
+    }
+
+    /// Rows of a disk of a node rot, while these other disks go on.
+    pub fn rot(&mut self, node: usize, before: &MemStore, after: &MemStore, others: &[&MemStore]) {
+        self.destroy(node, before, after, others);
+        self.rotten
+            .extend(keys_after(before, 0).map(|(_, key)| key).filter(|key| !after.reads(&key.0, &key.1)));
     }
 
     /// Rows `from` to `to` of a lane are claimed to be durable at a node, which has these disks.
@@ -109,9 +118,10 @@ impl Ledger {
             if head.offered_to.is_some() || from_above {
                 continue;
             }
-            let entry = store.entry(head.seq).expect("memory does not fail").expect("a row has an entry");
+            let Some(entry) = store.entry(head.seq).expect("memory does not fail") else { continue };
             let key = key(&entry);
-            let excused = self.destroyed.get(&node).is_some_and(|lost| lost.contains(&key));
+            let destroyed = self.destroyed.get(&node).is_some_and(|lost| lost.contains(&key));
+            let excused = destroyed || self.rotten.contains(&key);
             if !excused && !disks.iter().any(|disk| holds(disk, &key)) {
                 let text = format!("{} says that {key:?} is safe {}, and it is not", claim.who, claim.at);
                 return Err(Failure::new("claims are true", text));
@@ -124,7 +134,7 @@ impl Ledger {
     pub fn safe_at_root(&mut self, claim: &Claim<'_>, store: &MemStore) {
         let rows = store.heads(claim.lane, claim.from, claim.rows()).expect("memory does not fail");
         for head in rows.iter().take_while(|head| head.seq <= claim.to && head.offered_to.is_none()) {
-            let entry = store.entry(head.seq).expect("memory does not fail").expect("a row has an entry");
+            let Some(entry) = store.entry(head.seq).expect("memory does not fail") else { continue };
             self.told_safe_at_root.insert(key(&entry));
         }
     }
@@ -172,9 +182,10 @@ pub fn holds(store: &MemStore, key: &Key) -> bool {
 /// The entries of the rows after a row.
 pub fn keys_after(store: &MemStore, after: Seq) -> impl Iterator<Item = (Seq, Key)> {
     let rows = store.unfolded(after, usize::MAX).expect("memory does not fail");
-    rows.into_iter().map(|(seq, _)| {
-        let entry = store.entry(seq).expect("memory does not fail").expect("a row holds an entry");
-        (seq, key(&entry))
+    rows.into_iter().filter_map(|(seq, _)| {
+        // One that has rotted is not there.
+        let entry = store.entry(seq).expect("memory does not fail")?;
+        Some((seq, key(&entry)))
     })
 }
 
@@ -274,6 +285,12 @@ fn check_issued(one: &Final<'_>) -> Result<(), Failure> {
 fn check_digests(one: &Final<'_>, root: &MemStore, places: &BTreeMap<OrgId, OrgPath>) -> Result<(), Failure> {
     let of = |store: &MemStore| {
         let mut digests = store.digests().expect("memory does not fail");
+        // What nobody could heal is counted still.
+        for (home, missing) in store.check().missing {
+            let of_home = digests.iter_mut().filter(|(known, _)| *known == home);
+            of_home.for_each(|(_, digest)| *digest = digest.without(missing));
+        }
+        digests.retain(|(_, digest)| *digest != Digest::default());
         digests.retain(|(home, _)| places.get(home).is_some_and(|place| place.is_within(one.place)));
         digests
     };

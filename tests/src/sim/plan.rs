@@ -138,6 +138,9 @@ pub struct Plan {
     pub wrong_clock_one_in: u64,
     /// Whether some new records are issued to everybody below.
     pub issues: bool,
+    /// A row of a machine's disk rots once in so many commits; 0 for never. Only in worlds with opaque records, whose
+    /// nodes keep their identity.
+    pub rot_one_in: u64,
     /// The number of the leaf that is hostile, if there is one; it is the last node. Only in worlds with opaque records.
     pub hostile: Option<usize>,
 }
@@ -178,6 +181,8 @@ impl Plan {
         let off = if is_hostile { off } else { off.with(Fault::Hostile) };
         let is_off = |fault: Fault| is_quiet || off.has(fault) || (keeps_identity && fault.is_of_identity());
         let trades = head.clocks / 4 % 4 == 3;
+        let may_rot = keeps_identity && !is_hostile && !real && !is_quiet && !off.has(Fault::Rot);
+        let rot_one_in = if may_rot { [0, 20, 60][usize::from(head.clocks / 4 % 3)] } else { 0 };
         let act = |item: Item| {
             let what = match what(item.kind) {
                 What::Fault(fault) if trades && item.chance.is_multiple_of(2) => What::Fault(fault.traded()),
@@ -203,6 +208,7 @@ impl Plan {
             part: head.part.is_multiple_of(4),
             wrong_clock_one_in: [0, 4, 4, 2][usize::from(head.clocks % 4)],
             issues: trades,
+            rot_one_in,
             hostile,
         }
     }
@@ -319,7 +325,7 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "calm at {} s; disk {} ms; dies once in {} effects; cuts one frame in {}; {} shared names; large one in {}; \
-             one wrong clock in {}; {}{}",
+             one wrong clock in {}; {}{}{}",
             self.calm_at / 1000,
             self.disk,
             self.crash_one_in,
@@ -329,6 +335,7 @@ impl fmt::Display for Plan {
             self.wrong_clock_one_in,
             if self.real { "FHIR records" } else { "opaque records" },
             if self.part { "; a part settles alone" } else { "" },
+            if self.rot_one_in > 0 { "; rows rot" } else { "" },
         )?;
         let mut acts = self.acts.clone();
         acts.sort_by_key(|act| act.at);
@@ -364,7 +371,7 @@ mod tests {
         for (fault, name, _) in ALL {
             let comes =
                 |what: &What| matches!(what, What::Fault(one) if [*one, one.traded()].contains(&fault));
-            assert!(drawn.iter().any(comes), "{name}");
+            assert_eq!(drawn.iter().any(comes), fault != Fault::Rot, "{name}");
             assert_eq!(Faults::named(name).unwrap(), Faults::default().with(fault));
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sync_core::{
-    engine::{Alert, Effect, Engine, Event, INTENTS_MAX, LinkId, Ticket, refusal},
+    engine::{Alert, Audited, Effect, Engine, Event, INTENTS_MAX, LinkId, Ticket, refusal},
     feed::Seq,
     id::{ChangeHash, Lane, NodeId, OrgId, OrgPath, RecordId},
     identity::Role,
@@ -27,6 +27,7 @@ use super::{
     workload::{Taste, Writer, compose},
 };
 
+mod audits;
 mod claims;
 mod faults;
 mod hostile;
@@ -96,6 +97,10 @@ enum Ev {
     Over(u64),
     /// A node has another certificate.
     Renew(usize),
+    /// A machine checks its disk, and then compares it with its neighbours'.
+    Check(usize),
+    /// The rows have been read that an audit compares.
+    Survey(usize, u64, LinkId, Vec<OrgId>),
     Calm,
 }
 
@@ -190,6 +195,12 @@ pub struct Report {
     pub in_conflict: usize,
     /// Those of them of which something could not be read, because two running copies of one machine wrote it.
     pub forked: usize,
+    /// Entries that audits have put in place, here or there.
+    pub repaired: u64,
+    /// Rows that nobody could heal.
+    pub unhealed: usize,
+    /// The dearest audit of two nodes that hold the same, in bytes.
+    pub audit_bytes: u64,
     /// Entries that the hostile leaf has brought as far as the root.
     pub from_hostile: usize,
 }
@@ -219,6 +230,8 @@ pub struct World<'t> {
     calm: bool,
     /// What somebody was told.
     alerts: u64,
+    /// What the last audit of each machine has come to, by its link.
+    audits: BTreeMap<(usize, LinkId), Audited>,
     trace: &'t mut Trace,
 }
 
@@ -246,6 +259,7 @@ impl<'t> World<'t> {
             report: Report { keeps_identity: plan.keeps_identity(), ..Report::default() },
             calm: false,
             alerts: 0,
+            audits: BTreeMap::new(),
             trace,
             plan,
         };
@@ -267,6 +281,7 @@ impl<'t> World<'t> {
     /// Runs to the end, or to the first broken promise.
     pub fn run(mut self) -> Result<Report, Failure> {
         self.run_until_quiet()?;
+        self.heal_rows()?;
         self.revoked_are_out()?;
         self.report.settled_after = self.now.saturating_sub(self.plan.calm_at);
         self.bring_back_the_rest()?;
@@ -280,6 +295,7 @@ impl<'t> World<'t> {
         self.check_records()?;
         self.reconnect_costs_little()?;
         self.little_was_sent_twice()?;
+        self.audits_of_equals_cost_little()?;
         let machines = self.machines.iter().filter(|machine| !machine.retired).count() as u64;
         self.report.node_millis = self.now * machines;
         Ok(self.report)
@@ -400,6 +416,13 @@ impl<'t> World<'t> {
             Ev::Revoke(machine, node) => self.order_revocation(machine, node)?,
             Ev::Over(conn) => self.is_over(conn),
             Ev::Renew(node) => self.renew(node),
+            Ev::Check(machine) => self.check_disk(machine)?,
+            Ev::Survey(machine, boot, link, homes) => {
+                if self.is_up(machine, boot) {
+                    let summary = self.machines[machine].store.summary(&homes);
+                    self.drive(machine, Event::Surveyed(link, summary))?;
+                }
+            }
             Ev::Calm => self.become_calm()?,
         }
         Ok(())
@@ -440,6 +463,8 @@ impl<'t> World<'t> {
             | Ev::Revoke(..)
             | Ev::Over(_)
             | Ev::Renew(_)
+            | Ev::Check(_)
+            | Ev::Survey(..)
             | Ev::Calm => None,
         }
     }
@@ -587,6 +612,11 @@ impl<'t> World<'t> {
                 }
                 self.note(machine, format_args!("has written {keys:?}"));
             }
+            Effect::Survey(link, homes) => {
+                let (boot, delay) = (self.machines[machine].boot, self.rng.range(1, 5_000));
+                self.after(delay, Ev::Survey(machine, boot, link, homes));
+            }
+            Effect::Audited(link, audited) => self.audited(machine, link, audited),
             Effect::Alert(alert) => self.alert(machine, &alert)?,
         }
         Ok(())
@@ -637,6 +667,7 @@ impl<'t> World<'t> {
             });
             revocations.for_each(|revocation| engine.identity().revoke(revocation));
         }
+        self.rots(machine);
         let received = |op: &Op| match op {
             Op::Append { entry, src: Some(_), .. } => entry.encoded_len() as u64,
             _ => 0,
@@ -670,6 +701,8 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Send(..) => "send",
         Effect::Close(_) => "close",
         Effect::Written(_) => "answer",
+        Effect::Survey(..) => "read",
+        Effect::Audited(..) => "tell of an audit",
         Effect::Alert(_) => "tell",
     }
 }

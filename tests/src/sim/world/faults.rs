@@ -115,6 +115,7 @@ impl World<'_> {
             Fault::Twin => self.copy_running(machine)?,
             Fault::Revoke => self.revoke_a_leaf(),
             Fault::Hostile => self.speak_badly()?,
+            Fault::Rot => unreachable!("it comes of commits"),
         };
         self.report.faults[fault.index()] += u64::from(happens);
         Ok(())

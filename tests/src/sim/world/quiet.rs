@@ -17,7 +17,8 @@ impl World<'_> {
             self.after(0, Ev::Start(machine));
         }
         (0..self.machines.len()).for_each(|machine| self.dial_later(machine));
-        self.run_until_quiet()
+        self.run_until_quiet()?;
+        self.heal_rows()
     }
 
     fn check_part(&self) -> Result<(), Failure> {
@@ -47,7 +48,10 @@ impl World<'_> {
 
     fn reconnect(&mut self, cheaply: bool) -> Result<(), Failure> {
         let nodes: BTreeSet<_> = self.machines.iter().filter(|m| !m.retired).map(|m| m.node).collect();
-        let alone = nodes.len() == self.machines.iter().filter(|m| !m.retired).count();
+        // Of a segment all of whose rows are gone a neighbour cannot be told up to where it has read it, so it is told of
+        // the segment each time.
+        let alone =
+            nodes.len() == self.machines.iter().filter(|m| !m.retired).count() && self.report.unhealed == 0;
         let open: Vec<_> = self.conns.keys().copied().collect();
         let first = self.names;
         for conn in open {

@@ -1,0 +1,395 @@
+//! `tuyen verify`: the store's check of itself and the audit with a neighbour, on demand and once a day.
+//!
+//! A check runs on a thread and a connection of its own, so the core never waits for it; there is one at a time, and
+//! whoever asks while it runs gets its answer. What it finds is an alert, which `tuyen status` shows, and the engine is
+//! told. Then audits follow, one at a time: with the neighbour that was named, or, of the daily check, with the parent,
+//! and with everybody when something is damaged. Not here: what is checked, and how the disk is spared (see
+//! `store/check.rs`); what is compared (the engine's).
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use sync_core::{
+    audit::Harm,
+    engine::{Audited, Event, LinkId},
+    id::{OrgId, OrgPath},
+    session::Direction,
+    store::StoreError,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Message,
+    core::{Core, json},
+    wall,
+};
+use crate::{
+    admin::{Answer, Audit, Failure, FailureKind, FindingLine, Progress, Verified},
+    clock,
+    config::DATABASE,
+    store::{Checked, Finding, Key, Reader},
+};
+
+/// The setting that says when the store was last checked, in milliseconds since 1970.
+const CHECKED_AT: &str = "checked-at";
+/// How often the store is checked by itself.
+const EVERY_MILLIS: i64 = 24 * 3_600_000;
+/// Not so soon after a start, when there is most to do.
+const AFTER_START: Duration = Duration::from_secs(600);
+/// How often whoever waits hears how far the check is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// An audit for which somebody was busy is tried again after so long.
+const BUSY_AGAIN: Duration = Duration::from_secs(30);
+/// Rows that an alert names.
+const NAMED_MAX: usize = 5;
+
+type Answers = mpsc::UnboundedSender<Answer>;
+
+/// The check that is under way, and when the next one is due.
+pub(super) struct Verify {
+    core: mpsc::Sender<Message>,
+    started: Instant,
+    running: Option<Instant>,
+    waiting: Vec<(Option<OrgId>, Answers)>,
+    /// When the last one was done, by this machine's clock.
+    checked_at: i64,
+    /// The audit that is under way.
+    audit: Option<UnderWay>,
+    /// With whom an audit is to be made by itself, and not before when.
+    todo: VecDeque<OrgPath>,
+    not_before: Instant,
+}
+
+impl Verify {
+    /// The name of the setting that [`Verify::new`] is given.
+    pub const SETTING: &str = CHECKED_AT;
+
+    pub fn new(core: mpsc::Sender<Message>, checked_at: Option<Vec<u8>>) -> Self {
+        let at = checked_at.and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_be_bytes);
+        Self {
+            core,
+            started: Instant::now(),
+            running: None,
+            waiting: Vec::new(),
+            checked_at: at,
+            audit: None,
+            todo: VecDeque::new(),
+            not_before: Instant::now(),
+        }
+    }
+
+    fn fail(&mut self, kind: FailureKind, text: &str) {
+        for (_, answers) in self.waiting.drain(..) {
+            // Nobody is there any more, if it fails.
+            let _ = answers.send(Answer::Failed(Failure::new(kind, text)));
+        }
+    }
+}
+
+/// An audit.
+struct UnderWay {
+    link: LinkId,
+    began: Instant,
+    /// Who waits for it, if it was ordered, and what the check before it has found.
+    who: Option<(Answers, Verified)>,
+}
+
+/// Whether the daily check is due. A time that is to come is of a clock that was wrong.
+fn is_due(checked_at: i64, now: i64, up: Duration) -> bool {
+    up >= AFTER_START && !(0..EVERY_MILLIS).contains(&now.saturating_sub(checked_at))
+}
+
+impl Core {
+    /// Begins a check, or waits for the one that runs; then an audit, if a neighbour is named.
+    pub fn verify(&mut self, with: Option<OrgId>, answers: Answers) {
+        if let Some(org) = with.as_ref().filter(|org| self.neighbour(org).is_none()) {
+            let text = format!(
+                "{org} is not connected with this node; `tuyen peers` shows who is. Only the parent and children can be \
+                 asked, by their organization"
+            );
+            let _ = answers.send(Answer::Failed(Failure::new(FailureKind::Failed, text)));
+            return;
+        }
+        self.verify.waiting.push((with, answers));
+        self.begin_check();
+    }
+
+    fn neighbour(&self, org: &OrgId) -> Option<LinkId> {
+        self.peers.iter().rev().find(|(_, peer)| peer.info.place.org() == org).map(|(link, _)| *link)
+    }
+
+    /// Begins what is due by itself.
+    pub fn verify_daily(&mut self) -> Result<(), StoreError> {
+        if self.verify.running.is_none()
+            && is_due(self.verify.checked_at, wall(), self.verify.started.elapsed())
+        {
+            self.begin_check();
+        }
+        if self.verify.audit.is_none()
+            && Instant::now() >= self.verify.not_before
+            && let Some(place) = self.verify.todo.pop_front()
+            && let Some(link) = self.neighbour(place.org())
+        {
+            return self.begin_audit(link, None);
+        }
+        Ok(())
+    }
+
+    /// Something strange has happened with these neighbours: when it is over, all is compared.
+    pub fn audit_soon(&mut self, places: impl IntoIterator<Item = OrgPath>) {
+        for place in places {
+            if !self.verify.todo.contains(&place) {
+                self.verify.todo.push_back(place);
+            }
+        }
+        self.verify.not_before = Instant::now() + BUSY_AGAIN;
+    }
+
+    fn begin_check(&mut self) {
+        if self.verify.running.is_some() {
+            return;
+        }
+        let core = self.verify.core.clone();
+        let reader = self.reader_of_its_own();
+        let check = move || {
+            let mut told = Instant::now();
+            let progress = |done, total| {
+                if told.elapsed() >= PROGRESS_EVERY {
+                    told = Instant::now();
+                    let _ = core.blocking_send(Message::Checking(done, total));
+                }
+            };
+            let checked = reader()
+                .and_then(|mut reader| reader.integrity_check(progress).map_err(|error| error.to_string()));
+            // When the core has ended nobody wants to know.
+            let _ = core.blocking_send(Message::Checked(checked));
+        };
+        match std::thread::Builder::new().name("check".to_owned()).spawn(check) {
+            Ok(_) => self.verify.running = Some(Instant::now()),
+            Err(error) => {
+                let text = format!("the check could not be started: {error}; try again");
+                self.verify.fail(FailureKind::Failed, &text);
+            }
+        }
+    }
+
+    fn reader_of_its_own(&self) -> impl FnOnce() -> Result<Reader, String> + Send + use<> {
+        let (database, key) = (self.dir.join(DATABASE), self.config.key_path(&self.dir));
+        move || {
+            let key = Key::read(&key).map_err(|error| error.to_string())?;
+            Reader::open(&database, &key).map_err(|error| error.to_string())
+        }
+    }
+
+    /// The check goes on.
+    pub fn checking(&mut self, done: u64, total: u64) {
+        self.verify.waiting.retain(|(_, answers)| {
+            let what = "rows checked".to_owned();
+            answers.send(Answer::Progress(Progress { what, done, total: Some(total) })).is_ok()
+        });
+    }
+
+    /// The check has ended.
+    pub fn checked(&mut self, outcome: Result<Checked, String>) -> Result<(), StoreError> {
+        let began = self.verify.running.take().unwrap_or_else(Instant::now);
+        self.verify.checked_at = wall();
+        self.store.set_setting(CHECKED_AT, &self.verify.checked_at.to_be_bytes())?;
+        let checked = match outcome {
+            Ok(checked) => checked,
+            Err(error) => {
+                let text = format!("the check of the store could not be finished: {error}");
+                self.alert("damaged", text.clone());
+                self.verify.fail(FailureKind::Integrity, &text);
+                return Ok(());
+            }
+        };
+        if let Some(text) = in_words(&checked) {
+            self.alert("damaged", text);
+        }
+        self.engine.handle(Event::Checked(checked.checkup()), &self.store, clock::now())?;
+        self.let_out()?;
+        let verified = Verified {
+            rows: checked.rows,
+            findings: checked.findings.iter().map(line).collect(),
+            more: checked.more,
+            millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            audit: None,
+        };
+        let waiting = std::mem::take(&mut self.verify.waiting);
+        if waiting.is_empty() {
+            self.audit_after(&checked);
+        }
+        for (with, answers) in waiting {
+            match with {
+                None => super::core::send(&answers, &verified),
+                Some(org) => self.audit_for(&org, answers, verified.clone())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The daily check is followed by an audit with the parent, and with everybody when something is damaged.
+    fn audit_after(&mut self, checked: &Checked) {
+        let all = !checked.is_sound();
+        let peers = self.peers.values().filter(|peer| all || peer.direction == Direction::Up);
+        let places: Vec<_> = peers.map(|peer| peer.info.place.clone()).collect();
+        self.audit_soon(places);
+        self.verify.not_before = Instant::now();
+    }
+
+    fn audit_for(&mut self, org: &OrgId, answers: Answers, verified: Verified) -> Result<(), StoreError> {
+        let failure = match (self.neighbour(org), &self.verify.audit) {
+            (Some(link), None) => return self.begin_audit(link, Some((answers, verified))),
+            (Some(_), Some(_)) => busy(org),
+            (None, _) => cut(org),
+        };
+        let _ = answers.send(Answer::Failed(failure));
+        Ok(())
+    }
+
+    fn begin_audit(&mut self, link: LinkId, who: Option<(Answers, Verified)>) -> Result<(), StoreError> {
+        self.verify.audit = Some(UnderWay { link, began: Instant::now(), who });
+        self.engine.handle(Event::Audit(link), &self.store, clock::now())?;
+        self.let_out().map(drop)
+    }
+
+    /// Reads the rows that an audit compares, on a thread and a connection of its own.
+    pub fn survey(&mut self, link: LinkId, homes: Vec<OrgId>) {
+        let (core, reader) = (self.verify.core.clone(), self.reader_of_its_own());
+        let survey = move || {
+            let outcome =
+                reader().and_then(|mut reader| reader.summary(&homes).map_err(|error| error.to_string()));
+            let _ = core.blocking_send(Message::Surveyed(link, outcome));
+        };
+        if let Err(error) = std::thread::Builder::new().name("survey".to_owned()).spawn(survey) {
+            tracing::warn!(%error, "an audit was given up");
+            if let Some(peer) = self.peers.get(&link) {
+                peer.outbox.close();
+            }
+        }
+    }
+
+    /// An audit that this node has begun is over.
+    pub fn audited(&mut self, link: LinkId, audited: Audited) {
+        let Some(UnderWay { began, who, .. }) = self.verify.audit.take_if(|audit| audit.link == link) else {
+            return;
+        };
+        let Some(place) = self.peers.get(&link).map(|peer| peer.info.place.clone()) else { return };
+        let Audited::Done { entries, here, there, missed } = audited else {
+            match who {
+                Some((answers, _)) => {
+                    let _ = answers.send(Answer::Failed(busy(place.org())));
+                }
+                None => self.audit_soon([place]),
+            }
+            return;
+        };
+        tracing::info!(with = %place, entries, here, there, missed, "audited");
+        if here + there > 0 {
+            let text = format!(
+                "an audit with {place} has found {here} entries lacking here and {there} there; they are in place \
+                 again. Find out why: check the disk's health, and whether somebody has put back a copy"
+            );
+            self.alert("repaired", text);
+        }
+        if let Some(text) = self.nobody_has(&place) {
+            self.alert("damaged", text);
+        }
+        if let Some((answers, mut verified)) = who {
+            let left: Vec<_> = self.engine.damaged().map(|damage| damage.row).collect();
+            verified.findings.retain(|finding| finding.row.is_none_or(|row| left.contains(&row)));
+            let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            verified.audit = Some(Audit { with: place, entries, here, there, missed, millis });
+            let _ = answers.send(Answer::Done(json(&verified)));
+        }
+    }
+
+    /// The rows that are damaged still, in words.
+    fn nobody_has(&self, place: &OrgPath) -> Option<String> {
+        let row = |damage: &sync_core::audit::Damage| match &damage.record {
+            Some(record) => format!("{} ({record})", damage.row),
+            None => damage.row.to_string(),
+        };
+        let rows: Vec<_> = self.engine.damaged().map(row).collect();
+        let more =
+            rows.len().checked_sub(NAMED_MAX + 1).map_or(String::new(), |n| format!(" and {} more", n + 1));
+        (!rows.is_empty()).then(|| {
+            format!(
+                "{place} does not have what stood in row {}{more} of this node's feed; ask the other neighbours with \
+                 `tuyen verify --with`, or enter again what is missing",
+                rows[..rows.len().min(NAMED_MAX)].join(", ")
+            )
+        })
+    }
+
+    /// The link has ended.
+    pub fn audit_is_cut(&mut self, link: LinkId, place: &OrgPath) {
+        let Some(UnderWay { who, .. }) = self.verify.audit.take_if(|audit| audit.link == link) else {
+            return;
+        };
+        match who {
+            Some((answers, _)) => {
+                let _ = answers.send(Answer::Failed(cut(place.org())));
+            }
+            None => self.audit_soon([place.clone()]),
+        }
+    }
+}
+
+fn busy(org: &OrgId) -> Failure {
+    let text = format!(
+        "the store was checked, and not compared: {org} or this node has something else to do; try again when all is \
+         synced"
+    );
+    Failure::new(FailureKind::Failed, text)
+}
+
+fn cut(org: &OrgId) -> Failure {
+    let text =
+        format!("the link to {org} has ended; whatever was put in place stays; try again when it is back");
+    Failure::new(FailureKind::Failed, text)
+}
+
+fn line(finding: &Finding) -> FindingLine {
+    let misfiled = finding.row.is_some_and(|(_, harm)| harm == Harm::Misfiled);
+    FindingLine {
+        row: finding.row.map(|(row, _)| row),
+        record: finding.record.clone(),
+        problem: if misfiled { format!("{}; it is put right", finding.what) } else { finding.what.clone() },
+    }
+}
+
+/// What an operator is told; nothing when all is well.
+fn in_words(checked: &Checked) -> Option<String> {
+    let first = checked.findings.first()?;
+    let all = checked.findings.len() as u64 + checked.more;
+    let more = if all == 1 { String::new() } else { format!(", and {} more", all - 1) };
+    Some(format!(
+        "the store is not as it was written: {first}{more}. `tuyen verify` names everything, and `tuyen verify --with` a \
+         neighbour puts back what that has; check the disk's health"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_due_once_a_day_and_not_at_a_start() {
+        let hour = 3_600_000;
+        for (checked_at, now, due) in [
+            (0, 30 * hour, true),
+            (10 * hour, 30 * hour, false),
+            (10 * hour, 34 * hour - 1, false),
+            (10 * hour, 34 * hour, true),
+            // A clock that was wrong.
+            (99 * hour, 30 * hour, true),
+            (i64::MAX, i64::MIN, true),
+        ] {
+            assert_eq!(is_due(checked_at, now, AFTER_START), due, "{checked_at} {now}");
+            assert!(!is_due(checked_at, now, AFTER_START - Duration::from_secs(1)));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Rows that rot, and audits that put them back.
+
+use super::*;
+use sync_core::audit::Harm;
+
+/// How long a machine does not notice that a row has rotted.
+const UNNOTICED_MAX: Millis = 600_000;
+/// More rounds of audits than this put nothing back that one could: a row goes through the tree at most twice.
+const ROUNDS_MAX: usize = 20;
+/// An audit after which nothing had to be put in place costs less than this, in both directions together.
+const AUDIT_MAX_BYTES: u64 = 1_000;
+
+impl World<'_> {
+    /// A commit was made: now and then the disk loses a row or spoils it. Some time later the machine notices.
+    pub(super) fn rots(&mut self, machine: usize) {
+        let one_in = self.plan.rot_one_in;
+        if self.calm || one_in == 0 || !self.rng.one_in(one_in) {
+            return;
+        }
+        let tip = self.machines[machine].store.tip().expect("memory does not fail");
+        let harm = if self.rng.one_in(2) { Harm::Gone } else { Harm::Damaged };
+        let first = 1 + self.rng.below(tip.max(1));
+        let many = if self.rng.one_in(4) { self.rng.range(2, 6) } else { 1 };
+        let before = self.machines[machine].store.clone();
+        (first..(first + many).min(tip + 1)).for_each(|row| self.machines[machine].store.rot(row, harm));
+        self.note(machine, format_args!("loses {many} rows from {first} on ({harm:?})"));
+        let node = self.machines[machine].node;
+        let kept: Vec<_> = self.machines.iter().filter(|one| !one.retired).map(|one| &one.store).collect();
+        self.ledger.rot(node, &before, &self.machines[machine].store, &kept);
+        self.report.faults[Fault::Rot.index()] += 1;
+        let delay = self.rng.below(UNNOTICED_MAX.min(self.plan.calm_at.saturating_sub(self.now)) + 1);
+        self.after(delay, Ev::Check(machine));
+    }
+
+    /// The check of a machine's disk, and an audit with each neighbour.
+    pub(super) fn check_disk(&mut self, machine: usize) -> Result<(), Failure> {
+        let checkup = self.machines[machine].store.check();
+        self.note(machine, format_args!("finds {} rows damaged", checkup.damaged.len()));
+        self.drive(machine, Event::Checked(checkup))?;
+        let links: Vec<_> = self.machines[machine].engine.iter().flat_map(|engine| engine.links()).collect();
+        for link in links {
+            self.drive(machine, Event::Audit(link.link))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn audited(&mut self, machine: usize, link: LinkId, audited: Audited) {
+        self.note(machine, format_args!("{link:?} audited: {audited:?}"));
+        if let Audited::Done { here, there, .. } = audited {
+            self.report.repaired += here + there;
+        }
+        self.audits.insert((machine, link), audited);
+    }
+
+    /// All is quiet, and whoever holds what has rotted elsewhere gives it back. What is left nobody has.
+    pub(super) fn heal_rows(&mut self) -> Result<(), Failure> {
+        if self.plan.rot_one_in == 0 {
+            return Ok(());
+        }
+        for round in 0.. {
+            let before = self.report.repaired;
+            for machine in 0..self.machines.len() {
+                self.after(0, Ev::Check(machine));
+                self.run_until_quiet()?;
+            }
+            if self.report.repaired == before {
+                break;
+            }
+            if round == ROUNDS_MAX {
+                return Err(Failure::new("audits come to an end", "something is put back in every round"));
+            }
+        }
+        self.report.unhealed = 0;
+        let there = |one: &&Machine| !one.retired && !one.stays_away && !self.revoked.contains(&one.node);
+        for one in self.machines.iter().filter(there) {
+            for damage in one.store.check().damaged {
+                let (Some(record), Some(change)) = (&damage.record, &damage.change) else { continue };
+                let holder =
+                    self.machines.iter().filter(there).find(|other| other.store.reads(record, change));
+                if let Some(holder) = holder.filter(|_| !self.plan.part) {
+                    let text =
+                        format!("row {} of {} is damaged, and {} has it", damage.row, one.name, holder.name);
+                    return Err(Failure::new("what a neighbour has is healed", text));
+                }
+                self.report.unhealed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// On every line that stands the child compares with its parent: they hold the same, and it costs two small frames.
+    pub(super) fn audits_of_equals_cost_little(&mut self) -> Result<(), Failure> {
+        let conns: Vec<_> =
+            self.conns.iter().filter(|(_, conn)| conn.ends.iter().all(|end| end.open)).collect();
+        let conns: Vec<_> =
+            conns.into_iter().map(|(id, conn)| (*id, conn.ends[0].machine, conn.ends[0].link)).collect();
+        for (conn, child, link) in conns {
+            let parent = self.conns[&conn].ends[1].machine;
+            if [child, parent].iter().any(|one| !self.machines[*one].store.check().damaged.is_empty()) {
+                continue;
+            }
+            let sent = |world: &Self| world.conns[&conn].ends.iter().map(|end| end.sent.1).sum::<u64>();
+            let before = sent(self);
+            self.drive(child, Event::Audit(link))?;
+            self.run_until_quiet()?;
+            let (audited, bytes) = (self.audits.get(&(child, link)).copied(), sent(self) - before);
+            let Some(Audited::Done { entries, here: 0, there: 0, missed: 0 }) = audited else {
+                let text = format!("{}: {audited:?}", self.machines[child].name);
+                return Err(Failure::new("an audit of equals finds nothing", text));
+            };
+            let exact = {
+                let total = sync_core::feed::Digest { count: entries, sum: 0 };
+                [Frame::Audit, Frame::Total(Some(total))]
+                    .iter()
+                    .map(|frame| frame.encode().len() as u64)
+                    .sum::<u64>()
+            };
+            if bytes != exact || bytes >= AUDIT_MAX_BYTES {
+                let text = format!("{} used {bytes} bytes, {exact} are needed", self.machines[child].name);
+                return Err(Failure::new("an audit of equals costs its bytes", text));
+            }
+            self.report.audit_bytes = self.report.audit_bytes.max(bytes);
+        }
+        Ok(())
+    }
+}

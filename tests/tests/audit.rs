@@ -1,0 +1,167 @@
+//! What is done to a node's database behind its back: `tuyen verify` names it, and puts back what a neighbour has.
+
+use std::collections::BTreeSet;
+
+use node::{
+    admin::{FailureKind, Request, Verified},
+    config::DATABASE,
+    fhir::population::Population,
+};
+use rusqlite::Connection;
+use tuyen_tests::cluster::{Country, Node, has_alert, org, wait_equal};
+
+/// New records of an organization.
+fn records(seed: u64, name: &str, count: usize) -> Vec<String> {
+    Population::records(seed, &org(name), count).map(|record| record.to_string()).collect()
+}
+
+/// Changes the database of a node, whether it runs or not.
+fn behind_the_back(node: &Node, sql: &str) {
+    let key = std::fs::read_to_string(node.config().key_path(&node.dir)).unwrap();
+    let conn = Connection::open(node.dir.join(DATABASE)).unwrap();
+    let unlock = format!("PRAGMA key = \"x'{}'\"; PRAGMA cipher_page_size = 8192", key.trim());
+    conn.execute_batch(&unlock).unwrap();
+    conn.execute_batch(sql).unwrap();
+}
+
+fn verify(node: &Node, with: Option<&str>) -> Verified {
+    node.ask(&Request::Verify { with: with.map(org) })
+}
+
+/// Audits until neither side has anything else to do.
+fn compare(node: &Node, with: &str) -> Verified {
+    let request = || Request::Verify { with: Some(org(with)) };
+    for _ in 0..100 {
+        match node.try_ask(&request()) {
+            Ok(verified) => return verified,
+            Err(failure) => {
+                assert!(
+                    failure.kind == FailureKind::Failed && failure.text.contains("something else"),
+                    "{failure}"
+                );
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("always busy:\n{}", node.log());
+}
+
+/// The rows that are named, and all that is said of them.
+fn named(verified: &Verified) -> (BTreeSet<u64>, String) {
+    let rows = verified.findings.iter().filter_map(|finding| finding.row).collect();
+    (rows, format!("{:?}", verified.findings))
+}
+
+fn exported(node: &Node) -> BTreeSet<String> {
+    node.export().into_iter().collect()
+}
+
+/// What is wrong is named with its record, does not stop the node, and comes back from the leaf or the root.
+#[test]
+fn what_was_damaged_behind_the_nodes_back_is_named_and_healed() {
+    let mut country = Country::new();
+    country.leaf.put(records(1, "dong-van", 40));
+    wait_equal(&country.all(), 40);
+    country.hub.put(records(2, "ha-giang", 10));
+    wait_equal(&[&country.root, &country.hub], 50);
+    country.leaf.wait_safe();
+    let before = exported(&country.hub);
+    let verified = verify(&country.hub, None);
+    assert!(verified.findings.is_empty() && verified.rows == 50, "{verified:?}");
+    assert!(!country.hub.has_alert("damaged", ""));
+
+    let damage = "DELETE FROM feed WHERE seq IN (3, 4, 50);
+        UPDATE feed SET entry = zeroblob(length(entry)) WHERE seq IN (5, 7, 45);
+        UPDATE feed SET lane = 2 WHERE seq = 9; UPDATE feed SET chain = randomblob(16) WHERE seq = 11;
+        DELETE FROM change WHERE seq = 13; UPDATE digest SET count = count + 1";
+    for (round, with) in ["trung-uong", "dong-van"].into_iter().enumerate() {
+        behind_the_back(&country.hub, damage);
+        if round == 0 {
+            // A start does not hide that the last row is gone.
+            assert_eq!(country.hub.stop(), Some(0));
+            country.hub.start();
+        }
+        let verified = verify(&country.hub, None);
+        let (rows, all) = named(&verified);
+        assert_eq!(rows, [3, 4, 5, 7, 9, 11, 13, 45, 50].into(), "{all}");
+        assert!(verified.findings.iter().all(|finding| finding.record.is_some()), "{all}");
+        assert!(has_alert(&country.hub.status().alerts, "damaged", "is not as it was written: row "));
+        for finding in &verified.findings {
+            // Folded before, and shown whatever the row has become; and the node goes on.
+            let _ = country
+                .hub
+                .try_ask::<serde_json::Value>(&Request::Get { record: finding.record.clone().unwrap() });
+        }
+        country.hub.wait("a link up", |status| status.up.as_ref().is_some_and(|up| up.state == "connected"));
+        country.hub.wait("a link down", |status| status.down.iter().any(|down| down.state == "connected"));
+
+        let verified = compare(&country.hub, with);
+        let audit = verified.audit.clone().unwrap();
+        let (rows, all) = named(&verified);
+        // A leaf has what is its own.
+        let (back, left) = if round == 0 { (6, BTreeSet::new()) } else { (4, [45, 50].into()) };
+        assert_eq!((audit.here, audit.there, rows), (back, 0, left), "{all}");
+        assert_eq!(audit.with.org(), &org(with));
+        if round == 1 {
+            let alerts = country.hub.status().alerts;
+            assert!(has_alert(&alerts, "damaged", "does not have what stood in row 45 ("), "{alerts:?}");
+            let verified = compare(&country.hub, "trung-uong");
+            assert_eq!((verified.findings.len(), verified.audit.unwrap().here), (0, 2));
+        }
+        assert!(has_alert(&country.hub.status().alerts, "repaired", with));
+        // Of what was counted wrong the check could tell nothing while rows were missing. It puts that right.
+        let (rows, all) = named(&verify(&country.hub, None));
+        assert!(rows.is_empty() && all.contains("the digest of the entries of ha-giang"), "{all}");
+        let verified = verify(&country.hub, None);
+        assert!(verified.findings.is_empty() && verified.rows == 50, "{verified:?}");
+        country.hub.wait("folded", |status| status.unfolded == 0);
+        assert_eq!(exported(&country.hub), before);
+    }
+    let equal = compare(&country.hub, "trung-uong").audit.unwrap();
+    assert_eq!((equal.entries, equal.here, equal.there, equal.missed), (50, 0, 0, 0));
+    // All goes on as before.
+    country.leaf.put(records(3, "dong-van", 10));
+    wait_equal(&[&country.root, &country.hub], 60);
+    country.leaf.wait_safe();
+    assert!(!country.hub.has_alert("forked", "") && !country.root.has_alert("restored", ""));
+}
+
+/// What an edit adds on a machine that cannot read an older one does not take its name, and both are there when it can.
+#[test]
+fn a_record_with_a_damaged_row_can_be_written_and_heals() {
+    let mut country = Country::new();
+    let patient = |phone: &str| {
+        format!(r#"{{"resourceType":"Patient","id":"p","telecom":[{{"system":"phone","value":"{phone}"}}]}}"#)
+    };
+    country.leaf.put([patient("1")]);
+    country.leaf.put([patient("2")]);
+    wait_equal(&country.all(), 2);
+    behind_the_back(&country.leaf, "UPDATE feed SET entry = x'00' WHERE seq = 2");
+    country.leaf.put([patient("3")]);
+    country.leaf.wait_safe();
+    let verified = compare(&country.leaf, "ha-giang");
+    assert_eq!((verified.findings.len(), verified.audit.unwrap().here), (0, 1));
+    wait_equal(&country.all(), 3);
+    country.leaf.put([patient("4")]);
+    wait_equal(&country.all(), 4);
+    for node in country.all() {
+        let status = node.wait("folded", |status| status.unfolded == 0);
+        assert_eq!((status.waiting, status.unreadable), (0, 0), "{}", status.org);
+    }
+    assert_eq!(country.leaf.value("Patient/p"), country.root.value("Patient/p"));
+    // Nobody has it: the row is named.
+    country.leaf.pause();
+    country.leaf.put([patient("5")]);
+    country.leaf.kill();
+    behind_the_back(&country.leaf, "DELETE FROM feed WHERE seq = 5");
+    country.leaf.start();
+    country.leaf.resume();
+    country.leaf.wait("a link up", |status| status.up.as_ref().is_some_and(|up| up.state == "connected"));
+    let verified = compare(&country.leaf, "ha-giang");
+    let (rows, all) = named(&verified);
+    assert_eq!((rows, verified.audit.unwrap().missed), ([5].into(), 1), "{all}");
+    assert!(country.leaf.has_alert("damaged", "does not have what stood in row 5 (Patient/p)"));
+    let failure =
+        country.leaf.try_ask::<Verified>(&Request::Verify { with: Some(org("meo-vac")) }).unwrap_err();
+    assert!(failure.text.contains("not connected"), "{failure}");
+}
