@@ -48,10 +48,10 @@ impl World<'_> {
 
     fn reconnect(&mut self, cheaply: bool) -> Result<(), Failure> {
         let nodes: BTreeSet<_> = self.machines.iter().filter(|m| !m.retired).map(|m| m.node).collect();
-        // Of a segment all of whose rows are gone a neighbour cannot be told up to where it has read it, so it is told of
-        // the segment each time.
+        // A neighbour cannot be told up to where it has read a segment at whose end rows are gone, or were when it was told,
+        // so it may be told of the segment once more.
         let alone =
-            nodes.len() == self.machines.iter().filter(|m| !m.retired).count() && self.report.unhealed == 0;
+            nodes.len() == self.machines.iter().filter(|m| !m.retired).count() && self.plan.rot_one_in == 0;
         let open: Vec<_> = self.conns.keys().copied().collect();
         let first = self.names;
         for conn in open {
