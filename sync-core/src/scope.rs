@@ -47,6 +47,12 @@ impl Places {
         self.0.iter()
     }
 
+    /// Whether a record with this home is for a child at this place: the home stands there or below it, or issues the record
+    /// and stands there or above.
+    pub fn reach(&self, home: &OrgId, issued: bool, child: &OrgPath) -> bool {
+        self.is_within(home, child) || (issued && self.of(home).is_some_and(|place| child.is_within(place)))
+    }
+
     /// Whether the organization stands at `subtree` or below it. An organization that nobody has announced
     /// stands nowhere.
     pub fn is_within(&self, org: &OrgId, subtree: &OrgPath) -> bool {
@@ -84,15 +90,12 @@ pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: 
     if head.src.is_some_and(|src| lineage.covers(src)) {
         return false;
     }
-    let has_home_within = |place| head.homes.iter().any(|home| places.is_within(home, place));
-    let is_below_issuer = |child: &OrgPath| {
-        head.issued
-            && head.homes.iter().filter_map(|home| places.of(home)).any(|place| child.is_within(place))
-    };
     match (neighbour, &head.offered_to) {
         (Neighbour::Up, offered_to) => offered_to.is_none(),
-        (Neighbour::Down(child), Some(home)) => places.is_within(home, child),
-        (Neighbour::Down(child), None) => has_home_within(child) || is_below_issuer(child),
+        (Neighbour::Down(child), Some(home)) => places.reach(home, head.issued, child),
+        (Neighbour::Down(child), None) => {
+            head.homes.iter().any(|home| places.reach(home, head.issued, child))
+        }
     }
 }
 

@@ -163,7 +163,8 @@ impl<I: Identity> Engine<I> {
         Ok(match state.direction {
             Direction::Up => true,
             Direction::Down => {
-                store.homes(record)?.iter().any(|home| self.places.is_within(home, &state.peer.place))
+                let issued = record.issuer().is_some();
+                store.homes(record)?.iter().any(|home| self.places.reach(home, issued, &state.peer.place))
             }
         })
     }

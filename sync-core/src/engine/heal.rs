@@ -136,7 +136,9 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<(), StoreError> {
         let own = entry.home().clone();
-        let others: Vec<_> = store.homes(entry.record())?.into_iter().filter(|home| *home != own).collect();
+        let issued = entry.record().issuer().is_some();
+        let others = store.homes(entry.record())?.into_iter().filter(|home| issued || *home != own);
+        let others: Vec<_> = others.collect();
         // What comes once more, in this commit or a later one, has nothing to heal; nor has what was only misfiled.
         let was_damaged = self.damaged.remove(&row).is_some();
         if was_damaged {

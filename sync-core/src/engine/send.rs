@@ -54,9 +54,7 @@ impl<I: Identity> Engine<I> {
         let segment_end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
         let mut stretch = Stretch { segment, last: next, rows: 0, chosen: Vec::new(), bytes: 0 };
         if is_gone {
-            // The last row that had to go up is not there any more: it is passed over aloud, or nobody would hear that
-            // there is nothing to wait for.
-            (stretch.last, stretch.rows) = (end, SKIP_AFTER_ROWS);
+            (stretch.last, stretch.rows) = (end, 1);
         }
         for head in heads.iter().take_while(|head| head.seq <= segment_end) {
             if scope::wants(&state.neighbour(), head, &lineage[lane as usize], &self.places) {
@@ -114,13 +112,18 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         let Stretch { segment, last, rows, chosen, bytes } = stretch;
         let state = self.links.get_mut(&link).expect("a stretch is of a live link");
+        let is_up = state.direction == Direction::Up;
         let out = &mut state.out[lane as usize];
-        out.next = Some(last);
+        let before = out.next.replace(last).unwrap_or(0);
         if chosen.is_empty() {
             out.skipped += rows;
             // A neighbour that has not been told of a segment would be announced it again at every reconnect.
             let told_of = out.told.is_some_and(|told| told.segment == segment.incarnation);
-            if told_of && out.skipped < SKIP_AFTER_ROWS {
+            // When the last row that had to go up cannot be read any more it is passed over aloud, or nobody would hear
+            // that there is nothing to wait for.
+            let end = self.last[lane as usize];
+            let passes_end = is_up && before < end && end <= last;
+            if told_of && out.skipped < SKIP_AFTER_ROWS && !passes_end {
                 return Ok(());
             }
         }
