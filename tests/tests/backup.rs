@@ -555,7 +555,12 @@ fn a_store_that_was_damaged_when_it_was_backed_up_is_told() {
     conn.execute("UPDATE feed SET chain = zeroblob(16) WHERE seq = 7", []).unwrap();
     drop(conn);
     let file = place.back_up("file");
-    let words = ["is whole, but the store in it is damaged", "breaks at row 7", "use an older backup"];
+    let words = [
+        "is whole, but the store in it is damaged",
+        "row 7",
+        "its running hash is wrong",
+        "use an older backup",
+    ];
     place.verify(&file).expect(6).says(&words);
     place.restore(&file, &place.path("dv2")).expect(6).says(&words);
     assert_eq!(place.left(), ["file"]);
