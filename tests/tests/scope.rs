@@ -133,6 +133,8 @@ fn what_an_organization_issues_is_everywhere_below_it() {
     country.hub.kill();
     country.hub.restore(&copy);
     country.hub.start();
+    // An idle child would notice at its next sign of life only.
+    country.leaf.sync();
     country.hub.wait("it comes back from below", |_| holds(&country.hub, name));
     country.hub.wait("folded", |s| s.unfolded == 0);
     assert_eq!(country.hub.value(name)["title"], "second");
