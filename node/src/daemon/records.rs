@@ -199,7 +199,7 @@ impl Core {
         if let Some(issuer) = id.issuer() {
             let elsewhere = || {
                 format!(
-                    "{id} is issued by {issuer} and can be changed there alone; ask them, or write a record of your own"
+                    "{id} is issued by {issuer} and can be changed there or above alone; ask them, or write a record of your own"
                 )
             };
             return Ok(if is_within(&issuer) { Ok(issuer) } else { Err(elsewhere()) });
