@@ -190,7 +190,7 @@ impl Entry {
         &self.record
     }
 
-    /// The organization whose node created the record.
+    /// The record's home, as its author names it: see [`crate::scope`].
     pub fn home(&self) -> &OrgId {
         &self.home
     }

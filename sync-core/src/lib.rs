@@ -22,8 +22,8 @@
 //! | cursor | how far a neighbour's feed has been read: segment, position, running hash ([`feed::Cursor`]) |
 //! | lineage | which part of which segments a node still knows to be its own ([`feed::Lineage`]) |
 //! | lane | urgent, normal or bulk ([`id::Lane`]). A record keeps the lane that it was created in, so its entries never overtake one another |
-//! | home | the organization whose node created the record; two, when it was created at two places |
-//! | scope | what a neighbour is sent: upwards everything, downwards the records with a home in the child's part of the tree ([`scope::wants`]) |
+//! | home | the organization whose patient the record is about, or whose node created it ([`scope::compartment`]); two, when it was created at two places |
+//! | scope | what a neighbour is sent: upwards everything, downwards the records with a home in the child's part of the tree, and what is issued at its place or above ([`scope::wants`]) |
 //! | frontier | the last row of the own feed that has to go up, that is durable at the parent, that is durable at the root ([`store::Frontier`]) |
 //! | receipt | the news that moves a frontier: an ACK from the parent, or the parent's word about the root |
 //! | mark | "when the root has row n of my feed, it has everything that I read from you up to here" ([`store::Mark`]) |
@@ -105,7 +105,8 @@
 //!
 //! A child may bring an entry when its author may speak for the home that the entry names, and the record has a home
 //! in the child's part of the tree. The author is the node whose run the change names; the change itself is not
-//! signed. `docs/THREATS.md` says what follows from that. Entries from a parent are taken as they come.
+//! signed, unless its record is an issued one. `docs/THREATS.md` says what follows from that. Entries from a parent are
+//! taken as they come, but issued ones, which are taken with their author's signature alone.
 //!
 //! # Modules
 //!
