@@ -56,6 +56,10 @@ const LOG: &str = "tuyend.log";
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How long a daemon may take to end when it is asked to.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// How long a daemon that has closed its socket may take until its process has ended.
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
+/// Lines of a daemon's log that are shown: a panic's and what follows it.
+const LOG_LINES: usize = 8;
 /// How often something is looked at that changes by itself.
 const POLL: Duration = Duration::from_millis(10);
 /// How often the folder is removed, and how long to wait in between.
@@ -201,7 +205,6 @@ impl Country {
 
     /// Starts a node's daemon, and waits until it answers.
     pub fn start(&mut self, at: usize) -> Result<(), Failure> {
-        let dir = self.sites[at].dir.clone();
         self.spawn(at)?;
         let began = Instant::now();
         loop {
@@ -210,7 +213,7 @@ impl Country {
             let ended = lock(&self.stage).children.get_mut(&at).and_then(|child| child.try_wait().ok()?);
             if ended.is_some() || began.elapsed() > READY_WITHIN {
                 let org = &self.sites[at].org;
-                let log = log_end(&dir);
+                let log = self.log_end(at);
                 return Err(failed(format!(
                     "the daemon of {org} did not start ({unreachable}); its log ends: {log}"
                 )));
@@ -267,6 +270,7 @@ impl Country {
     /// Asks a node one thing.
     pub fn call<T: DeserializeOwned>(&mut self, at: usize, request: &Request) -> Result<T, Failure> {
         let site = &mut self.sites[at];
+        let known = site.client.is_some();
         let mut client = match site.client.take() {
             Some(client) => client,
             None => Client::connect(&site.dir)?,
@@ -275,7 +279,32 @@ impl Country {
         if !matches!(&answer, Err(failure) if failure.kind == FailureKind::Unreachable) {
             site.client = Some(client);
         }
-        answer.map_err(|failure| Failure::new(failure.kind, format!("{}: {}", site.org, failure.text)))
+        answer.map_err(|failure| {
+            let away = known && failure.kind == FailureKind::Unreachable;
+            let end = if away { self.how_it_ended(at) } else { None };
+            let Site { org, .. } = &self.sites[at];
+            Failure::new(failure.kind, format!("{org}: {}{}", failure.text, end.unwrap_or_default()))
+        })
+    }
+
+    /// How a daemon has ended by itself, with what it said last; none while it runs.
+    fn how_it_ended(&self, at: usize) -> Option<String> {
+        let began = Instant::now();
+        while began.elapsed() < ENDS_WITHIN {
+            let ended = lock(&self.stage).children.get_mut(&at).and_then(|child| child.try_wait().ok()?);
+            if let Some(status) = ended {
+                return Some(format!("; it ended by itself ({status}), its log with: {}", self.log_end(at)));
+            }
+            thread::sleep(POLL);
+        }
+        None
+    }
+
+    /// The last lines of a daemon's log.
+    fn log_end(&self, at: usize) -> String {
+        let text = fs::read_to_string(self.sites[at].dir.join(LOG)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join(" | ")
     }
 
     /// A node at a glance.
@@ -318,12 +347,6 @@ fn spawn(dir: &Path) -> std::io::Result<Child> {
         // Ctrl-C on the terminal is for the demo, which then ends its daemons.
         .process_group(0)
         .spawn()
-}
-
-fn log_end(dir: &Path) -> String {
-    let text = fs::read_to_string(dir.join(LOG)).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().rev().take(3).collect();
-    lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
 }
 
 fn cannot_use(folder: &Path, error: &std::io::Error) -> Failure {
