@@ -129,16 +129,6 @@ impl Summary {
         &self.0[from..to]
     }
 
-    /// How many entries it has.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The rows of the entries with a prefix, with their hashes.
     pub fn rows(&self, prefix: Prefix) -> impl Iterator<Item = (Short, Seq)> {
         self.within(prefix).iter().map(|(hash, row)| (short(*hash), *row))
@@ -220,6 +210,18 @@ mod tests {
             assert_eq!(parts.iter().map(|part| part.count).sum::<u64>(), all.rows(prefix).count() as u64);
         }
         assert_eq!(all.find(5), None);
+    }
+
+    #[test]
+    fn the_ends_of_a_prefix_are_within_it() {
+        let prefix = Prefix::new(1, 0xa << 60).unwrap();
+        for (first, within) in [(0x9f, false), (0xa0, true), (0xaf, true), (0xb0, false)] {
+            let rest = if first & 15 == 0 { 0 } else { 0xff };
+            let mut hash = [rest; 32];
+            hash[0] = first;
+            let all = Summary::new([(EntryHash(hash), 1)]);
+            assert_eq!(all.rows(prefix).count(), usize::from(within), "{first:x}");
+        }
     }
 
     #[test]

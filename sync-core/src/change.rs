@@ -425,6 +425,27 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_is_of_one_entry() {
+        let [one, other] = [5, 6].map(|time| real_chunk(time).0);
+        let of = |record: &str, lane, chunk: &[u8]| {
+            let record: RecordId = record.parse().unwrap();
+            let home = record.issuer().unwrap();
+            Entry::new(record, home, lane, chunk.into()).unwrap().statement()
+        };
+        let statements = [
+            of("Library/o.trung-uong.7", Lane::Bulk, &one),
+            of("Library/o.trung-uong.7", Lane::Bulk, &other),
+            of("Library/o.trung-uong.7", Lane::Urgent, &one),
+            of("Library/o.trung-uong.8", Lane::Bulk, &one),
+            of("Library/o.ha-giang.7", Lane::Bulk, &one),
+        ];
+        for (n, statement) in statements.iter().enumerate() {
+            assert!(statement.starts_with(ISSUED_DOMAIN));
+            assert!(!statements[..n].contains(statement), "{n}");
+        }
+    }
+
+    #[test]
     fn an_issued_entry_carries_its_authors_signature() {
         let (chunk, _) = real_chunk(5);
         let record: RecordId = "Library/o.trung-uong.7".parse().unwrap();

@@ -246,6 +246,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        audit::Harm,
         feed::Segment,
         id::{Lane, OrgId},
         record::{Author, Json},
@@ -404,6 +405,52 @@ mod tests {
         );
         let opened = Opened::load(&store, &id()).unwrap();
         assert_eq!([0, 1].map(|unwritten| opened.project(unwritten).snapshot.is_some()), [true, false]);
+    }
+
+    /// An entry that stood before the snapshot is healed: a fold of what is new would not come by it.
+    #[test]
+    fn what_has_come_back_is_folded_and_stays() {
+        let (mut store, mut record) = (store_of(&[]), Record::new(id()));
+        let two = |n: i64| written(&mut record, &patient("draft", &n.to_string()), n);
+        let entries: Vec<_> = (1..=SNAPSHOT_AFTER_CHANGES as i64 + 1).map(two).collect();
+        for entry in &entries {
+            kept(&mut store, entry);
+        }
+        // The last one cannot be read when the snapshot is made.
+        let last = entries.len() as Seq;
+        let whole = store.clone();
+        store.rot(last, Harm::Damaged);
+        folded(&mut store, 100).unwrap();
+        let before = store.projected(&id()).unwrap().unwrap();
+        assert_eq!(before.snapshot.map(|(seq, _)| seq), Some(last - 1));
+        store.rot(1, Harm::Damaged);
+        let entry = |row| whole.entry(row).unwrap().unwrap();
+        let heal = |row| Op::Heal { row, entry: entry(row), at: 0 };
+        store.commit(&[heal(1), heal(last)]).unwrap();
+        let op = anew(&store, &id()).unwrap();
+        store.commit(&[op]).unwrap();
+        let after = store.projected(&id()).unwrap().unwrap();
+        assert_eq!(after.snapshot.as_ref().map(|(seq, _)| *seq), Some(last));
+        assert_eq!(after.version, Opened::load(&whole, &id()).unwrap().project(0).version);
+    }
+
+    /// What cannot be read may have been this run's own, so its names are passed over; others are not.
+    #[test]
+    fn a_run_passes_over_the_names_that_were_lost() {
+        let mut record = Record::new(id());
+        let entries: Vec<_> =
+            (1..=3).map(|n| written(&mut record, &patient("draft", &n.to_string()), n)).collect();
+        for lost in 0..3 {
+            let mut store = store_of(&entries);
+            (0..lost).for_each(|row| store.rot(row + 2, Harm::Damaged));
+            let mut opened = Opened::load(&store, &id()).unwrap();
+            assert_eq!(opened.lost, lost as usize);
+            opened.is_written_by(RUN);
+            assert_eq!(opened.lost, 0);
+            let next = written(&mut opened.record, &patient("draft", "9"), 9);
+            // Counted are the one that is applied and those that are lost; the third waits for the second.
+            assert_eq!(next.place().0, Some(1 + lost as u32).filter(|_| lost > 0), "{lost} are lost");
+        }
     }
 
     #[test]

@@ -493,6 +493,9 @@ mod tests {
             (one, 1, chain(1), 3, At(1)),
             (one, 2, chain(2), 3, At(2)),
             (one, 2, None, 3, At(2)),
+            // Where nothing was read nothing can be another's, and zeros say that the hash is not known.
+            (one, 0, wrong, 3, At(0)),
+            (one, 2, Some(CHAIN_START), 3, At(2)),
             (one, 2, wrong, 3, Forked(one)),
             (one, 3, None, 3, Beyond(one)),
             (two, 0, Some(CHAIN_START), 3, At(2)),

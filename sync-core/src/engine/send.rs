@@ -45,25 +45,20 @@ impl<I: Identity> Engine<I> {
         }
         let heads = store.heads(lane, next, SCAN_ROWS)?;
         let end = self.last[lane as usize];
-        let is_gone = heads.is_empty() && state.direction == Direction::Up && end > next;
-        let Some(first) = heads.first().map(|head| head.seq).or(is_gone.then_some(end)) else {
-            return Ok(None);
+        let first = match heads.first() {
+            Some(head) => head.seq,
+            // The last row that has to go up is gone: whoever waits for it has to hear that there is nothing.
+            None if state.direction == Direction::Up && end > next => end,
+            None => return Ok(None),
         };
         let index = self.segments.partition_point(|s| s.base < first) - 1;
         let segment = self.segments[index];
         let segment_end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
-        let mut stretch = Stretch { segment, last: next, rows: 0, chosen: Vec::new(), bytes: 0 };
-        if is_gone {
-            (stretch.last, stretch.rows) = (end, 1);
-        }
-        for head in heads.iter().take_while(|head| head.seq <= segment_end) {
-            if scope::wants(&state.neighbour(), head, &lineage[lane as usize], &self.places) {
-                // One that cannot be read is passed over: an audit brings it when it is healed.
-                let Some(entry) = store.entry(head.seq)? else {
-                    stretch.last = head.seq;
-                    stretch.rows += 1;
-                    continue;
-                };
+        let mut stretch = Stretch { segment, last: first, rows: 1, chosen: Vec::new(), bytes: 0 };
+        for (rows, head) in (1..).zip(heads.iter().take_while(|head| head.seq <= segment_end)) {
+            let wanted = scope::wants(&state.neighbour(), head, &lineage[lane as usize], &self.places);
+            // One that cannot be read is passed over: an audit brings it when it is healed.
+            if let Some(entry) = wanted.then(|| store.entry(head.seq)).transpose()?.flatten() {
                 let bytes = entry.encoded_len();
                 let full =
                     stretch.bytes + bytes > out.batch_bytes || stretch.chosen.len() == BATCH_MAX_ENTRIES;
@@ -73,8 +68,7 @@ impl<I: Identity> Engine<I> {
                 stretch.bytes += bytes;
                 stretch.chosen.push((head.seq - segment.base, entry));
             }
-            stretch.last = head.seq;
-            stretch.rows += 1;
+            (stretch.last, stretch.rows) = (head.seq, rows);
         }
         Ok(Some(stretch))
     }

@@ -9,7 +9,7 @@ use crate::{
     feed::CHAIN_START,
     id::{Chain, ChangeHash, RecordId},
     identity::{Reason, Refusal},
-    session::{HELD_MAX_BATCHES, HELD_MAX_BYTES, SKIP_AFTER_ROWS},
+    session::{HELD_MAX_BATCHES, HELD_MAX_BYTES, PLACES_MAX, SKIP_AFTER_ROWS},
     store::{MemStore, StoreMut},
     time::Stamp,
     wire::{self, UNPACKED_MAX_BYTES},
@@ -314,6 +314,40 @@ fn so_much_is_held_back_and_no_more() {
 }
 
 #[test]
+fn what_waits_is_counted() {
+    let mut hub = Node::with_child();
+    assert_eq!(hub.engine.queues(), Queues::default());
+    let origin = run(COUSIN, 1);
+    let waits = entry(origin, 1, Lane::Normal, 100);
+    let held_bytes = waits.encoded_len();
+    hub.says(DOWN, Frame::Batch(EntryBatch { entries: vec![(1, waits)], origin, ..batch(0, Some(1), &[]) }));
+    hub.says(DOWN, Frame::NeedPlace(OrgId::new("xx").unwrap()));
+    assert_eq!(hub.engine.queues(), Queues { held_batches: 1, held_bytes, places: 1, intents: 0 });
+    for _ in 0..3 {
+        hub.handles(Event::Folded(Vec::new()));
+    }
+    assert_eq!(hub.engine.queues().intents, 2, "one is on its way to the disk");
+}
+
+#[test]
+fn a_cursor_that_moves_says_whether_it_brought_something() {
+    let mut hub = Node::with_child();
+    let brought = |hub: &Node| {
+        hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().map(|read| (read.cursor.at.pos, read.brought_at))
+    };
+    hub.says(DOWN, Frame::Batch(batch(0, Some(2), &[])));
+    assert_eq!(brought(&hub), Some((2, 0)));
+    hub.says(DOWN, Frame::Announce(announcement(CHILD, 1)));
+    hub.says(DOWN, Frame::Batch(batch(2, Some(4), &[3, 4])));
+    assert_eq!(brought(&hub), Some((4, 2)));
+    // The same entries once more, at other places, are not new.
+    let EntryBatch { entries, .. } = batch(0, None, &[3, 4]);
+    let again = entries.into_iter().map(|(pos, entry)| (pos + 2, entry)).collect();
+    hub.says(DOWN, Frame::Batch(EntryBatch { entries: again, ..batch(4, Some(6), &[]) }));
+    assert_eq!(brought(&hub), Some((6, 2)));
+}
+
+#[test]
 fn who_does_not_settle_in_time_is_refused() {
     let mut hub = Node::new(HUB);
     assert_eq!(hub.engine.poll_timeout(), None);
@@ -565,6 +599,35 @@ fn rows_that_a_neighbour_need_not_have_are_passed_over_in_silence() {
     }
 }
 
+/// What came from above need not go up, and is no end that the parent has to hear of.
+#[test]
+fn the_parent_hears_nothing_of_what_it_has_sent() {
+    let mut hub = Node::with_parent(HUB, ROOT);
+    hub.says(UP, Frame::Announce(announcement(ROOT, 1)));
+    let said = frames(&hub.writes(1), UP);
+    assert!(said.iter().any(|frame| matches!(frame, Frame::Batch(_))), "{said:?}");
+    let own = Position { segment: hub.engine.incarnation(), pos: 1 };
+    hub.says(UP, Frame::Ack(Lane::Normal, own));
+    for pos in 1..=3 {
+        let segment = run(ROOT, 1);
+        let chunk = opaque_chunk(segment, pos, &[], Stamp(1), b"x");
+        let entry = Entry::new(
+            format!("Basic/r{pos}").parse().unwrap(),
+            OrgId::new("hg").unwrap(),
+            Lane::Normal,
+            chunk,
+        );
+        let entries = vec![(pos, entry.unwrap())];
+        let upto = Some((pos, Chain([9; 16])));
+        let batch =
+            EntryBatch { lane: Lane::Normal, segment, after: pos - 1, upto, origin: segment, entries };
+        let said = frames(&hub.says(UP, Frame::Batch(batch)), UP);
+        assert_eq!(said, [Frame::Ack(Lane::Normal, Position { segment, pos })]);
+    }
+    assert_eq!(hub.store.tip().unwrap(), 4);
+    assert!(hub.engine.all_at_parent());
+}
+
 #[test]
 fn a_write_is_answered_when_it_is_durable() {
     let mut node = Node::new(HUB);
@@ -787,6 +850,66 @@ fn a_commit_has_a_size_at_which_it_is_closed() {
         for _ in 0..written {
             assert!(matches!(node.engine.poll_effect(), Some(Effect::Written(_))));
         }
+    }
+}
+
+#[test]
+fn so_many_places_are_asked_for_and_no_more() {
+    let home = |n: usize| OrgId::new(&format!("h{n}")).unwrap();
+    let mut hub = Node::with_child();
+    for n in 0..=PLACES_MAX {
+        hub.says(DOWN, Frame::NeedPlace(home(n)));
+    }
+    assert_eq!(hub.engine.queues().places, PLACES_MAX);
+    let mut hub = Node::with_child();
+    let mut asks = 0;
+    for n in 0..=PLACES_MAX {
+        let segment = run(CHILD, 1);
+        let chunk = opaque_chunk(segment, n as u64, &[], Stamp(1), b"x");
+        let entry = Entry::new(format!("Basic/{n}").parse().unwrap(), home(n), Lane::Normal, chunk).unwrap();
+        let pos = n as u64 + 1;
+        let part = EntryBatch { entries: vec![(pos, entry)], ..batch(0, None, &[]) };
+        let said = frames(&hub.says(DOWN, Frame::Batch(part)), DOWN);
+        asks += said.iter().filter(|frame| matches!(frame, Frame::NeedPlace(_))).count();
+        if n + 1 == HELD_MAX_BATCHES {
+            break;
+        }
+    }
+    assert_eq!((asks, hub.engine.queues().places), (PLACES_MAX, PLACES_MAX));
+}
+
+#[test]
+fn a_neighbour_that_has_read_nothing_of_this_process_is_no_rival() {
+    for (pos, rival) in [(0, false), (1, true)] {
+        let mut hub = Node::new(HUB);
+        hub.meets(DOWN, CHILD, Direction::Down);
+        let at = Position { segment: hub.engine.incarnation(), pos };
+        let cursors = Lane::ALL.map(|lane| (lane, Cursor { at, chain: Some(CHAIN_START) })).to_vec();
+        let Frame::Hello(hello) = hello(CHILD) else { unreachable!() };
+        let said = hub.says(DOWN, Frame::Hello(Hello { cursors, ..hello }));
+        assert_eq!(!forks(&said).is_empty(), rival, "{said:?}");
+    }
+}
+
+#[test]
+fn who_has_read_more_of_an_older_run_than_a_restored_node_knows_is_no_rival() {
+    let mut hub = Node::new(HUB);
+    hub.writes(1);
+    let older = hub.engine.incarnation();
+    hub.restarts();
+    for writes in [false, true] {
+        if writes {
+            hub.writes(2);
+        }
+        let mut hub = hub.clone();
+        hub.meets(DOWN, CHILD, Direction::Down);
+        let cursors = Lane::ALL.map(|lane| {
+            (lane, Cursor { at: Position { segment: older, pos: 9 }, chain: Some(Chain([9; 16])) })
+        });
+        let Frame::Hello(hello) = hello(CHILD) else { unreachable!() };
+        let said = hub.says(DOWN, Frame::Hello(Hello { cursors: cursors.to_vec(), ..hello }));
+        assert!(frames(&said, DOWN).contains(&Frame::Lost), "{said:?}");
+        assert!(forks(&said).is_empty());
     }
 }
 

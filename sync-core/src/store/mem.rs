@@ -342,3 +342,32 @@ impl StoreMut for MemStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{change::opaque_chunk, id::Incarnation, time::Stamp};
+
+    #[test]
+    fn a_row_rots_once_and_what_only_offers_it_with_it() {
+        let run = Incarnation([1; 16]);
+        let [dv, hg] = ["dv", "hg"].map(|org| OrgId::new(org).unwrap());
+        let chunk = opaque_chunk(run, 1, &[], Stamp(1), b"x");
+        let entry = Entry::new("Basic/1".parse().unwrap(), dv, Lane::Normal, chunk).unwrap();
+        let mut store = MemStore::default();
+        let append = Op::Append { entry: entry.clone(), src: None, at: 0 };
+        let segment = Segment { incarnation: run, base: 0, parent: None };
+        store.commit(&[Op::OpenSegment(segment), append, Op::Offer { of: 1, home: hg }]).unwrap();
+        let reads = |store: &MemStore| store.reads(entry.record(), &entry.change_hash());
+        let harm = |store: &MemStore| {
+            store.check().damaged.iter().map(|one| (one.row, one.harm)).collect::<Vec<_>>()
+        };
+        store.rot(2, Harm::Damaged);
+        assert_eq!((harm(&store), reads(&store)), (vec![], true));
+        store.rot(1, Harm::Damaged);
+        assert_eq!((harm(&store), reads(&store)), (vec![(1, Harm::Damaged)], false));
+        assert_eq!(store.entry(2).unwrap(), None);
+        store.rot(1, Harm::Gone);
+        assert_eq!(harm(&store), [(1, Harm::Damaged)]);
+    }
+}

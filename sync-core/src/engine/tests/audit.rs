@@ -3,8 +3,7 @@
 use super::*;
 use crate::{
     audit::{Harm, Prefix, Summary},
-    feed::extend_chain,
-    wire::Want,
+    wire::{REPAIR_MAX_RAW_BYTES, Want},
 };
 
 /// A hub and its child with a line between them.
@@ -245,9 +244,25 @@ fn a_large_repair_goes_in_frames_of_its_size() {
     let mut pair = Pair::new(Node::new(HUB), child);
     (2..=8).for_each(|row| pair.nodes[0].store.rot(row, Harm::Gone));
     assert_eq!(pair.audits(0), done(1, 7, 0, 0));
-    let repairs = pair.frames.iter().filter(|(_, frame)| matches!(frame, Frame::Repair(_))).count();
-    assert_eq!(repairs, 7);
+    assert_eq!(repairs(&pair), 7);
     pair.is_whole();
+    // Two that fill it to the last byte go in one, and in two with a byte more.
+    for (more, frames) in [(0, 1), (1, 2)] {
+        let mut child = Node::new(CHILD);
+        let origin = child.engine.incarnation();
+        let half = REPAIR_MAX_RAW_BYTES / 2;
+        let body = half - (entry(origin, 1, Lane::Normal, half).encoded_len() - half);
+        let entries = vec![entry(origin, 1, Lane::Normal, body), entry(origin, 2, Lane::Normal, body + more)];
+        child.told(Event::Write { ticket: Ticket(1), entries, projection: Vec::new() });
+        let mut pair = Pair::new(Node::new(HUB), child);
+        (1..=2).for_each(|row| pair.nodes[0].store.rot(row, Harm::Gone));
+        assert_eq!(pair.audits(0), done(0, 2, 0, 0));
+        assert_eq!(repairs(&pair), frames, "{more}");
+    }
+}
+
+fn repairs(pair: &Pair) -> usize {
+    pair.frames.iter().filter(|(_, frame)| matches!(frame, Frame::Repair(_))).count()
 }
 
 #[test]
@@ -274,6 +289,51 @@ fn who_has_something_else_to_do_is_busy() {
     // On a link that has ended, or is not settled.
     pair.tells(0, Event::Audit(LinkId(99)));
     assert_eq!(pair.audited, [(0, Audited::Busy)]);
+}
+
+#[test]
+fn whatever_is_under_way_on_a_link_makes_it_busy() {
+    let asks = |hub: &mut Node| {
+        let said = hub.says(DOWN, Frame::Audit);
+        frames(&said, DOWN).contains(&Frame::Total(None))
+    };
+    assert!(!asks(&mut Node::with_child()));
+    let mut unsettled = Node::new(HUB);
+    unsettled.meets(DOWN, CHILD, Direction::Down);
+    let tip = Some((run(CHILD, 1), 1));
+    let Frame::Hello(hello) = hello(CHILD) else { panic!("that is what it makes") };
+    let tip = tip.map(|(segment, pos)| Position { segment, pos });
+    unsettled.says(DOWN, Frame::Hello(Hello { tip, ..hello }));
+    assert!(asks(&mut unsettled), "nobody has announced its run");
+    let mut sends = Node::with_child();
+    let entries = vec![entry(sends.engine.incarnation(), 1, Lane::Normal, 1)];
+    sends.told(Event::Write { ticket: Ticket(1), entries, projection: Vec::new() });
+    assert!(asks(&mut sends), "a batch is under way to the child");
+    let mut holds = Node::with_child();
+    let of_cousin = EntryBatch { origin: run(COUSIN, 1), ..batch(0, Some(1), &[]) };
+    holds.says(DOWN, Frame::Batch(of_cousin));
+    assert!(asks(&mut holds), "a batch is held back");
+    let mut gathers = Node::with_child();
+    gathers.says(DOWN, Frame::Batch(batch(0, None, &[1])));
+    assert!(asks(&mut gathers), "a stretch is not complete");
+}
+
+#[test]
+fn of_two_changes_of_one_record_the_one_that_nobody_has_is_missed() {
+    let mut child = Node::new(CHILD);
+    let origin = child.engine.incarnation();
+    let of = |n| {
+        let chunk = opaque_chunk(origin, n, &[], Stamp(1), b"x");
+        Entry::new("Basic/1".parse().unwrap(), OrgId::new("dv").unwrap(), Lane::Normal, chunk).unwrap()
+    };
+    child.told(Event::Write { ticket: Ticket(1), entries: vec![of(1), of(2)], projection: Vec::new() });
+    let mut pair = Pair::new(Node::new(HUB), child);
+    (1..=2).for_each(|row| pair.nodes[0].store.rot(row, Harm::Damaged));
+    pair.nodes[1].store.rot(2, Harm::Damaged);
+    let named = |pair: &Pair| pair.nodes[0].store.check().damaged.iter().all(|one| one.change.is_some());
+    assert!(named(&pair), "it is known what they were");
+    assert_eq!(pair.audits(0), done(0, 1, 0, 1));
+    assert_eq!(pair.nodes[0].engine.damaged().map(|one| one.row).collect::<Vec<_>>(), [2]);
 }
 
 #[test]
@@ -446,7 +506,20 @@ fn what_is_misfiled_or_miscounted_is_put_right_at_once() {
     let mut missing = Digest::default();
     missing.add(entry.hash());
     let home = entry.home().clone();
-    assert_eq!(heals(&mut hub.clone(), checkup(Harm::Damaged, vec![(home.clone(), missing)])), []);
+    let mut healed = hub.clone();
+    assert_eq!(heals(&mut healed, checkup(Harm::Damaged, vec![(home.clone(), missing)])), []);
+    assert_eq!(healed.engine.damaged().count(), 0);
+    // It can be read, and is not what stood there: the next row's running hash says so.
+    let mut wrong = hub.clone();
+    let before = wrong.store.entry(3).unwrap().unwrap();
+    wrong.store.rot(3, Harm::Gone);
+    let other =
+        Entry::new(entry.record().clone(), OrgId::new("hg").unwrap(), entry.lane(), entry.change().clone());
+    let heal = |row, entry| Op::Heal { row, entry, at: 0 };
+    wrong.store.commit(&[heal(4, other.unwrap()), heal(3, before)]).unwrap();
+    assert!(wrong.store.entry(4).unwrap().is_some_and(|here| here != entry));
+    heals(&mut wrong, checkup(Harm::Damaged, Vec::new()));
+    assert_eq!(wrong.engine.damaged().map(|one| one.row).collect::<Vec<_>>(), [4]);
     // Nothing is damaged, so the digest is wrong.
     let less = Digest { sum: 77, count: 0 };
     let wrong = Checkup { damaged: Vec::new(), missing: vec![(home.clone(), less)] };
@@ -458,12 +531,11 @@ fn what_is_misfiled_or_miscounted_is_put_right_at_once() {
 fn an_entry_goes_only_where_the_running_hashes_come_out() {
     let mut pair = equal(9);
     let hub = &mut pair.nodes[0];
+    hub.says(DOWN, Frame::Announce(announcement(COUSIN, 1)));
     let right = hub.store.entry(4).unwrap().unwrap();
-    // The same change under another home: only its hash tells.
-    let other =
-        Entry::new(right.record().clone(), OrgId::new("hg").unwrap(), right.lane(), right.change().clone());
-    let other = other.unwrap();
-    assert_ne!(extend_chain(CHAIN_START, right.hash()), extend_chain(CHAIN_START, other.hash()));
+    // The same change under another home of the child's part: only its hash tells.
+    let home = OrgId::new("mv").unwrap();
+    let other = Entry::new(right.record().clone(), home, right.lane(), right.change().clone()).unwrap();
     hub.store.rot(4, Harm::Gone);
     let checkup = hub.store.check();
     hub.told(Event::Checked(checkup));
@@ -473,10 +545,72 @@ fn an_entry_goes_only_where_the_running_hashes_come_out() {
     let want = Want { named: vec![(right.record().clone(), right.change_hash())], hashes: Vec::new() };
     assert_eq!(frames(&asked, DOWN), [Frame::Want(want)]);
     // The store has the change, so it is not appended either.
-    hub.store.commit(&[Op::Announce(announcement(HUB, 1), info(HUB))]).unwrap();
     let mut fooled = hub.clone();
-    fooled.says(DOWN, Frame::Repair(vec![other]));
+    assert_eq!(refused(&fooled.says(DOWN, Frame::Repair(vec![other])), DOWN), None);
     assert_eq!((fooled.store.entry(4).unwrap(), fooled.store.tip().unwrap()), (None, 9));
     hub.says(DOWN, Frame::Repair(vec![right.clone()]));
     assert_eq!(hub.store.entry(4).unwrap(), Some(right));
+}
+
+/// Where a run ends nothing that follows tells what stood there, so its name has to do.
+#[test]
+fn the_last_row_of_a_run_is_healed_by_its_name() {
+    let mut child = Node::new(CHILD);
+    (1..=4).for_each(|seq| drop(child.writes(seq)));
+    child.restarts();
+    (5..=8).for_each(|seq| drop(child.writes(seq)));
+    let mut pair = Pair::new(Node::new(HUB), child);
+    pair.nodes[1].store.rot(4, Harm::Gone);
+    assert_eq!(pair.audits(1), done(7, 1, 0, 0));
+    pair.is_whole();
+    assert_eq!(pair.nodes[1].store.tip().unwrap(), 8);
+}
+
+#[test]
+fn what_was_healed_is_no_longer_missed() {
+    let mut pair = equal(9);
+    pair.nodes[0].store.rot(4, Harm::Damaged);
+    assert_eq!(pair.audits(0), done(8, 1, 0, 0));
+    pair.frames.clear();
+    // No check comes between: the node knows by itself that it is whole again.
+    pair.tells(0, Event::Audit(DOWN));
+    pair.settles();
+    assert_eq!(pair.audited.pop(), Some((0, done(9, 0, 0, 0))));
+    assert_eq!(pair.frames.len(), 2, "{:?}", pair.frames);
+}
+
+#[test]
+fn what_a_child_repairs_goes_up_and_what_the_parent_repairs_does_not() {
+    let lacks = |side: usize, seq: u64| side == 0 && seq == 3;
+    let mut pair = different(5, lacks);
+    let last = |node: &Node| node.engine.frontier(Frontier::Last, Lane::Normal);
+    assert_eq!(pair.audits(0), done(4, 1, 0, 0));
+    assert_eq!(last(&pair.nodes[0]), pair.nodes[0].store.tip().unwrap());
+    let mut pair = different(5, |side, seq| side == 1 && seq == 3);
+    let before = last(&pair.nodes[1]);
+    assert_eq!(pair.audits(1), done(4, 1, 0, 0));
+    assert_eq!(last(&pair.nodes[1]), before);
+}
+
+#[test]
+fn a_commit_of_what_is_healed_has_a_size_too() {
+    let mut child = Node::new(CHILD);
+    let origin = child.engine.incarnation();
+    for seq in 1..=6 {
+        let entries = vec![entry(origin, seq, Lane::Normal, 1_000_000)];
+        child.told(Event::Write { ticket: Ticket(seq), entries, projection: Vec::new() });
+    }
+    let damage = |row: Seq| {
+        let entry = child.store.entry(row).unwrap().unwrap();
+        let (record, change) = (Some(entry.record().clone()), Some(entry.change_hash()));
+        Damage { row, harm: Harm::Misfiled, record, change }
+    };
+    let checkup = Checkup { damaged: (1..=6).map(damage).collect(), missing: Vec::new() };
+    child.handles(Event::Checked(checkup));
+    for healed in [5, 1] {
+        let Some(Effect::Commit(ops)) = child.engine.poll_effect() else { panic!("a commit") };
+        assert_eq!(ops.iter().filter(|op| matches!(op, Op::Heal { .. })).count(), healed);
+        child.store.commit(&ops).unwrap();
+        child.handles(Event::Committed);
+    }
 }
