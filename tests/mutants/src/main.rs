@@ -110,6 +110,8 @@ const STEPS: &[Step] = &[
     step("renewal", Cost::Processes, "renewal", &[]),
     step("conflicts", Cost::Processes, "conflicts", &[]),
     step("bad_input", Cost::Processes, "bad_input", &[]),
+    step("audit", Cost::Processes, "audit", &[]),
+    step("scope", Cost::Processes, "scope", &[]),
 ];
 
 /// A mutant as cargo-mutants lists it.

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         eprintln!("ci: NO REAL DATA at {}: the demo runs on made-up records only", data.display());
     }
     let began = Instant::now();
+    tell_of_room(root);
     for (name, arguments) in steps {
         eprintln!("ci: {name}: cargo {}", arguments.join(" "));
         let step = Instant::now();
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
             Ok(status) if status.success() => eprintln!("ci: {name}: ok, {} s", step.elapsed().as_secs()),
             Ok(status) => {
                 eprintln!("ci: {name} FAILED ({status}); repeat it with: cargo {}", arguments.join(" "));
+                tell_of_room(root);
                 return ExitCode::FAILURE;
             }
             Err(error) => {
@@ -67,4 +69,16 @@ fn main() -> ExitCode {
     }
     println!("ci: all steps passed in {} s", began.elapsed().as_secs());
     ExitCode::SUCCESS
+}
+
+/// Says how much room there is: a machine that has none fails in many ways, and seldom says why.
+fn tell_of_room(root: &Path) {
+    let disks = Command::new("df").arg("-h").args([root, &std::env::temp_dir()]).output();
+    match disks {
+        Ok(disks) => eprint!("ci: room on disks:\n{}", String::from_utf8_lossy(&disks.stdout)),
+        Err(error) => eprintln!("ci: the room on disks is not known: df: {error}"),
+    }
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = memory.lines().find(|line| line.starts_with("MemAvailable"));
+    eprintln!("ci: memory: {}", free.unwrap_or("not known"));
 }
