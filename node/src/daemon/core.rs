@@ -141,15 +141,15 @@ impl Core {
 
     fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
         loop {
-            let Some(mut message) = self.next_message(messages, runtime)? else { continue };
-            for _ in 0..MESSAGES_AT_ONCE {
+            let Some(first) = self.next_message(messages, runtime)? else { continue };
+            // None is taken from the queue that is not handled: what is lost here nobody sends again.
+            let more = std::iter::from_fn(|| messages.try_recv().ok()).take(MESSAGES_AT_ONCE - 1);
+            for message in std::iter::once(first).chain(more) {
                 // Whoever waits in the queue hears that the daemon went away: nothing of theirs is acknowledged.
                 if matches!(message, Message::Stop) || self.numbers.stopping() {
                     return Ok(());
                 }
                 self.take(message)?;
-                let Ok(next) = messages.try_recv() else { break };
-                message = next;
             }
             self.let_out()?;
             if self.folded_at.elapsed() > FOLD_AT_LEAST {
