@@ -104,6 +104,7 @@ pub fn progress(step: &Progress) -> String {
 /// How safe an entry is, for people.
 pub fn safe(safe: &str) -> &str {
     match safe {
+        "secret" => "only here: secret",
         "local" => "only here",
         "hub" => "at the hub",
         "root" => "at the centre",

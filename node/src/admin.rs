@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sync_core::{
-    id::{ChangeHash, Incarnation, NodeId, OrgId, OrgPath, RecordId},
+    id::{ChangeHash, Incarnation, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::Role,
     store::HomeDigest,
 };
@@ -313,6 +313,9 @@ pub struct Status {
     pub waiting: u64,
     /// Entries that could not be applied.
     pub unreadable: u64,
+    /// Secret records: what this node writes of them stays here, and is in no other number of what is not safe.
+    #[serde(default)]
+    pub secret: u64,
     /// Entries not yet folded into the records that people see.
     pub unfolded: u64,
     /// The digest of all entries, in hexadecimal: equal sets of entries have equal digests.
@@ -602,6 +605,9 @@ pub struct Explained {
     pub entries: u64,
     /// The organization that issues the record to everybody below.
     pub issuer: Option<OrgId>,
+    /// How secret the record is here.
+    #[serde(default)]
+    pub secrecy: Secrecy,
     /// The record's homes, or the organization itself; with their places, where this node has heard of them.
     pub homes: Vec<Home>,
     /// This node's neighbours, the parent first.
@@ -624,7 +630,7 @@ pub struct Destination {
     pub place: OrgPath,
     /// Whether it is sent it.
     pub sent: bool,
-    /// `everything_goes_up`, `home_within`, `issued_above` or `no_home_within`.
+    /// `everything_goes_up`, `home_within`, `issued_above`, `no_home_within` or `secret`.
     pub reason: Reason,
 }
 
@@ -640,6 +646,8 @@ pub enum Reason {
     IssuedAbove,
     /// It is not sent: no home stands at the neighbour or below it.
     NoHomeWithin,
+    /// It is not sent: it is secret, and no link may carry it.
+    Secret,
 }
 
 /// Answer to [`Request::Verify`].

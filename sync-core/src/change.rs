@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     codec::{DecodeError, Reader, Writer},
-    id::{ChangeHash, EntryHash, Incarnation, Lane, OrgId, RecordId},
+    id::{ChangeHash, EntryHash, Incarnation, Lane, OrgId, RecordId, Secrecy},
     identity::SIGNATURE_MAX_BYTES,
     time::Stamp,
 };
@@ -31,6 +31,8 @@ const CHUNK_COMPRESSED: u8 = 2;
 const ISSUED_DOMAIN: &[u8] = b"tuyen issued v1\0";
 /// The field of a header with the author's signature.
 const FIELD_SIGNATURE: u8 = 1;
+/// The field of a header with the degree of secrecy, one byte; there is none where nothing is secret.
+const FIELD_SECRECY: u8 = 2;
 /// An actor is an incarnation, or an incarnation and four more bytes for a write on an older version.
 const ACTOR_MAX_BYTES: u64 = 20;
 
@@ -215,12 +217,21 @@ impl Entry {
         w.0
     }
 
+    /// The content of the header's field with this tag, as far as the fields are well-formed.
+    fn field(&self, wanted: u8) -> Option<&[u8]> {
+        let mut fields = Reader(&self.extension);
+        loop {
+            let tag = fields.u8("a tag").ok()?;
+            let content = fields.bytes(EXTENSION_MAX_BYTES, "a field").ok()?;
+            if tag == wanted {
+                return Some(content);
+            }
+        }
+    }
+
     /// The author's signature over the statement; none when there is none.
     pub fn signature(&self) -> Option<&[u8]> {
-        let mut fields = Reader(&self.extension);
-        let tag = fields.u8("a tag").ok()?;
-        let content = fields.bytes(SIGNATURE_MAX_BYTES as u64, "a signature").ok()?;
-        (tag == FIELD_SIGNATURE).then_some(content)
+        self.field(FIELD_SIGNATURE).filter(|signature| signature.len() <= SIGNATURE_MAX_BYTES)
     }
 
     /// The entry with its author's signature, if its record is an issued one and it has none. `sign` is given the statement.
@@ -230,6 +241,32 @@ impl Entry {
         }
         let mut fields = Writer::default();
         fields.u8(FIELD_SIGNATURE).bytes(&sign(&self.statement())).raw(&self.extension);
+        self.with_fields(fields)
+    }
+
+    /// How secret it is, by its author's word.
+    pub fn secrecy(&self) -> Secrecy {
+        match self.field(FIELD_SECRECY) {
+            Some(&[degree]) => Secrecy::from_u8(degree),
+            Some(_) => Secrecy::TuyetMat,
+            None => Secrecy::None,
+        }
+    }
+
+    /// The author's entry with this degree of secrecy at least: to be given before it is kept.
+    pub fn with_secrecy(self, degree: Secrecy) -> Self {
+        if degree <= self.secrecy() {
+            return self;
+        }
+        let mut fields = Writer::default();
+        if let Some(signature) = self.signature() {
+            fields.u8(FIELD_SIGNATURE).bytes(signature);
+        }
+        fields.u8(FIELD_SECRECY).bytes(&[degree as u8]);
+        self.with_fields(fields)
+    }
+
+    fn with_fields(self, fields: Writer) -> Self {
         let Self { record, home, lane, change, .. } = self;
         Self::assemble(record, home, lane, fields.0.into(), change).expect("it was an entry before")
     }
@@ -421,6 +458,42 @@ mod tests {
             let home = OrgId::new(home).unwrap();
             let made = Entry::new(record.clone(), home.clone(), Lane::Bulk, chunk.clone().into());
             assert_eq!(made.err(), (!right).then_some(ChangeError::NotIssuer { record, home }));
+        }
+    }
+
+    #[test]
+    fn an_entry_says_how_secret_it_is() {
+        for degree in Secrecy::ALL {
+            let labelled = entry("Patient/1").with_secrecy(degree);
+            assert_eq!(labelled.secrecy(), degree);
+            assert_eq!(labelled == entry("Patient/1"), degree == Secrecy::None);
+            let mut w = Writer::default();
+            labelled.encode(&mut w);
+            assert_eq!(Entry::decode(&mut Reader(&w.0)).unwrap().secrecy(), degree);
+        }
+        let raised = entry("Patient/1").with_secrecy(Secrecy::Mat).with_secrecy(Secrecy::TuyetMat);
+        assert_eq!(
+            (raised.secrecy(), raised.clone().with_secrecy(Secrecy::Mat)),
+            (Secrecy::TuyetMat, raised)
+        );
+        // Beside a signature, in either order.
+        let (chunk, _) = real_chunk(5);
+        let record: RecordId = "Library/o.trung-uong.7".parse().unwrap();
+        let issued = Entry::new(record, OrgId::new("trung-uong").unwrap(), Lane::Bulk, chunk.into()).unwrap();
+        let signed = issued.clone().signed(|_| vec![7; 64]).with_secrecy(Secrecy::ToiMat);
+        assert_eq!(signed, issued.clone().with_secrecy(Secrecy::ToiMat).signed(|_| vec![7; 64]));
+        assert_eq!((signed.signature(), signed.secrecy()), (Some(&[7; 64][..]), Secrecy::ToiMat));
+        // What cannot be understood is the highest; what is no field says nothing.
+        for (extension, secrecy) in [
+            (&[2, 1, 9][..], Secrecy::TuyetMat),
+            (&[2, 0], Secrecy::TuyetMat),
+            (&[2, 2, 1, 1], Secrecy::TuyetMat),
+            (&[9, 1, 2, 2, 1, 1], Secrecy::Mat),
+            (&[2], Secrecy::None),
+        ] {
+            let Entry { record, home, lane, change, .. } = issued.clone();
+            let entry = Entry::assemble(record, home, lane, extension.into(), change).unwrap();
+            assert_eq!(entry.secrecy(), secrecy, "{extension:?}");
         }
     }
 

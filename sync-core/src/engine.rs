@@ -168,6 +168,8 @@ pub mod refusal {
     pub const TIMEOUT: u16 = 103;
     /// The same run has a newer connection.
     pub const REPLACED: u16 = 104;
+    /// Something secret, which no link may carry.
+    pub const SECRET: u16 = 105;
 }
 
 /// Who has sent something; it may be gone by the time when that becomes durable.
@@ -537,6 +539,16 @@ fn not_issued(sender: &OrgPath, entry: &Entry) -> (u16, String) {
         entry.home()
     );
     (refusal::OUTSIDE_SUBTREE, text)
+}
+
+/// An entry that should not have left the node that wrote it.
+fn secret(sender: &OrgPath, entry: &Entry) -> (u16, String) {
+    let text = format!(
+        "{sender} offered a change of {} that is marked secret, and no link may carry it; nothing of it was kept. Ask who \
+         runs {sender} how it came to leave, and tell whoever answers for state secrets there",
+        entry.record()
+    );
+    (refusal::SECRET, text)
 }
 
 /// A record or a run of a place for which the sender may not speak.

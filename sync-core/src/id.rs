@@ -389,9 +389,63 @@ impl Lane {
     }
 }
 
+/// How secret what a record says is, in rising order: the degrees of Vietnam's Law on the Protection of State Secrets
+/// (29/2018/QH14, article 8).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Secrecy {
+    /// No state secret.
+    #[default]
+    None = 0,
+    /// Mật.
+    Mat = 1,
+    /// Tối mật.
+    ToiMat = 2,
+    /// Tuyệt mật.
+    TuyetMat = 3,
+}
+
+impl Secrecy {
+    /// All degrees, the lowest first.
+    pub const ALL: [Secrecy; 4] = [Secrecy::None, Secrecy::Mat, Secrecy::ToiMat, Secrecy::TuyetMat];
+    /// The `system` of a degree among a resource's security labels (`meta.security`).
+    pub const SYSTEM: &str = "urn:tuyen:secrecy";
+
+    /// The degree with this number; what a later version may add is taken for the highest.
+    pub fn from_u8(n: u8) -> Self {
+        Self::ALL.get(usize::from(n)).copied().unwrap_or(Secrecy::TuyetMat)
+    }
+
+    /// Its code among a resource's security labels; none for what is no secret.
+    pub fn code(self) -> Option<&'static str> {
+        match self {
+            Secrecy::None => None,
+            Secrecy::Mat => Some("mat"),
+            Secrecy::ToiMat => Some("toi-mat"),
+            Secrecy::TuyetMat => Some("tuyet-mat"),
+        }
+    }
+
+    /// The degree of a code.
+    pub fn of_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|degree| degree.code() == Some(code))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn degrees_of_secrecy_are_told_apart_and_what_is_unknown_is_the_highest() {
+        assert!(Secrecy::ALL.is_sorted());
+        for (number, degree) in (0..).zip(Secrecy::ALL) {
+            assert_eq!((Secrecy::from_u8(number), degree as u8), (degree, number));
+            assert_eq!(degree.code().and_then(Secrecy::of_code), degree.code().map(|_| degree));
+        }
+        assert_eq!((Secrecy::from_u8(4), Secrecy::from_u8(255)), (Secrecy::TuyetMat, Secrecy::TuyetMat));
+        assert_eq!((Secrecy::of_code("Mật"), Secrecy::of_code("")), (None, None));
+    }
 
     #[test]
     fn names_are_checked() {

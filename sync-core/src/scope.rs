@@ -8,15 +8,20 @@
 //! subtree, and only such as their author may write: the entry names a home at the author's place or below it. The
 //! author itself may stand elsewhere, because a child also gives back what its restored parent has lost. A parent is
 //! trusted with both.
+//!
+//! What a node writes of a secret record leaves it over no link, neither up nor down ([`may_leave`]), and what is secret
+//! is taken from nobody. The degree is the record's, at the node that writes: whatever of it has not left when somebody
+//! marks it stays as well; what has left before goes its way.
 
 use std::collections::BTreeMap;
 
 pub mod compartment;
 mod compartment_table;
+pub mod label;
 
 use crate::{
     feed::Lineage,
-    id::{OrgId, OrgPath},
+    id::{OrgId, OrgPath, Secrecy},
     identity::{NodeInfo, Refusal, Role},
     session::Direction,
     store::Head,
@@ -75,6 +80,11 @@ pub fn check_neighbour(own: &OrgPath, peer: &NodeInfo, direction: Direction) -> 
     Err(Refusal::OutsideSubtree { place: child.to_string(), issuer: parent.to_string() })
 }
 
+/// Whether something of this degree may go over a link. There is one profile of links, and it allows nothing secret.
+pub fn may_leave(degree: Secrecy) -> bool {
+    degree == Secrecy::None
+}
+
 /// The neighbour that a row might be sent to.
 pub enum Neighbour<'a> {
     /// The parent.
@@ -88,7 +98,7 @@ pub enum Neighbour<'a> {
 /// A row that came from the neighbour is not offered back, unless the neighbour no longer remembers having sent
 /// it. A row that only offers an older entry to a new home is never sent up: the parent has had it already.
 pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: &Places) -> bool {
-    if head.src.is_some_and(|src| lineage.covers(src)) {
+    if head.src.is_some_and(|src| lineage.covers(src)) || !may_leave(head.secrecy) {
         return false;
     }
     match (neighbour, &head.offered_to) {
@@ -144,7 +154,8 @@ mod tests {
         assert!(!places.learn(&"tw/qn/dv".parse().unwrap()), "one name, one place");
         let src = Position { segment: Incarnation([1; 16]), pos: 5 };
         let homes = vec![dv.org().clone()];
-        let mut head = Head { seq: 1, src: None, homes, offered_to: None, issued: false };
+        let mut head =
+            Head { seq: 1, src: None, homes, offered_to: None, issued: false, secrecy: Secrecy::None };
         let up = Neighbour::Up;
         let none = Lineage::default();
         assert!(wants(&up, &head, &none, &places));
@@ -169,7 +180,7 @@ mod tests {
         let none = Lineage::default();
         let head = |by: &OrgPath| {
             let homes = vec![by.org().clone()];
-            Head { seq: 1, src: None, homes, offered_to: None, issued: true }
+            Head { seq: 1, src: None, homes, offered_to: None, issued: true, secrecy: Secrecy::None }
         };
         for (issuer, neighbour, wanted) in [
             (&hg, Neighbour::Down(&dv), true),
@@ -180,6 +191,9 @@ mod tests {
             (&hg, Neighbour::Up, true),
         ] {
             assert_eq!(wants(&neighbour, &head(issuer), &none, &places), wanted, "{issuer}");
+            for secrecy in [Secrecy::Mat, Secrecy::ToiMat, Secrecy::TuyetMat] {
+                assert!(!wants(&neighbour, &Head { secrecy, ..head(issuer) }, &none, &places));
+            }
         }
         let unheard = Head { homes: vec![OrgId::new("xx").unwrap()], ..head(&tw) };
         assert!(!wants(&Neighbour::Down(&dv), &unheard, &none, &places));

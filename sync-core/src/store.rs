@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::Entry,
     feed::{Cursor, Digest, Position, Progress, Segment, Seq},
-    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Revocation},
 };
 
@@ -37,6 +37,9 @@ pub struct Head {
     pub offered_to: Option<OrgId>,
     /// The record's home issues it to everybody below: see [`RecordId::issuer`].
     pub issued: bool,
+    /// How secret the row is: the record's degree on a row of this node's own making. A row that came from elsewhere is
+    /// none, because whoever had it before has let it go.
+    pub secrecy: Secrecy,
 }
 
 /// How far something has come in one lane of this node's own feed.
@@ -191,6 +194,10 @@ pub trait Store {
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError>;
     /// The rows that hold the entries of a record, in feed order, without rows that offer older ones.
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError>;
+    /// How secret a record is: the highest degree that an entry of it has ever named here.
+    fn secrecy(&self, record: &RecordId) -> Result<Secrecy, StoreError>;
+    /// The rows of this node's own making that hold entries of secret records, in feed order.
+    fn secret_rows(&self) -> Result<Vec<Seq>, StoreError>;
     /// How far this node has read that segment in that lane.
     fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Progress>, StoreError>;
     /// The furthest cursor that this node has ever had in that segment and lane at or before that place.

@@ -10,7 +10,7 @@ use sync_core::{
     audit::{Checkup, Harm, Summary},
     change::{Entry, opaque_chunk},
     feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq, extend_chain},
-    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Reason, Revocation, Role},
     store::{Batch, Frontier, Mark, MemStore, Op, Projected, StoreMut},
     time::Stamp,
@@ -107,7 +107,7 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
     assert_eq!(heads[2].offered_to, Some(mv.clone()));
     assert!(heads[..2].iter().all(|h| h.homes == [dv.clone()]), "homes are of then, not of now");
     assert_eq!(heads[2].homes, [dv.clone(), mv.clone()]);
-    assert!(heads.iter().all(|h| !h.issued));
+    assert!(heads.iter().all(|h| !h.issued && h.secrecy == Secrecy::None));
     assert_eq!(store.heads(Lane::Normal, 1, 1).unwrap()[0].seq, 3);
     let mut of_dv = Digest::default();
     of_dv.add(a.hash());
@@ -126,6 +126,20 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
     store.commit(&[Op::RenameSegments(vec![(two, renamed)])]).unwrap();
     store = reopen(store);
     assert_eq!(store.segments().unwrap(), [segment, renamed]);
+
+    // Secret is a record as a whole, of which this node's own rows tell; it does not become less so.
+    assert_eq!((store.secrecy(&patient).unwrap(), store.secret_rows().unwrap()), (Secrecy::None, vec![]));
+    for (n, degree, known) in [(3, Secrecy::ToiMat, Secrecy::ToiMat), (4, Secrecy::Mat, Secrecy::ToiMat)] {
+        let marked = entry(&patient, &dv, Lane::Normal, one, n, &[], b"m").with_secrecy(degree);
+        store.commit(&[Op::Append { entry: marked, src: None, at: 104 }]).unwrap();
+        store = reopen(store);
+        assert_eq!(store.secrecy(&patient).unwrap(), known);
+    }
+    assert_eq!(store.secret_rows().unwrap(), [1, 6, 7], "what came from elsewhere is not among them");
+    let degrees = store.heads(Lane::Normal, 0, 10).unwrap().into_iter().map(|h| (h.seq, h.secrecy));
+    let (secret, none) = (Secrecy::ToiMat, Secrecy::None);
+    assert_eq!(degrees.collect::<Vec<_>>(), [(1, secret), (3, none), (4, secret), (6, secret), (7, secret)]);
+    assert_eq!(store.secrecy(&flag).unwrap(), Secrecy::None);
 
     // The snapshot stays when a projection brings none; everything else of it is replaced.
     let mut projected = Projected {
@@ -367,7 +381,9 @@ impl Script {
         let origin = src.map_or(self.segments.last().expect("opened").incarnation, |src| src.segment);
         self.written += 1;
         let body: Vec<u8> = (0..self.random.below(200)).map(|_| self.random.next_u64() as u8).collect();
-        let entry = entry(&record, &home, lane, origin, self.written, &deps, &body);
+        let degree =
+            if self.random.one_in(12) { Secrecy::from_u8(self.random.below(4) as u8) } else { Secrecy::None };
+        let entry = entry(&record, &home, lane, origin, self.written, &deps, &body).with_secrecy(degree);
         self.tip += 1;
         self.held.push((self.tip, record.clone(), entry.change_hash()));
         let at = 1_000 + self.written as i64;
@@ -490,6 +506,7 @@ impl Script {
         same!(revocations(store));
         same!(digests(store));
         same!(folded(store));
+        same!(secret_rows(store));
         for seq in (from..=self.tip + 1).chain([0, u64::MAX]) {
             same!(chain(store, seq));
             same!(entry(store, seq));
@@ -511,6 +528,7 @@ impl Script {
         for record in records.into_iter().chain([&record("Patient/unknown")]) {
             same!(homes(store, record));
             same!(rows_of(store, record));
+            same!(secrecy(store, record));
             same!(projected(store, record));
         }
         for (_, record, hash) in self.held.iter().rev().take(20) {

@@ -10,7 +10,7 @@ use node::{
 };
 use serde_json::{Value, json};
 use sync_core::{
-    id::OrgId,
+    id::{OrgId, Secrecy},
     identity::{Reason, Role},
 };
 use tuyen_tests::cluster::{Country, Node, has_alert, org, record, wait_equal, wait_for};
@@ -183,4 +183,53 @@ fn a_machine_that_takes_anothers_place_is_given_everything() {
 
 fn replace(name: &str) -> Request {
     Request::Replace { org: org(name), reason: Reason::Lost, expires_seconds: 3600, address: None }
+}
+
+/// What is marked secret stays where it was written, everything else goes on, and people are told.
+#[test]
+fn what_is_secret_stays_at_the_machine_where_it_was_written() {
+    let country = Country::new();
+    let Country { root, hub, leaf, .. } = &country;
+    let label = |code: &str| json!({"security": [{"system": "urn:tuyen:secrecy", "code": code}]});
+    let note = |id: &str, code: Option<&str>| {
+        let mut note = json!({"resourceType": "DocumentReference", "id": id, "status": "current"});
+        if let Some(code) = code {
+            note["meta"] = label(code);
+        }
+        note.to_string()
+    };
+    leaf.pause();
+    leaf.put([note("open", None), note("secret", Some("mat")), note("marked-later", None)]);
+    // Nothing of it has left yet when it is marked.
+    leaf.put([note("marked-later", Some("tuyet-mat"))]);
+    // The label is taken off again; the degree stays.
+    leaf.put([note("secret", None)]);
+    leaf.resume();
+    leaf.wait_safe();
+    let at_leaf = leaf.status();
+    assert_eq!((at_leaf.secret, at_leaf.records), (2, 3));
+    for node in [hub, root] {
+        node.wait("the open one", |_| holds(node, "DocumentReference/open"));
+        for secret in ["DocumentReference/secret", "DocumentReference/marked-later"] {
+            assert!(!holds(node, secret), "{secret} is at {}", node.status().place);
+        }
+        assert_eq!(node.status().secret, 0);
+    }
+    let listed: node::admin::Listing =
+        leaf.ask(&Request::List { resource_type: None, unread: false, after: None, limit: 10 });
+    let safe = |id: &str| listed.records.iter().find(|one| one.record.id() == id).unwrap().safe.clone();
+    assert_eq!(["open", "secret", "marked-later"].map(safe), ["root", "secret", "secret"]);
+    let explained = explain(leaf, "DocumentReference/marked-later");
+    assert_eq!(explained.secrecy, Secrecy::TuyetMat);
+    assert!(explained.neighbours.iter().all(|to| !to.sent && to.reason == Why::Secret));
+    // Nor is it given in an audit, which finds nothing to do.
+    let verified: node::admin::Verified = hub.ask(&Request::Verify { with: Some(org("dong-van")) });
+    let audit = verified.audit.expect("it was asked for");
+    assert_eq!((audit.here, audit.there), (0, 0));
+    assert!(!holds(hub, "DocumentReference/secret"));
+    // A degree that does not exist is not taken for none.
+    let mut wrong = json!({"resourceType": "Basic", "id": "wrong"});
+    wrong["meta"] = label("Mật");
+    let problem = refused(leaf, &wrong);
+    assert!(problem.contains("mat, toi-mat and tuyet-mat") && !problem.contains("Mật"), "{problem}");
 }

@@ -100,7 +100,7 @@ fn known(org: &OrgId, explained: &Explained) -> Result<(), Stop> {
 }
 
 fn of_record(record: &RecordId, explained: &Explained) -> String {
-    let Explained { own, entries, issuer, homes, .. } = explained;
+    let Explained { own, entries, issuer, secrecy, homes, .. } = explained;
     if *entries == 0 {
         return format!(
             "{record} is not here. {own} holds what has its home here or below, and what is issued here or above. If it \
@@ -110,6 +110,12 @@ fn of_record(record: &RecordId, explained: &Explained) -> String {
     let mut text = format!("{record} is here, at {own}: {}.\n", many(*entries, "change", "changes"));
     if let Some(issuer) = issuer {
         let _ = writeln!(text, "{issuer} issues it to everybody below.");
+    }
+    if let Some(code) = secrecy.code() {
+        let _ = writeln!(
+            text,
+            "It is secret ({code}): what is written of it here stays here. What had left before it was marked stays where it went."
+        );
     }
     text + &homes_and_neighbours(homes, explained)
 }
@@ -131,8 +137,10 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
             Reason::HomeWithin => "yes: a home of it is there",
             Reason::IssuedAbove => "yes: it is issued at that place or above",
             Reason::NoHomeWithin => "no: no home of it is there",
+            Reason::Secret => "no: it is secret, and no link may carry it",
         };
-        let way = if to.reason == Reason::EverythingGoesUp { "  up" } else { "  down" };
+        let is_up = explained.own.is_within(&to.place);
+        let way = if is_up { "  up" } else { "  down" };
         vec![way.to_owned(), to.place.org().to_string(), why.to_owned()]
     };
     let rows: Vec<_> = homes.iter().map(home).chain(explained.neighbours.iter().map(neighbour)).collect();
@@ -141,6 +149,8 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sync_core::id::Secrecy;
+
     use super::*;
 
     fn explained(entries: u64) -> Explained {
@@ -153,6 +163,7 @@ mod tests {
             own: "tw/ha-giang".parse().unwrap(),
             entries,
             issuer: None,
+            secrecy: Secrecy::None,
             homes: vec![Home {
                 org: OrgId::new("dong-van").unwrap(),
                 place: Some("tw/ha-giang/dong-van".parse().unwrap()),
@@ -188,6 +199,9 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
             of_org(&org, &explained(3))
                 .starts_with("Of records whose home is dong-van, tw/ha-giang holds 3 changes")
         );
+        let secret = Explained { secrecy: Secrecy::ToiMat, ..explained(2) };
+        let said = of_record(&"Basic/1".parse().unwrap(), &secret);
+        assert!(said.contains("\nIt is secret (toi-mat): "), "{said}");
         assert!(known(&org, &explained(0)).is_ok());
         let unheard = Explained { homes: vec![Home { org: org.clone(), place: None }], ..explained(0) };
         assert!(known(&org, &unheard).is_err());

@@ -68,6 +68,7 @@ struct StatusBody<'a> {
     conflicts: u64,
     waiting: u64,
     unreadable: u64,
+    secret: u64,
     unfolded: u64,
     digest: &'a str,
     homes: &'a [HomeDigest],
@@ -121,6 +122,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         conflicts: status.conflicts,
         waiting: status.waiting,
         unreadable: status.unreadable,
+        secret: status.secret,
         unfolded: status.unfolded,
         digest: &status.digest,
         homes: &status.homes,
@@ -182,6 +184,12 @@ fn summary(status: &Answer) -> String {
             waits(&status.not_at_root)
         );
     }
+    if status.secret > 0 {
+        return match records.saturating_sub(status.secret) {
+            0 => "Nothing here waits for the centre.".into(),
+            others => format!("All other records ({}) are safe at the centre.", count(others)),
+        };
+    }
     match records {
         0 => "There are no records here yet.".into(),
         1 => "The 1 record is safe at the centre.".into(),
@@ -191,6 +199,13 @@ fn summary(status: &Answer) -> String {
 
 fn text(status: &Answer, now: i64) -> String {
     let mut out = format!("{}\n", summary(status));
+    if status.secret > 0 {
+        let secret = many(status.secret, "secret record", "secret records");
+        out.push_str(&format!(
+            "{secret}: what is written here of such a record stays here, because no link may carry it. Only a backup \
+             saves it.\n"
+        ));
+    }
     if status.paused {
         out.push_str("Syncing is paused; `tuyen sync resume` starts it again.\n");
     }
@@ -279,6 +294,7 @@ mod tests {
             conflicts: 0,
             waiting: 0,
             unreadable: 0,
+            secret: 0,
             unfolded: 0,
             digest: "1310:0123456789abcdef".into(),
             homes: Vec::new(),
@@ -320,6 +336,16 @@ mod tests {
         assert_eq!(summary(&status), "1 entry is not yet at the centre; the oldest has waited 3 h.");
         status.role = Role::Root;
         assert_eq!(summary(&status), "This is the centre. It holds 1,204 records.");
+        let mut status = leaf();
+        status.secret = 3;
+        assert_eq!(summary(&status), "All other records (1,201) are safe at the centre.");
+        let second = text(&status, 0).lines().nth(1).map(str::to_owned).unwrap_or_default();
+        assert!(
+            second.starts_with("3 secret records: ") && second.ends_with("a backup saves it."),
+            "{second}"
+        );
+        status.secret = 1_204;
+        assert_eq!(summary(&status), "Nothing here waits for the centre.");
     }
 
     #[test]

@@ -8,10 +8,10 @@ use sync_core::{
     engine::Event,
     feed::Seq,
     fold::Opened,
-    id::{Lane, OrgId, RecordId},
+    id::{Lane, OrgId, RecordId, Secrecy},
     identity::Role,
     record::{self, Author, HistoryItem, NewChange, RecordError},
-    scope::compartment,
+    scope::{compartment, label},
     store::{Frontier, Op, Store, StoreError},
 };
 
@@ -170,8 +170,12 @@ impl Core {
             Ok(home) => (home, self.lane_of(&id)?),
             Err(problem) => return Ok(Err(problem)),
         };
+        let degree = match resource.map_or(Ok(Secrecy::None), label::secrecy) {
+            Ok(degree) => degree,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
         let entry = match Entry::new(id.clone(), home, lane, Arc::from(change.bytes)) {
-            Ok(entry) => entry,
+            Ok(entry) => entry.with_secrecy(degree),
             Err(error) => {
                 return Ok(Err(format!(
                     "{error}; keep attachments apart, as a Binary or a file with a URL, or write in smaller steps"
@@ -360,14 +364,18 @@ impl Core {
         })
     }
 
-    /// How safe a row is: `local`, `hub` (durable at the parent) or `root`. What came down is durable where it came
+    /// How safe a row is: `secret` (only here, because no link may carry it), `local`, `hub` (durable at the parent) or
+    /// `root`. What came down is durable where it came
     /// from, and what the root wrote is durable there.
     fn safety(&self, id: &RecordId, seq: Seq) -> Result<&'static str, StoreError> {
+        let lane = self.lane_of(id)?;
+        let head = self.store.heads(lane, seq - 1, 1)?.into_iter().find(|head| head.seq == seq);
+        if head.as_ref().is_some_and(|head| head.secrecy != Secrecy::None) {
+            return Ok("secret");
+        }
         if self.engine.is_root() {
             return Ok("root");
         }
-        let lane = self.lane_of(id)?;
-        let head = self.store.heads(lane, seq - 1, 1)?.into_iter().find(|head| head.seq == seq);
         let from =
             head.and_then(|head| head.src).map(|src| self.store.announcement(src.segment)).transpose()?;
         let from = from.flatten().map(|(_, info)| info);

@@ -54,6 +54,7 @@ impl Core {
             conflicts: counts.conflicts,
             waiting: counts.waiting,
             unreadable: counts.unreadable,
+            secret: counts.secret,
             unfolded: self.store.tip()?.saturating_sub(self.store.folded()?),
             digest: format!("{:032x}", total.sum),
             homes: digests.iter().map(home).collect(),

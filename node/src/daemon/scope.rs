@@ -3,8 +3,8 @@
 
 use sync_core::{
     feed::Lineage,
-    id::{OrgId, OrgPath, RecordId},
-    scope::{Neighbour, wants},
+    id::{OrgId, OrgPath, RecordId, Secrecy},
+    scope::{Neighbour, may_leave, wants},
     store::{Head, Store},
 };
 
@@ -15,29 +15,39 @@ impl Core {
     /// Where a record is sent.
     pub fn explain_record(&self, id: &RecordId) -> Outcome<Explained> {
         let rows = self.store.rows_of(id)?;
-        let homes = self.store.homes(id)?;
-        Ok(self.explained(rows.len() as u64, id.issuer(), homes))
+        let (homes, secrecy) = (self.store.homes(id)?, self.store.secrecy(id)?);
+        Ok(self.explained(rows.len() as u64, id.issuer(), homes, secrecy))
     }
 
     /// Where the records are sent that have this organization for their home.
     pub fn explain_org(&self, org: &OrgId) -> Outcome<Explained> {
         let digests = self.store.digests()?;
         let entries = digests.iter().find(|(home, _)| home == org).map_or(0, |(_, digest)| digest.count);
-        Ok(self.explained(entries, None, vec![org.clone()]))
+        Ok(self.explained(entries, None, vec![org.clone()], Secrecy::None))
     }
 
-    fn explained(&self, entries: u64, issuer: Option<OrgId>, homes: Vec<OrgId>) -> Explained {
+    fn explained(
+        &self,
+        entries: u64,
+        issuer: Option<OrgId>,
+        homes: Vec<OrgId>,
+        secrecy: Secrecy,
+    ) -> Explained {
         let places = self.engine.places();
         let own = &self.config.place;
-        let head = Head { seq: 1, src: None, homes, offered_to: None, issued: issuer.is_some() };
-        let up =
-            own.parent().map(|place| Destination { place, sent: true, reason: Reason::EverythingGoesUp });
+        let head = Head { seq: 1, src: None, homes, offered_to: None, issued: issuer.is_some(), secrecy };
+        let may_leave = may_leave(secrecy);
+        let up = own.parent().map(|place| {
+            let reason = if may_leave { Reason::EverythingGoesUp } else { Reason::Secret };
+            Destination { place, sent: may_leave, reason }
+        });
         let is_child = |place: &&OrgPath| place.parent().as_ref() == Some(own);
         let children = places.all().map(|(_, place)| place).filter(is_child);
         let down = children.map(|child| {
             let sent = wants(&Neighbour::Down(child), &head, &Lineage::default(), places);
             let has_home = head.homes.iter().any(|home| places.is_within(home, child));
             let reason = match sent {
+                false if !may_leave => Reason::Secret,
                 false => Reason::NoHomeWithin,
                 true if has_home => Reason::HomeWithin,
                 true => Reason::IssuedAbove,
@@ -50,6 +60,7 @@ impl Core {
             own: own.clone(),
             entries,
             issuer,
+            secrecy,
             homes: head.homes.iter().map(home).collect(),
             neighbours,
         }

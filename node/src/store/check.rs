@@ -145,7 +145,7 @@ impl Reader {
         Ok(checked)
     }
 
-    /// The entries of these homes that can be read, by their hashes, each worked out from its row. Also with rests.
+    /// The entries of these homes that can be read and may leave, by their hashes, each worked out from its row. Also with rests.
     pub fn summary(&mut self, homes: &[OrgId]) -> Result<Summary, StoreError> {
         self.rest_between(Some(Pace::new()))?;
         let summary = self.at_one_moment(|conn| {
@@ -394,7 +394,7 @@ fn bases(conn: &Connection) -> Fallible<BTreeSet<Seq>> {
     Ok(small::segments(conn)?.iter().map(|segment| segment.base).collect())
 }
 
-/// The rows that may hold entries of these homes, without looking at a body.
+/// The rows that may hold entries of these homes and may leave, without looking at a body.
 fn rows_of(conn: &Connection, homes: &[OrgId]) -> Fallible<Vec<i64>> {
     let mut wanted = BTreeSet::new();
     for home in homes {
@@ -406,7 +406,8 @@ fn rows_of(conn: &Connection, homes: &[OrgId]) -> Fallible<Vec<i64>> {
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let mut statement = conn.prepare(
-        "SELECT seq, record, home FROM feed INDEXED BY feed_head WHERE lane >= 0 AND offers IS NULL",
+        "SELECT seq, record, home FROM feed INDEXED BY feed_head WHERE lane >= 0 AND offers IS NULL
+         AND (src IS NOT NULL OR record NOT IN (SELECT record FROM secret))",
     )?;
     let (mut rows, mut found) = (statement.query([])?, Vec::new());
     while let Some(row) = rows.next()? {

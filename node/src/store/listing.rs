@@ -48,6 +48,8 @@ pub struct Counts {
     pub waiting: u64,
     /// Entries that could not be applied.
     pub unreadable: u64,
+    /// Secret records.
+    pub secret: u64,
 }
 
 /// What has not gone up yet.
@@ -124,14 +126,15 @@ impl Reader {
         self.at_one_moment(counts)
     }
 
-    /// The rows of a lane after `after` that have to go up: those that did not come from the parent.
+    /// The rows of a lane after `after` that have to go up: those that did not come from the parent and may leave.
     pub fn pending(&self, lane: Lane, after: Seq, parent: Option<NodeId>) -> Result<Pending, StoreError> {
         self.at_one_moment(|conn| {
             let mut statement = conn.prepare_cached(
                 "SELECT count(*), min(seq) FROM feed INDEXED BY feed_head
                  WHERE lane = ?1 AND seq > ?2 AND offered_to IS NULL AND (src IS NULL OR src NOT IN
                    (SELECT a.incarnation FROM certificate c JOIN announcement a ON a.certificate = c.id
-                    WHERE c.node = ?3))",
+                    WHERE c.node = ?3))
+                 AND (src IS NOT NULL OR record NOT IN (SELECT record FROM secret))",
             )?;
             let parent = parent.map(|node| node.0);
             let (rows, first): (i64, Option<i64>) = statement
@@ -308,6 +311,7 @@ pub(super) fn counts(conn: &Connection) -> Fallible<Counts> {
         rows: small::tip(conn)?,
         waiting: number("SELECT count(*) FROM waiting")?,
         unreadable: number("SELECT count(*) FROM unreadable")?,
+        secret: number("SELECT count(*) FROM secret")?,
         ..Counts::default()
     };
     let mut statement = conn.prepare_cached(

@@ -29,7 +29,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 use sync_core::{
     feed::{CHAIN_START, Segment, Seq},
-    id::{Chain, OrgId},
+    id::{Chain, OrgId, Secrecy},
     store::StoreError,
 };
 
@@ -73,6 +73,8 @@ struct Known {
     further_homes: HashMap<i64, Vec<(OrgId, Seq)>>,
     /// The few records of which entries wait or cannot be applied, by their small ids.
     troubled: HashSet<i64>,
+    /// How secret the few records are that are, by their small ids.
+    secret: HashMap<i64, Secrecy>,
     /// The last number given to an advance of a cursor.
     reads: i64,
     /// The last number given to an announcement.
@@ -153,6 +155,7 @@ impl SqliteStore {
             segments: small::segments(&conn)?,
             further_homes: small::further_homes(&conn)?,
             troubled: small::troubled(&conn)?,
+            secret: small::secret(&conn)?,
             reads: small::number(&conn, "SELECT max(n) FROM read_cursor")?,
             announced: small::number(&conn, "SELECT max(n) FROM node")?,
         };

@@ -9,7 +9,7 @@ use sync_core::{
     change::Entry,
     codec::Reader as Bytes,
     feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq},
-    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Revocation, Role},
     store::{Frontier, Head, Mark, Projected, Store, StoreError},
 };
@@ -144,6 +144,13 @@ pub(super) mod small {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// How secret the records are that are.
+    pub fn secret(conn: &Connection) -> Fallible<HashMap<i64, Secrecy>> {
+        let mut statement = conn.prepare("SELECT record, degree FROM secret")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, Secrecy::from_u8(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     pub fn checkpoint(conn: &Connection, mode: &str) -> Fallible<Checkpoint> {
         let mut statement = conn.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
         let (pages, done) =
@@ -196,9 +203,14 @@ impl SqliteStore {
                 .prepare_cached("SELECT home FROM record WHERE id = ?1")?
                 .query_row([record], |row| row.get(0))?,
         };
+        let secrecy = match src {
+            Some(_) => Secrecy::None,
+            None => self.known.borrow().secret.get(&record).copied().unwrap_or_default(),
+        };
         Ok(Head {
             seq: unpack(row.get(0)?),
             src: self.position(src, pos)?,
+            secrecy,
             homes: self.homes_from(record, first_home, unpack(row.get(0)?))?,
             offered_to,
             issued: row.get(7)?,
@@ -385,6 +397,25 @@ impl Store for SqliteStore {
             let mut statement =
                 self.conn.prepare_cached("SELECT seq FROM change WHERE record = ?1 ORDER BY seq")?;
             let rows = statement.query_map([key.id], |row| row.get(0).map(unpack))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn secrecy(&self, record: &RecordId) -> Result<Secrecy, StoreError> {
+        self.reading(|| {
+            let key = self.names.borrow_mut().record(&self.conn, record)?;
+            let degree = |id| self.known.borrow().secret.get(&id).copied();
+            Ok(key.and_then(|key| degree(key.id)).unwrap_or_default())
+        })
+    }
+
+    fn secret_rows(&self) -> Result<Vec<Seq>, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT f.seq FROM secret s JOIN change c ON c.record = s.record JOIN feed f ON f.seq = c.seq
+                 WHERE f.src IS NULL ORDER BY f.seq",
+            )?;
+            let rows = statement.query_map([], |row| row.get(0).map(unpack))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }

@@ -38,6 +38,11 @@ CREATE TABLE further_home (
   PRIMARY KEY (record, nth)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE secret (
+  record INTEGER PRIMARY KEY REFERENCES record,
+  degree INTEGER NOT NULL
+) STRICT;
+
 -- The feed. A row holds an entry, or offers the entry of an older row.
 CREATE TABLE feed (
   seq INTEGER PRIMARY KEY,

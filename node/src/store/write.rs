@@ -234,6 +234,12 @@ impl Commit<'_> {
             }
             None => (None, None),
         };
+        let degree = entry.secrecy();
+        if degree > self.known.secret.get(&record.id).copied().unwrap_or_default() {
+            let sql = "INSERT OR REPLACE INTO secret (record, degree) VALUES (?1, ?2)";
+            self.run_one(sql, params![record.id, degree as u8])?;
+            self.known.secret.insert(record.id, degree);
+        }
         let chain = self.next_chain(entry.hash())?;
         let seq = self.known.tip + 1;
         let mut change =

@@ -15,6 +15,7 @@ use super::*;
 use crate::{
     audit::{Part, Prefix, Range, Short},
     id::{ChangeHash, RecordId},
+    scope::may_leave,
     wire::{LOOK_MAX, REPAIR_MAX_RAW_BYTES, WANT_MAX, Want},
 };
 
@@ -80,12 +81,17 @@ pub(crate) struct Answering {
 }
 
 impl<I: Identity> Engine<I> {
-    /// What the readable entries of the child's part of the tree come to.
+    /// What the readable entries of the child's part of the tree come to that may leave.
     fn total(&self, link: LinkId, store: &impl Store) -> Result<Digest, StoreError> {
         let mut total = Digest::default();
         for (home, stored) in store.digests()? {
             if self.is_compared(link, &home) {
                 total.merge(stored.without(self.missing.get(&home).copied().unwrap_or_default()));
+            }
+        }
+        for row in store.secret_rows()? {
+            if let Some(entry) = store.entry(row)?.filter(|entry| self.is_compared(link, entry.home())) {
+                total.remove(entry.hash());
             }
         }
         Ok(total)
@@ -151,6 +157,7 @@ impl<I: Identity> Engine<I> {
         for damage in self.damaged.values() {
             if let (Some(record), Some(change)) = (&damage.record, damage.change)
                 && self.may_hold(link, record, store)?
+                && may_leave(store.secrecy(record)?)
             {
                 named.push((record.clone(), change));
             }
@@ -338,14 +345,16 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<Vec<Entry>, StoreError> {
         let (mut entries, mut bytes, mut taken) = (Vec::new(), 0, 0);
+        let secret: BTreeSet<Seq> = store.secret_rows()?.into_iter().collect();
         for row in rows.iter() {
-            let entry = store.entry(*row)?;
+            let entry = store.entry(*row)?.filter(|_| !secret.contains(row));
             bytes += entry.as_ref().map_or(0, Entry::encoded_len);
             if (bytes > REPAIR_MAX_RAW_BYTES && !entries.is_empty()) || entries.len() == WANT_MAX {
                 break;
             }
             taken += 1;
             if let Some(entry) = entry
+                && may_leave(entry.secrecy())
                 && self.may_hold(link, entry.record(), store)?
             {
                 entries.push(entry);

@@ -3,7 +3,10 @@
 use std::collections::btree_map::Entry as Slot;
 
 use super::*;
-use crate::id::{ChangeHash, OrgId, RecordId};
+use crate::{
+    id::{ChangeHash, OrgId, RecordId, Secrecy},
+    scope::may_leave,
+};
 
 /// Intents are gathered into one commit until their entries reach this many bytes.
 const COMMIT_MAX_BYTES: usize = 4 << 20;
@@ -18,6 +21,8 @@ pub(super) struct Draft {
     added: BTreeSet<(RecordId, ChangeHash)>,
     homes: BTreeMap<RecordId, Vec<OrgId>>,
     rows: BTreeMap<RecordId, Vec<Seq>>,
+    /// How secret the records are of which it holds secret entries.
+    secrecy: BTreeMap<RecordId, Secrecy>,
     /// The announcements that neighbours have brought.
     brought: BTreeMap<Incarnation, Announcement>,
     pub(super) bytes: usize,
@@ -54,6 +59,7 @@ impl<I: Identity> Engine<I> {
             added: BTreeSet::new(),
             homes: BTreeMap::new(),
             rows: BTreeMap::new(),
+            secrecy: BTreeMap::new(),
             brought: BTreeMap::new(),
             bytes: 0,
             at: now.wall,
@@ -83,7 +89,11 @@ impl<I: Identity> Engine<I> {
             Intent::Write(ticket, entries, projection) => {
                 let caught_up = draft.folded == draft.after.tip;
                 for entry in entries {
-                    self.append(entry, None, true, draft, store)?;
+                    // One that says nothing of it is as secret as what its record has said before.
+                    let record = entry.record();
+                    let in_draft = draft.secrecy.get(record).copied().unwrap_or_default();
+                    let degree = store.secrecy(record)?.max(in_draft);
+                    self.append(entry.with_secrecy(degree), None, true, draft, store)?;
                 }
                 draft.ops.extend(projection);
                 if caught_up {
@@ -193,6 +203,9 @@ impl<I: Identity> Engine<I> {
         draft: &Draft,
         store: &impl Store,
     ) -> Result<Option<(u16, String)>, StoreError> {
+        if !may_leave(entry.secrecy()) {
+            return Ok(Some(secret(&from.place, entry)));
+        }
         if entry.record().issuer().is_some() {
             return Ok((!self.is_issued(entry, store)?).then(|| not_issued(&from.place, entry)));
         }
@@ -253,7 +266,12 @@ impl<I: Identity> Engine<I> {
             draft.ops.push(Op::AddHome(entry.record().clone(), entry.home().clone()));
         }
         draft.after.tip += 1;
-        if goes_up {
+        let degree = entry.secrecy();
+        if degree != Secrecy::None {
+            let known = draft.secrecy.entry(key.0.clone()).or_default();
+            *known = degree.max(*known);
+        }
+        if goes_up && may_leave(degree) {
             draft.after.last[entry.lane() as usize] = draft.after.tip;
         }
         draft.rows.entry(key.0.clone()).or_default().push(draft.after.tip);

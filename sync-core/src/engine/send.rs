@@ -57,8 +57,10 @@ impl<I: Identity> Engine<I> {
         let mut stretch = Stretch { segment, last: first, rows: 1, chosen: Vec::new(), bytes: 0 };
         for (rows, head) in (1..).zip(heads.iter().take_while(|head| head.seq <= segment_end)) {
             let wanted = scope::wants(&state.neighbour(), head, &lineage[lane as usize], &self.places);
-            // One that cannot be read is passed over: an audit brings it when it is healed.
-            if let Some(entry) = wanted.then(|| store.entry(head.seq)).transpose()?.flatten() {
+            // One that cannot be read is passed over: an audit brings it when it is healed. And whatever the store says of
+            // its record, what an entry says of itself holds.
+            let entry = wanted.then(|| store.entry(head.seq)).transpose()?.flatten();
+            if let Some(entry) = entry.filter(|entry| scope::may_leave(entry.secrecy())) {
                 let bytes = entry.encoded_len();
                 let full =
                     stretch.bytes + bytes > out.batch_bytes || stretch.chosen.len() == BATCH_MAX_ENTRIES;

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod audit;
+mod secrecy;
 
 const ROOT: u8 = 1;
 const HUB: u8 = 2;

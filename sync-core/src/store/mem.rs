@@ -29,6 +29,7 @@ struct RecordRow {
     homes: Vec<(OrgId, Seq)>,
     rows: Vec<Seq>,
     changes: BTreeMap<ChangeHash, Seq>,
+    secrecy: Secrecy,
     projected: Option<Projected>,
 }
 
@@ -92,10 +93,15 @@ impl MemStore {
         Checkup { damaged, missing: missing.into_iter().collect() }
     }
 
-    /// The entries of these homes that can be read.
+    /// The entries of these homes that can be read and may leave.
     pub fn summary(&self, homes: &[OrgId]) -> Summary {
-        let rows = self.rows_after(0).filter_map(|(row, stored)| Some((stored.entry.as_ref()?, row)));
+        let open = self.rows_after(0).filter(|(_, stored)| self.secrecy_of(stored) == Secrecy::None);
+        let rows = open.filter_map(|(row, stored)| Some((stored.entry.as_ref()?, row)));
         Summary::new(rows.filter(|(entry, _)| homes.contains(entry.home())).map(|(e, row)| (e.hash(), row)))
+    }
+
+    fn secrecy_of(&self, row: &Row) -> Secrecy {
+        if row.src.is_some() { Secrecy::None } else { self.records[&row.record].secrecy }
     }
 
     fn chain_before(&self, seq: Seq) -> Option<Chain> {
@@ -207,6 +213,7 @@ impl MemStore {
         let before = record.changes.insert(entry.change_hash(), seq);
         assert!(before.is_none(), "an entry is appended once");
         record.rows.push(seq);
+        record.secrecy = record.secrecy.max(entry.secrecy());
         self.digests.entry(entry.home().clone()).or_default().add(entry.hash());
         let chain = self.next_chain(entry.hash());
         self.rows.push(Row {
@@ -239,9 +246,11 @@ impl Store for MemStore {
             self.rows_there(after).filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
                 let original = row.offers.as_ref().and_then(|(of, _)| self.row(*of));
                 let homes = self.records[&row.record].homes.iter().filter(|(_, since)| *since <= seq);
+                let holder = original.unwrap_or(row);
                 Head {
                     seq,
-                    src: original.unwrap_or(row).src,
+                    src: holder.src,
+                    secrecy: self.secrecy_of(holder),
                     homes: homes.map(|(home, _)| home.clone()).collect(),
                     offered_to: row.offers.as_ref().map(|(_, home)| home.clone()),
                     issued: row.record.issuer().is_some(),
@@ -270,6 +279,15 @@ impl Store for MemStore {
 
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {
         Ok(self.records.get(record).map(|row| row.rows.clone()).unwrap_or_default())
+    }
+
+    fn secrecy(&self, record: &RecordId) -> Result<Secrecy, StoreError> {
+        Ok(self.records.get(record).map(|row| row.secrecy).unwrap_or_default())
+    }
+
+    fn secret_rows(&self) -> Result<Vec<Seq>, StoreError> {
+        let holds = self.rows_there(0).filter(|(_, row)| row.offers.is_none());
+        Ok(holds.filter(|(_, row)| self.secrecy_of(row) != Secrecy::None).map(|(seq, _)| seq).collect())
     }
 
     fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Progress>, StoreError> {

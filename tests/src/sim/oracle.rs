@@ -12,7 +12,7 @@ use std::{
 use sync_core::{
     change::Entry,
     feed::{Digest, Seq},
-    id::{ChangeHash, Lane, OrgId, OrgPath, RecordId},
+    id::{ChangeHash, Lane, OrgId, OrgPath, RecordId, Secrecy},
     store::{MemStore, Store},
 };
 
@@ -115,7 +115,7 @@ impl Ledger {
                 writer
                     .is_some_and(|(_, info)| claim.place.is_within(&info.place) && info.place != *claim.place)
             });
-            if head.offered_to.is_some() || from_above {
+            if head.offered_to.is_some() || from_above || head.secrecy != Secrecy::None {
                 continue;
             }
             let Some(entry) = store.entry(head.seq).expect("memory does not fail") else { continue };
@@ -133,7 +133,8 @@ impl Ledger {
     /// Remembers what a claim has told.
     pub fn safe_at_root(&mut self, claim: &Claim<'_>, store: &MemStore) {
         let rows = store.heads(claim.lane, claim.from, claim.rows()).expect("memory does not fail");
-        for head in rows.iter().take_while(|head| head.seq <= claim.to && head.offered_to.is_none()) {
+        let told = rows.iter().take_while(|head| head.seq <= claim.to && head.offered_to.is_none());
+        for head in told.filter(|head| head.secrecy == Secrecy::None) {
             let Some(entry) = store.entry(head.seq).expect("memory does not fail") else { continue };
             self.told_safe_at_root.insert(key(&entry));
         }
@@ -209,8 +210,9 @@ pub fn check_final(
 ) -> Result<(), Failure> {
     let root = all[0].store;
     let at_root: BTreeSet<Key> = keys_after(root, 0).map(|(_, key)| key).collect();
+    let secret = secret_keys(all);
     for key in ledger.written.difference(&ledger.may_be_lost) {
-        if !at_root.contains(key) {
+        if !at_root.contains(key) && !secret.contains(key) {
             let who = all.iter().filter(|one| holds(one.store, key)).map(|one| one.who);
             let text = format!("{key:?} is not at the root; held by {:?}", who.collect::<Vec<_>>());
             return Err(Failure::new("nothing written is lost", text));
@@ -224,9 +226,10 @@ pub fn check_final(
 pub fn check_part(part: &[Final<'_>], places: &BTreeMap<OrgId, OrgPath>) -> Result<(), Failure> {
     let root = part[0].store;
     let at_root: BTreeSet<Key> = keys_after(root, 0).map(|(_, key)| key).collect();
+    let secret = secret_keys(part);
     for one in part {
-        check_scope(one, root, &at_root, places)?;
-        check_digests(one, root, places)?;
+        check_scope(one, root, &at_root, &secret, places)?;
+        check_digests(one, root, &secret, places)?;
         check_issued(one)?;
         if one.says_all_safe != (true, true) {
             let text = format!("{} says (parent, root) {:?}", one.who, one.says_all_safe);
@@ -236,12 +239,25 @@ pub fn check_part(part: &[Final<'_>], places: &BTreeMap<OrgId, OrgPath>) -> Resu
     Ok(())
 }
 
+/// What stays where it was written.
+fn secret_keys(all: &[Final<'_>]) -> BTreeSet<Key> {
+    let rows = |store: &MemStore| store.secret_rows().expect("memory does not fail");
+    let entry = |store: &MemStore, row| store.entry(row).expect("memory does not fail");
+    let of = |one: &Final<'_>| {
+        let keys =
+            rows(one.store).into_iter().filter_map(|row| entry(one.store, row)).map(|entry| key(&entry));
+        keys.collect::<Vec<_>>()
+    };
+    all.iter().flat_map(of).collect()
+}
+
 /// A machine holds exactly the entries of the records that have a home in its part of the tree, and of those that are
-/// issued at its place or above.
+/// issued at its place or above; and what is secret of its own.
 fn check_scope(
     one: &Final<'_>,
     root: &MemStore,
     at_root: &BTreeSet<Key>,
+    secret: &BTreeSet<Key>,
     places: &BTreeMap<OrgId, OrgPath>,
 ) -> Result<(), Failure> {
     let in_scope = |record: &RecordId| {
@@ -250,7 +266,8 @@ fn check_scope(
         issuer.is_some_and(|issuer| one.place.is_within(issuer))
             || homes.iter().any(|home| places.get(home).is_some_and(|place| place.is_within(one.place)))
     };
-    let wanted: BTreeSet<&Key> = at_root.iter().filter(|(record, _)| in_scope(record)).collect();
+    let wanted: BTreeSet<&Key> =
+        at_root.iter().filter(|key| in_scope(&key.0) && !secret.contains(key)).collect();
     let held: Vec<Key> = keys_after(one.store, 0).map(|(_, key)| key).collect();
     let distinct: BTreeSet<&Key> = held.iter().collect();
     if distinct.len() != held.len() {
@@ -259,7 +276,7 @@ fn check_scope(
     if let Some(missing) = wanted.difference(&distinct).next() {
         return Err(Failure::new("all converge", format_args!("{} lacks {missing:?}", one.who)));
     }
-    if let Some(foreign) = distinct.difference(&wanted).next() {
+    if let Some(foreign) = distinct.difference(&wanted).find(|key| !secret.contains(**key)) {
         return Err(Failure::new("scope", format_args!("{} must not hold {foreign:?}", one.who)));
     }
     Ok(())
@@ -283,13 +300,26 @@ fn check_issued(one: &Final<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_digests(one: &Final<'_>, root: &MemStore, places: &BTreeMap<OrgId, OrgPath>) -> Result<(), Failure> {
+fn check_digests(
+    one: &Final<'_>,
+    root: &MemStore,
+    secret: &BTreeSet<Key>,
+    places: &BTreeMap<OrgId, OrgPath>,
+) -> Result<(), Failure> {
     let of = |store: &MemStore| {
         let mut digests = store.digests().expect("memory does not fail");
         // What nobody could heal is counted still.
         for (home, missing) in store.check().missing {
             let of_home = digests.iter_mut().filter(|(known, _)| *known == home);
             of_home.for_each(|(_, digest)| *digest = digest.without(missing));
+        }
+        for (record, change) in secret {
+            let rows = store.rows_of(record).expect("memory does not fail").into_iter();
+            let entries = rows.filter_map(|row| store.entry(row).expect("memory does not fail"));
+            for entry in entries.filter(|entry| entry.change_hash() == *change) {
+                let of_home = digests.iter_mut().filter(|(known, _)| known == entry.home());
+                of_home.for_each(|(_, digest)| digest.remove(entry.hash()));
+            }
         }
         digests.retain(|(_, digest)| *digest != Digest::default());
         digests.retain(|(home, _)| places.get(home).is_some_and(|place| place.is_within(one.place)));

@@ -138,6 +138,8 @@ pub struct Plan {
     pub wrong_clock_one_in: u64,
     /// Whether some new records are issued to everybody below.
     pub issues: bool,
+    /// Whether some records are secret. Only in worlds with opaque records.
+    pub secrets: bool,
     /// A row of a machine's disk rots once in so many commits; 0 for never. Only in worlds with opaque records, whose
     /// nodes keep their identity.
     pub rot_one_in: u64,
@@ -208,6 +210,7 @@ impl Plan {
             part: head.part.is_multiple_of(4),
             wrong_clock_one_in: [0, 4, 4, 2][usize::from(head.clocks % 4)],
             issues: trades,
+            secrets: !real && head.clocks / 4 % 4 == 2,
             rot_one_in,
             hostile,
         }

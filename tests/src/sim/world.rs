@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sync_core::{
     engine::{Alert, Audited, Effect, Engine, Event, INTENTS_MAX, LinkId, Ticket, refusal},
     feed::Seq,
-    id::{ChangeHash, Lane, NodeId, OrgId, OrgPath, RecordId},
+    id::{ChangeHash, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::Role,
     session::{BATCH_START_BYTES, Direction, HELD_MAX_BATCHES, HELD_MAX_BYTES, PLACES_MAX, WINDOW_BATCHES},
     store::{Batch, Frontier, MemStore, Op, Store, StoreMut},

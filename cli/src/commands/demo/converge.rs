@@ -162,6 +162,7 @@ mod tests {
             conflicts: 0,
             waiting: 0,
             unreadable: 0,
+            secret: 0,
             unfolded: 0,
             digest: String::new(),
             homes: homes.iter().map(home).collect(),

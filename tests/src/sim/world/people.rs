@@ -6,12 +6,12 @@ impl World<'_> {
     /// Somebody writes at a machine: anything, or this record.
     pub(super) fn write(&mut self, machine: usize, wanted: Option<&RecordId>) -> Result<(), Failure> {
         let wall = self.clock(machine).wall;
-        let Plan { shared_names, large_one_in, real, issues, .. } = self.plan;
+        let Plan { shared_names, large_one_in, real, issues, secrets, .. } = self.plan;
         // A change of a record is made on the one before it, so it has to be on the disk; the daemon waits as well.
         if real && (!self.machines[machine].tickets.is_empty() || self.machines[machine].pending.is_some()) {
             return Ok(());
         }
-        let taste = Taste { shared_names, large_one_in, real, issues };
+        let taste = Taste { shared_names, large_one_in, real, issues, secrets };
         let (mut entries, mut projection) = (Vec::new(), Vec::new());
         for _ in 0..if real { 1 } else { self.rng.range(1, 3) } {
             self.names += 1;
