@@ -484,6 +484,24 @@ fn a_child_hears_of_the_root_and_marks_stay_few() {
     assert_eq!(kept, [*marks.last().unwrap()]);
 }
 
+/// The parent is no root, so what is durable there and what is safe at the root are two pieces of news.
+#[test]
+fn what_the_parent_says_of_the_root_is_passed_on_at_once() {
+    let mut hub = Node::with_parent(CHILD, HUB);
+    hub.meets(DOWN, COUSIN, Direction::Down);
+    hub.says(DOWN, hello(COUSIN));
+    hub.says(DOWN, Frame::Announce(announcement(COUSIN, 1)));
+    let segment = run(COUSIN, 1);
+    let chunk = opaque_chunk(segment, 1, &[], Stamp(1), b"x");
+    let home = OrgId::new("mv").unwrap();
+    let entries = vec![(1, Entry::new("Basic/1".parse().unwrap(), home, Lane::Normal, chunk).unwrap())];
+    hub.says(DOWN, Frame::Batch(EntryBatch { segment, origin: segment, entries, ..batch(0, Some(1), &[]) }));
+    let at = Position { segment: hub.engine.incarnation(), pos: 1 };
+    assert!(frames(&hub.says(UP, Frame::Ack(Lane::Normal, at)), DOWN).is_empty(), "it is at the parent");
+    let said = frames(&hub.says(UP, Frame::SafeAtRoot(Lane::Normal, at)), DOWN);
+    assert_eq!(said, [Frame::SafeAtRoot(Lane::Normal, Position { segment, pos: 1 })]);
+}
+
 #[test]
 fn a_child_speaks_for_its_own_place_only() {
     for (node, home, origin, right) in [
@@ -864,17 +882,16 @@ fn so_many_places_are_asked_for_and_no_more() {
     assert_eq!(hub.engine.queues().places, PLACES_MAX);
     let mut hub = Node::with_child();
     let mut asks = 0;
-    for n in 0..=PLACES_MAX {
-        let segment = run(CHILD, 1);
+    let segment = run(CHILD, 1);
+    let of = |n: usize| {
         let chunk = opaque_chunk(segment, n as u64, &[], Stamp(1), b"x");
         let entry = Entry::new(format!("Basic/{n}").parse().unwrap(), home(n), Lane::Normal, chunk).unwrap();
-        let pos = n as u64 + 1;
-        let part = EntryBatch { entries: vec![(pos, entry)], ..batch(0, None, &[]) };
+        (n as u64 + 1, entry)
+    };
+    for n in (0..=PLACES_MAX).step_by(2) {
+        let part = EntryBatch { entries: vec![of(n), of(n + 1)], ..batch(0, None, &[]) };
         let said = frames(&hub.says(DOWN, Frame::Batch(part)), DOWN);
         asks += said.iter().filter(|frame| matches!(frame, Frame::NeedPlace(_))).count();
-        if n + 1 == HELD_MAX_BATCHES {
-            break;
-        }
     }
     assert_eq!((asks, hub.engine.queues().places), (PLACES_MAX, PLACES_MAX));
 }
@@ -1344,6 +1361,19 @@ fn a_run_that_has_written_nothing_may_have_been_read() {
     let said = frames(&hub.says(DOWN, Frame::Lost), DOWN);
     let place = Cursor { at: Position { segment: run(CHILD, 1), pos: 5 }, chain: Some(Chain([9; 16])) };
     assert_eq!(said[0], Frame::Cursors(vec![(Lane::Normal, place)]));
+    // The same when it has written something under an older name, of which nothing was read.
+    hub.told(Event::Closed(DOWN));
+    hub.meets(DOWN, CHILD, Direction::Down);
+    let Frame::Hello(its) = hello(CHILD) else { unreachable!() };
+    let tip = Some(Position { segment: run(CHILD, 7), pos: 2 });
+    hub.says(DOWN, Frame::Hello(Hello { tip, ..its }));
+    hub.says(DOWN, Frame::Lost);
+    let said = frames(&hub.says(DOWN, Frame::Announce(announcement(CHILD, 7))), DOWN);
+    let named = said.iter().find_map(|frame| match frame {
+        Frame::Cursors(cursors) => cursors.iter().find(|(lane, _)| *lane == Lane::Normal).copied(),
+        _ => None,
+    });
+    assert_eq!(named, Some((Lane::Normal, place)), "{said:?}");
     // The other side of it.
     let mut child = Node::new(CHILD);
     let own = child.engine.incarnation();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    audit::{Harm, Prefix, Summary},
+    audit::{Harm, Prefix, Range, Summary},
     wire::{REPAIR_MAX_RAW_BYTES, Want},
 };
 
@@ -613,4 +613,102 @@ fn a_commit_of_what_is_healed_has_a_size_too() {
         child.store.commit(&ops).unwrap();
         child.handles(Event::Committed);
     }
+}
+
+/// What a check knows of a row: where it is, and in what state.
+fn nameless(row: Seq, harm: Harm) -> Damage {
+    Damage { row, harm, record: None, change: None }
+}
+
+/// A hub that waits for entries in an audit, with these rows found damaged.
+fn waits_for_entries(mut hub: Node, damaged: Vec<Damage>) -> Node {
+    hub.meets(DOWN, CHILD, Direction::Down);
+    let Frame::Hello(its) = hello(CHILD) else { unreachable!() };
+    let read = hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap();
+    let said = hub.says(DOWN, Frame::Hello(Hello { tip: read.map(|read| read.cursor.at), ..its }));
+    for frame in frames(&said, DOWN) {
+        if let Frame::Batch(EntryBatch { lane, segment, upto: Some((pos, _)), .. }) = frame {
+            hub.says(DOWN, Frame::Ack(lane, Position { segment, pos }));
+        }
+    }
+    hub.told(Event::Checked(Checkup { damaged, missing: Vec::new() }));
+    hub.told(Event::Audit(DOWN));
+    // A row that has a name is asked for at once, the others when the ranges are known.
+    let mut said = hub.says(DOWN, Frame::Total(Some(Digest { sum: 1, count: 1 })));
+    if frames(&said, DOWN).is_empty() {
+        hub.told(Event::Surveyed(DOWN, Summary::default()));
+        said = hub.says(DOWN, Frame::Ranges(vec![Range::Hashes(vec![1])]));
+    }
+    assert!(matches!(frames(&said, DOWN)[..], [Frame::Want(_)]), "{said:?}");
+    hub
+}
+
+/// A hub with rows that came from the child, and nobody to talk to.
+fn holder(rows: u64) -> Node {
+    let mut hub = Node::with_child();
+    let all: Vec<_> = (1..=rows).collect();
+    hub.says(DOWN, Frame::Batch(batch(0, Some(rows), &all)));
+    hub.told(Event::Closed(DOWN));
+    hub
+}
+
+#[test]
+fn what_nobody_can_name_goes_where_the_running_hashes_come_out() {
+    let mut hub = holder(5);
+    let right = hub.store.entry(3).unwrap().unwrap();
+    // Nothing is left of it, not even in the table of changes.
+    let chunk = opaque_chunk(run(CHILD, 1), 77, &[], Stamp(1), b"y");
+    let other = Entry::new(right.record().clone(), right.home().clone(), right.lane(), chunk).unwrap();
+    hub.store.commit(&[Op::Heal { row: 3, entry: other, at: 0 }]).unwrap();
+    hub.store.rot(3, Harm::Damaged);
+    assert!(!hub.store.has(right.record(), &right.change_hash()).unwrap());
+    let mut hub = waits_for_entries(hub, vec![nameless(3, Harm::Damaged)]);
+    hub.says(DOWN, Frame::Repair(vec![right.clone()]));
+    assert_eq!((hub.store.entry(3).unwrap(), hub.store.tip().unwrap()), (Some(right), 5));
+}
+
+#[test]
+fn what_a_damaged_row_only_offered_stays_where_it_is() {
+    let mut hub = holder(2);
+    let held = hub.store.entry(1).unwrap().unwrap();
+    hub.store.commit(&[Op::Offer { of: 1, home: OrgId::new("hg").unwrap() }]).unwrap();
+    hub.restarts();
+    let mut hub = waits_for_entries(hub, vec![nameless(3, Harm::Damaged)]);
+    let commits = hub.commits;
+    hub.says(DOWN, Frame::Repair(vec![held.clone()]));
+    assert_eq!(hub.store.rows_of(held.record()).unwrap(), [1]);
+    let heads = hub.store.heads(Lane::Normal, 2, 9).unwrap();
+    assert!(heads[0].offered_to.is_some(), "the row still offers it");
+    assert_eq!(hub.commits, commits + 1, "nothing is healed, and the answer is kept");
+}
+
+#[test]
+fn where_nothing_tells_a_new_entry_is_put_at_the_end() {
+    let mut hub = holder(5);
+    [3, 4].into_iter().for_each(|row| hub.store.rot(row, Harm::Gone));
+    let new = entry(run(CHILD, 1), 99, Lane::Normal, 1);
+    let mut hub = waits_for_entries(hub, vec![nameless(3, Harm::Gone), nameless(4, Harm::Gone)]);
+    hub.says(DOWN, Frame::Repair(vec![new.clone()]));
+    assert_eq!((hub.store.entry(3).unwrap(), hub.store.entry(4).unwrap()), (None, None));
+    assert_eq!(hub.store.entry(6).unwrap(), Some(new));
+}
+
+#[test]
+fn a_running_hash_is_put_right_by_the_entry_that_is_still_there() {
+    let mut hub = holder(4);
+    let [third, last] = [3, 4].map(|row| hub.store.entry(row).unwrap().unwrap());
+    let right = hub.store.chain(4).unwrap();
+    let chunk = opaque_chunk(run(CHILD, 1), 77, &[], Stamp(1), b"y");
+    let other = Entry::new(last.record().clone(), last.home().clone(), last.lane(), chunk).unwrap();
+    let heal = |row, entry: &Entry| Op::Heal { row, entry: entry.clone(), at: 0 };
+    hub.store.commit(&[heal(4, &other)]).unwrap();
+    hub.store.rot(3, Harm::Gone);
+    hub.store.commit(&[heal(4, &last), heal(3, &third)]).unwrap();
+    assert_eq!(hub.store.entry(4).unwrap().as_ref(), Some(&last));
+    assert_ne!(hub.store.chain(4).unwrap(), right);
+    let (record, change) = (Some(last.record().clone()), Some(last.change_hash()));
+    let damage = Damage { record, change, ..nameless(4, Harm::Damaged) };
+    hub = waits_for_entries(hub, vec![damage]);
+    hub.says(DOWN, Frame::Repair(vec![last.clone()]));
+    assert_eq!((hub.store.entry(4).unwrap(), hub.store.chain(4).unwrap()), (Some(last), right));
 }
