@@ -101,7 +101,7 @@ impl Outages {
     fn note(&mut self, at: i64, what: What, neighbour: Option<OrgPath>) {
         if self.waiting.len() >= WAITING_MAX {
             self.waiting.remove(0);
-            tracing::warn!("the disk has no room for the outage log, which loses its oldest event");
+            tracing::warn!("the outage log waits too long for the disk, and loses its oldest event");
         }
         self.waiting.push(Event { at, what, neighbour });
     }

@@ -14,7 +14,7 @@ use super::{
     read::small::{ALIVE, set_reached},
 };
 
-/// Most events of the outage log that are kept: some 7 MB. An outage has two of them.
+/// Most events of the outage log that are kept: some 5 MB. An outage has two of them.
 pub const OUTAGE_LINES_MAX: u32 = 100_000;
 
 /// One event.
