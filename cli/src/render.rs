@@ -25,14 +25,24 @@ pub fn rfc3339(millis: i64) -> String {
     date(millis).and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| millis.to_string())
 }
 
+fn vietnam(millis: i64) -> Option<OffsetDateTime> {
+    let offset = UtcOffset::from_hms(7, 0, 0).expect("seven hours is an offset");
+    date(millis).and_then(|at| at.checked_to_offset(offset))
+}
+
 /// A time for people: Vietnam's, which has had one offset and no summer time since 1975.
 pub fn local(millis: i64) -> String {
-    let vietnam = UtcOffset::from_hms(7, 0, 0).expect("seven hours is an offset");
-    let Some(at) = date(millis).and_then(|at| at.checked_to_offset(vietnam)) else {
-        return format!("{millis} ms since 1970");
-    };
+    let Some(at) = vietnam(millis) else { return format!("{millis} ms since 1970") };
     let (year, month, day) = at.to_calendar_date();
     format!("{year:04}-{:02}-{day:02} {:02}:{:02}", u8::from(month), at.hour(), at.minute())
+}
+
+/// The same to the second.
+pub fn local_to_the_second(millis: i64) -> String {
+    match vietnam(millis) {
+        Some(at) => format!("{}:{:02}", local(millis), at.second()),
+        None => local(millis),
+    }
 }
 
 /// A length of time: `45 s`, `3 h`, `2 days`.
@@ -42,6 +52,17 @@ pub fn age(seconds: u64) -> String {
         60..3_600 => format!("{} min", seconds / 60),
         3_600..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// The same with what is left of the unit: `3 h 12 min`.
+pub fn exact_age(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{minutes} min {} s", seconds % 60),
+        3_600..86_400 => format!("{hours} h {minutes} min"),
+        _ => format!("{} {hours} h", many(days, "day", "days")),
     }
 }
 
@@ -298,6 +319,19 @@ mod tests {
             [0, 59, 60, 3_599, 3_600, 172_799, 172_800].map(age),
             ["0 s", "59 s", "1 min", "59 min", "1 h", "47 h", "2 days"]
         );
+        assert_eq!(
+            [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 180_000].map(exact_age),
+            [
+                "0 s",
+                "59 s",
+                "1 min 0 s",
+                "59 min 59 s",
+                "1 h 0 min",
+                "23 h 59 min",
+                "1 day 0 h",
+                "2 days 2 h"
+            ]
+        );
         assert_eq!(ago(0, 1_500), "just now");
         assert_eq!(ago(0, 3 * 3_600_000), "3 h ago");
         assert_eq!(ago(120_000, 0), "2 min from now");
@@ -306,6 +340,8 @@ mod tests {
         assert_eq!(rfc3339(1_763_794_800_250), "2025-11-22T07:00:00.25Z");
         assert_eq!(rfc3339(i64::MAX), i64::MAX.to_string());
         assert_eq!(local(1_763_794_800_250), "2025-11-22 14:00");
+        assert_eq!(local_to_the_second(1_763_794_800_250), "2025-11-22 14:00:00");
+        assert_eq!(local_to_the_second(i64::MIN), local(i64::MIN));
         assert_eq!(local(i64::MIN), format!("{} ms since 1970", i64::MIN));
     }
 

@@ -64,6 +64,7 @@ fn the_transcript_of_the_manual_is_understood() {
         "tuyen --dir dv records delete Patient/8f21",
         "tuyen --dir dv status --json",
         "tuyen --dir dv peers",
+        "tuyen --dir hg outages --org dong-van --since 30d --json",
         "tuyen --dir dv sync now --wait",
         "tuyen --dir dv sync pause",
         "tuyen --dir dv sync resume",
@@ -89,6 +90,7 @@ fn the_transcript_of_the_manual_is_understood() {
     for line in [
         "tuyen",
         "tuyen status extra",
+        "tuyen outages --since yesterday",
         "tuyen records get patient/1",
         "tuyen invite --role root --org x",
         "tuyen invite --role hub --org Hà --expires 7d",

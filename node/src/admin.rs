@@ -18,6 +18,10 @@ use sync_core::{
     store::HomeDigest,
 };
 
+mod outages;
+
+pub use self::outages::{ClockStep, Neighbour, Outage, Outages, Stretch};
+
 /// The socket's name in the node's folder.
 pub const SOCKET: &str = "admin.sock";
 /// Most bytes of one line, either way: a chunk of an import, or a page of an export.
@@ -157,6 +161,13 @@ pub enum Request {
         expires_seconds: u64,
         /// The address that the child is to dial, when it is not the one that this node listens on.
         address: Option<String>,
+    },
+    /// When links stood and when not. Answered by [`Outages`].
+    Outages {
+        /// Only this neighbour.
+        org: Option<OrgId>,
+        /// Only the last so many seconds.
+        since_seconds: Option<u64>,
     },
     /// Says where a record is sent, and why. Answered by [`Explained`].
     ExplainRecord {

@@ -10,6 +10,7 @@ pub mod history;
 pub mod import;
 pub mod links;
 pub mod membership;
+pub mod outages;
 pub mod records;
 pub mod scope;
 pub mod status;
@@ -85,6 +86,7 @@ pub enum Command {
     Records(records::Command),
     Status(status::Status),
     Peers(links::Peers),
+    Outages(outages::Outages),
     /// Sync at once, pause, resume
     #[command(subcommand, before_help = "Example:\n  tuyen --dir dv sync now --wait")]
     Sync(sync::Command),
@@ -123,6 +125,7 @@ impl Command {
             Command::Records(command) => command.run(context),
             Command::Status(command) => command.run(context),
             Command::Peers(command) => command.run(context),
+            Command::Outages(command) => command.run(context),
             Command::Sync(command) => command.run(context),
             Command::Conflicts(command) => command.run(context),
             Command::Scope(command) => command.run(context),

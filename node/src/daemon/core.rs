@@ -17,12 +17,14 @@ use sync_core::{
     id::{Lane, OrgPath, RecordId},
     identity::{Date, NodeInfo},
     session::Direction,
-    store::{Frontier, Op, StoreError, StoreMut},
+    store::{Frontier, Op, StoreError},
     wire::Frame,
 };
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{Message, Numbers, SOFTWARE, book::Book, failed, links::Outbox, verify::Verify, wall};
+use super::{
+    Message, Numbers, SOFTWARE, book::Book, failed, links::Outbox, outages::Outages, verify::Verify, wall,
+};
 use crate::{
     admin::{AlertLine, Answer, Failure, FailureKind, Progress, Request},
     ca::Own,
@@ -83,6 +85,7 @@ pub(super) struct Core {
     /// Why there is no link to the parent.
     pub no_parent: Option<(FailureKind, String)>,
     pub verify: Verify,
+    pub outages: Outages,
     waiters: Vec<Waiter>,
     tickets: u64,
     /// Records of which an entry has come back to its row.
@@ -99,12 +102,14 @@ impl Core {
         dir: PathBuf,
         config: Config,
         identity: Own,
-        store: SqliteStore,
+        mut store: SqliteStore,
         reader: Reader,
         numbers: Arc<Numbers>,
         messages: mpsc::Sender<Message>,
     ) -> Result<Self, Failure> {
+        let outages = Outages::begin(&mut store, &dir, config.paused);
         let integrity = |error: StoreError| failed(kind_of_failure(&store), error);
+        let outages = outages.map_err(integrity)?;
         let engine = Engine::new(identity, SOFTWARE, &store).map_err(integrity)?;
         let book = Book::load(&store).map_err(integrity)?;
         let verify = Verify::new(messages, store.setting(Verify::SETTING).map_err(integrity)?);
@@ -121,6 +126,7 @@ impl Core {
             alerts: VecDeque::new(),
             no_parent: None,
             verify,
+            outages,
             waiters: Vec::new(),
             tickets: 0,
             refold: BTreeSet::new(),
@@ -132,7 +138,7 @@ impl Core {
 
     /// Runs until it is told to stop, or the store fails.
     pub fn run(mut self, mut messages: mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), Failure> {
-        let outcome = self.work(&mut messages, runtime);
+        let outcome = self.work(&mut messages, runtime).and_then(|()| self.end_outages());
         if let Err(error) = &outcome {
             tracing::error!(%error, "the store failed; the process ends, and recovers at its next start");
         }
@@ -157,6 +163,7 @@ impl Core {
             }
             self.answer_waiters()?;
             self.verify_daily()?;
+            self.write_outages()?;
         }
     }
 
@@ -218,6 +225,7 @@ impl Core {
                 self.let_out()?;
                 self.answer_waiters()?;
                 self.verify_daily()?;
+                self.write_outages()?;
                 Ok(None)
             }
         }
@@ -239,6 +247,7 @@ impl Core {
     }
 
     fn take(&mut self, message: Message) -> Result<(), StoreError> {
+        let news = self.link_news(&message);
         let event = match message {
             Message::Connected { id, peer, chain, direction, outbox, connection } => {
                 tracing::info!(peer = %peer.place, ?direction, "connected");
@@ -250,6 +259,7 @@ impl Core {
                 Event::Connected { link: id, peer, chain, direction }
             }
             Message::Frame(id, frame, _room) => {
+                self.outages.frame(id);
                 if let Some(peer) = self.peers.get(&id) {
                     self.last_contact.insert(peer.info.place.clone(), wall());
                     if peer.direction == Direction::Up {
@@ -266,7 +276,7 @@ impl Core {
                 Event::Received(id, frame)
             }
             Message::Garbled(id, error) => Event::Garbled(id, error),
-            Message::Closed(id) => {
+            Message::Closed(id, _) => {
                 if let Some(peer) = self.peers.remove(&id) {
                     tracing::info!(peer = %peer.info.place, "disconnected");
                     self.audit_is_cut(id, &peer.info.place);
@@ -323,7 +333,9 @@ impl Core {
             },
             Message::Stop => return Ok(()),
         };
-        self.engine.handle(event, &self.store, clock::now())
+        self.engine.handle(event, &self.store, clock::now())?;
+        self.note_link(news);
+        Ok(())
     }
 
     /// Carries out the engine's effects: commits first make durable, then let out what follows from them.
@@ -332,7 +344,8 @@ impl Core {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Commit(batch) => {
-                    self.store.commit(&batch)?;
+                    let log = self.outages.with_commit();
+                    self.store.commit_with(&batch, log.as_ref())?;
                     for op in &batch {
                         if let Op::Revoke(revocation) = op
                             && let Err(error) = self.engine.identity().trust().revoke(revocation)
@@ -435,6 +448,7 @@ impl Core {
     }
 
     fn refused(&mut self, peer: &NodeInfo, text: String) {
+        self.note_refusal(peer);
         let parent = self.config.place.parent();
         if parent.as_ref() == Some(&peer.place) {
             self.no_parent = Some((FailureKind::Refused, text.clone()));
@@ -459,6 +473,12 @@ impl Core {
         }
         if kind == FailureKind::Refused {
             self.alert("refused", text.clone());
+        }
+        if let Some(parent) = self.config.place.parent() {
+            match kind {
+                FailureKind::Refused => self.outages.refused(&parent),
+                _ => self.outages.unreached(&parent),
+            }
         }
         self.fail_waiters(kind, &text);
         self.no_parent = Some((kind, text));
@@ -556,6 +576,9 @@ impl Core {
             Request::Revoke { org, reason } => self.revoke(&org, reason).map(|it| json(&it)),
             Request::Replace { org, reason, expires_seconds, address } => {
                 self.replace(org, reason, expires_seconds, address).map(|it| json(&it))
+            }
+            Request::Outages { org, since_seconds } => {
+                self.tell_outages(org.as_ref(), since_seconds).map(|it| json(&it))
             }
             Request::ExplainRecord { record } => self.explain_record(&record).map(|it| json(&it)),
             Request::ExplainOrg { org } => self.explain_org(&org).map(|it| json(&it)),

@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use sync_core::{
     change::Entry,
     engine::LinkId,
@@ -20,7 +20,7 @@ use sync_core::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Message, Numbers};
+use super::{Message, Numbers, outages::Ending};
 use crate::transport::{self, Link};
 
 /// Bytes read from a stream at once.
@@ -154,7 +154,16 @@ pub async fn drive(
     if let Some((code, text)) = transport::refusal_of(&ended) {
         let _ = core.send(Message::Frame(id, Frame::Refuse { code, text }, None)).await;
     }
-    let _ = core.send(Message::Closed(id)).await;
+    let _ = core.send(Message::Closed(id, ending(&ended))).await;
+}
+
+fn ending(ended: &ConnectionError) -> Ending {
+    match ended {
+        _ if transport::refusal_of(ended).is_some() => Ending::Refused,
+        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => Ending::ByNeighbour,
+        ConnectionError::LocallyClosed => Ending::Here,
+        _ => Ending::Lost,
+    }
 }
 
 async fn write_control(
@@ -349,6 +358,6 @@ mod tests {
             panic!("nothing was heard of the refusal");
         };
         assert_eq!((code, text), (refusal.code(), refusal.to_string()));
-        assert!(matches!(told.recv().await, Some(Message::Closed(_))));
+        assert!(matches!(told.recv().await, Some(Message::Closed(_, Ending::Refused))));
     }
 }

@@ -43,6 +43,7 @@ mod conflicts;
 mod core;
 mod links;
 mod listen;
+mod outages;
 mod records;
 mod renewal;
 mod report;
@@ -75,7 +76,7 @@ enum Message {
     /// A frame, with its share of [`links::INBOUND_MAX_BYTES`], which is free again when the core has taken it.
     Frame(LinkId, Frame, Option<OwnedSemaphorePermit>),
     Garbled(LinkId, WireError),
-    Closed(LinkId),
+    Closed(LinkId, outages::Ending),
     /// The parent cannot be reached, or one of the two refused.
     NoParent(FailureKind, String),
     /// Somebody was turned away at the door.

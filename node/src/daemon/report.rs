@@ -7,7 +7,7 @@ use sync_core::{
     engine::Event,
     feed::Digest,
     id::{Lane, NodeId, OrgId, OrgPath},
-    identity::{Reason, Role},
+    identity::{NodeInfo, Reason, Role},
     session::Direction,
     store::{Frontier, HomeDigest, Store, StoreError},
 };
@@ -156,9 +156,13 @@ impl Core {
 
     /// Pauses or resumes; it survives a restart.
     pub fn pause(&mut self, paused: bool) -> Outcome<Box<RawValue>> {
+        let changes = self.config.paused != paused;
         self.config.paused = paused;
         if let Err(error) = self.config.save(&self.dir) {
             return refuse(FailureKind::Failed, error.to_string());
+        }
+        if changes {
+            self.outages.paused(paused);
         }
         self.numbers.paused.send_replace(paused);
         if paused {
@@ -258,6 +262,10 @@ impl Core {
             nodes.push(one.node);
         }
         self.let_out()?;
+        for one in &issued {
+            let revoked = NodeInfo { node: one.node, place: one.place.clone(), role: one.role };
+            self.note_refusal(&revoked);
+        }
         nodes.sort();
         nodes.dedup();
         Ok(Revoked { nodes })

@@ -16,6 +16,7 @@ mod listing;
 mod log;
 mod names;
 mod open;
+mod outages;
 mod read;
 mod schema;
 mod setting;
@@ -40,6 +41,7 @@ pub use self::{
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
     open::{LEAF_CACHE_KIB, OpenError, damaged_logs},
+    outages::{OUTAGE_LINES_MAX, OutageLine, OutageLog, OutageWrite},
     schema::{APPLICATION_ID, VERSION},
 };
 use self::{names::Names, read::small};

@@ -79,6 +79,8 @@ pub(super) mod small {
     pub const NAMED: &str = "named";
     /// The last row of the feed in the projection.
     pub const FOLDED: &str = "folded";
+    /// When the daemon was last known to run, by the wall clock.
+    pub const ALIVE: &str = "alive";
 
     pub fn reached(conn: &Connection, what: &str) -> Fallible<i64> {
         let mut statement = conn.prepare_cached("SELECT value FROM reached WHERE what = ?1")?;

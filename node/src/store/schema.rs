@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i64 = 0x5475_796e;
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Migration `n` brings a file from version `n` to `n + 1`. Never edit one that has been released.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 
 const V1: &str = "
 -- Names that rows refer to by small numbers.
@@ -37,11 +37,6 @@ CREATE TABLE further_home (
   since INTEGER NOT NULL,
   PRIMARY KEY (record, nth)
 ) STRICT, WITHOUT ROWID;
-
-CREATE TABLE secret (
-  record INTEGER PRIMARY KEY REFERENCES record,
-  degree INTEGER NOT NULL
-) STRICT;
 
 -- The feed. A row holds an entry, or offers the entry of an older row.
 CREATE TABLE feed (
@@ -171,6 +166,24 @@ CREATE TABLE unreadable (
 
 -- The host's own, by name; `ca-book` is what its CA has promised and issued.
 CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+const V2: &str = "
+-- How secret the few records are that are.
+CREATE TABLE secret (
+  record INTEGER PRIMARY KEY REFERENCES record,
+  degree INTEGER NOT NULL
+) STRICT;
+
+-- When the daemon ran and which links stood, as events in the order in which they were noticed. `was` is what the clock
+-- said before it was set.
+CREATE TABLE outage_log (
+  id INTEGER PRIMARY KEY,
+  at INTEGER NOT NULL,
+  was INTEGER,
+  event TEXT NOT NULL,
+  neighbour TEXT
+) STRICT;
 ";
 
 /// The version of the file's layout.

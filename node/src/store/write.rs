@@ -19,6 +19,7 @@ use sync_core::{
 use super::{
     Fallible, Fault, Known, SqliteStore, broken,
     names::Names,
+    outages::{self, OUTAGE_LINES_MAX, OutageWrite},
     read::{UNKNOWN, clamp, decode, digest, pack, small},
 };
 
@@ -45,6 +46,13 @@ impl State {
 
 impl StoreMut for SqliteStore {
     fn commit(&mut self, batch: &[Op]) -> Result<(), StoreError> {
+        self.commit_with(batch, None)
+    }
+}
+
+impl SqliteStore {
+    /// Commits a batch, and in the same transaction what the outage log has waiting.
+    pub fn commit_with(&mut self, batch: &[Op], log: Option<&OutageWrite>) -> Result<(), StoreError> {
         if batch.is_empty() {
             return self.reading(|| Ok(()));
         }
@@ -56,7 +64,8 @@ impl StoreMut for SqliteStore {
                 digests: BTreeMap::new(),
                 body: Writer::default(),
             };
-            commit.run(batch)
+            commit.run(batch)?;
+            log.map_or(Ok(()), |log| outages::write(&self.conn, log, OUTAGE_LINES_MAX))
         })
     }
 }
