@@ -400,7 +400,11 @@ mod tests {
         assert_eq!(outages.with_commit(), None, "its start is written already");
         outages.note_link(&"root/hub".parse().unwrap(), What::Connected, 5);
         assert!(!outages.is_due(), "nothing is written for it alone");
-        assert_eq!(outages.with_commit().unwrap().lines.len(), 1);
+        // Also with a commit that holds nothing else.
+        let log = outages.with_commit().unwrap();
+        assert_eq!(log.lines.len(), 1);
+        store.commit_with(&[], Some(&log)).unwrap();
+        assert_eq!(words(&store.outage_log().unwrap()), ["started", "connected"]);
         assert_eq!(outages.with_commit(), None);
         outages.written_at = Instant::now().checked_sub(WRITE_EVERY).unwrap();
         assert!(outages.is_due());

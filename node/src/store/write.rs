@@ -53,7 +53,7 @@ impl StoreMut for SqliteStore {
 impl SqliteStore {
     /// Commits a batch, and in the same transaction what the outage log has waiting.
     pub fn commit_with(&mut self, batch: &[Op], log: Option<&OutageWrite>) -> Result<(), StoreError> {
-        if batch.is_empty() {
+        if batch.is_empty() && log.is_none() {
             return self.reading(|| Ok(()));
         }
         self.transact(|| {
