@@ -8,14 +8,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node::{fhir::population::Population, transport::Congestion};
+use node::{
+    admin::{Explained, Request},
+    fhir::population::Population,
+    transport::Congestion,
+};
+use serde_json::json;
 use sync_core::identity::Role;
 use tuyen_tests::{
-    cluster::{Node, org, wait_equal},
+    cluster::{Node, org, record, wait_equal},
     proxy::{Line, Proxy},
 };
 
 const RECORDS: usize = 300;
+/// Audit events that go by the lane of what nobody waits for: more than half a minute of the slow line.
+const BULK: usize = 1_000;
 
 fn syncs_over(line: Line, congestion: Congestion) {
     let dir = tempfile::tempdir().unwrap();
@@ -74,4 +81,44 @@ fn the_same_line_with_the_setting_for_very_lossy_ones() {
 #[test]
 fn a_line_that_drops_5_percent_at_64_kbits_and_600_ms() {
     syncs_over(line(5, 64, 600), Congestion::Cubic);
+}
+
+/// An allergy is at the hub while the events of a whole day still wait for the line.
+#[test]
+fn what_is_urgent_overtakes_what_nobody_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Node::root(&dir.path().join("root"), "trung-uong");
+    let proxy = Proxy::to(hub.config().listen.unwrap(), Line::default(), 3);
+    let leaf = hub.child_through(Some(proxy.address), &dir.path().join("leaf"), Role::Leaf, "dong-van");
+    proxy.set(line(0, 64, 600));
+    let event = |n: usize| {
+        // Such as do not compress.
+        let noise: String = (0..8u64).map(|part| format!("{:016x}", mixed(n as u64 * 8 + part))).collect();
+        json!({"resourceType": "AuditEvent", "id": format!("e{n}"), "outcomeDesc": noise}).to_string()
+    };
+    leaf.put((0..BULK).map(event));
+    let under_way = hub.wait("the events are under way", |s| s.entries > 100);
+    assert!(under_way.entries < BULK as u64 / 2, "most of them are still to come");
+    let began = Instant::now();
+    leaf.put([json!({"resourceType": "AllergyIntolerance", "id": "a1"}).to_string()]);
+    let holds = |node: &Node| -> Explained {
+        node.ask(&Request::ExplainRecord { record: record("AllergyIntolerance/a1") })
+    };
+    while holds(&hub).entries == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (seconds, left) = (began.elapsed().as_secs_f64(), leaf.status().not_at_hub.entries);
+    println!(
+        "64 kbit/s, 600 ms: an urgent record is at the hub after {seconds:.1} s, {left} others still wait"
+    );
+    assert!(left > BULK as u64 / 4, "{left} others wait");
+    leaf.wait("the rest", |s| s.not_at_hub.entries == 0);
+}
+
+/// A number that nobody can guess from another one (SplitMix64).
+fn mixed(n: u64) -> u64 {
+    let z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

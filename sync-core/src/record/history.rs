@@ -152,3 +152,28 @@ pub(super) fn fold_single(id: &RecordId, change: &Change, policies: &Policies) -
     }
     Some(folded(id, &source, &root, policies))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::record::{Author, Record};
+
+    /// What is left to say when the changes of a document cannot be read.
+    #[test]
+    fn makers_are_the_history_without_what_was_written() {
+        let mut record = Record::new("Basic/1".parse().unwrap());
+        for (n, code) in [(1, "a"), (2, "b"), (3, "c")] {
+            let run = Incarnation([n; 16]);
+            let author =
+                Author { incarnation: run, wall: n.into(), by: Some(code), software: "test", why: None };
+            let resource = json!({"resourceType": "Basic", "id": "1", "code": {"text": code}});
+            record.put(&resource, None, &author).unwrap().unwrap();
+        }
+        let history = record.history();
+        assert!(history.iter().all(|item| !item.paths.is_empty()));
+        let without = history.into_iter().map(|item| HistoryItem { paths: Vec::new(), ..item });
+        assert_eq!(makers(&record.doc), without.collect::<Vec<_>>());
+    }
+}
