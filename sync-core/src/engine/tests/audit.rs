@@ -673,6 +673,8 @@ fn what_a_damaged_row_only_offered_stays_where_it_is() {
     let held = hub.store.entry(1).unwrap().unwrap();
     hub.store.commit(&[Op::Offer { of: 1, home: OrgId::new("hg").unwrap() }]).unwrap();
     hub.restarts();
+    // With the row that it offers it cannot be read either.
+    hub.store.rot(1, Harm::Damaged);
     let mut hub = waits_for_entries(hub, vec![nameless(3, Harm::Damaged)]);
     let commits = hub.commits;
     hub.says(DOWN, Frame::Repair(vec![held.clone()]));
