@@ -5,6 +5,7 @@ use crate::{
     feed::CHAIN_START,
     scope,
     session::{InFlight, SKIP_AFTER_ROWS},
+    store::Head,
     wire::{BATCH_MAX_ENTRIES, EntryBatch},
 };
 
@@ -60,7 +61,10 @@ impl<I: Identity> Engine<I> {
             // One that cannot be read is passed over: an audit brings it when it is healed. And whatever the store says of
             // its record, what an entry says of itself holds.
             let entry = wanted.then(|| store.entry(head.seq)).transpose()?.flatten();
-            if let Some(entry) = entry.filter(|entry| scope::may_leave(entry.secrecy())) {
+            let entry = entry.filter(|entry| scope::may_leave(entry.secrecy()));
+            if let Some(entry) = entry
+                && self.is_for_us_to_bring(state.direction, head, &entry, store)?
+            {
                 let bytes = entry.encoded_len();
                 let full =
                     stretch.bytes + bytes > out.batch_bytes || stretch.chosen.len() == BATCH_MAX_ENTRIES;
@@ -73,6 +77,32 @@ impl<I: Identity> Engine<I> {
             (stretch.last, stretch.rows) = (head.seq, rows);
         }
         Ok(Some(stretch))
+    }
+
+    /// A parent takes an entry of another part of the tree if the record belongs here as well by an entry that it has had
+    /// before. So such an entry, which has come from above, is given back after that one alone: not in another lane, where
+    /// it might overtake it, and not when the record is secret here and that one stays.
+    fn is_for_us_to_bring(
+        &self,
+        direction: Direction,
+        head: &Head,
+        entry: &Entry,
+        store: &impl Store,
+    ) -> Result<bool, StoreError> {
+        let is_ours = |entry: &Entry| self.places.is_within(entry.home(), &self.info().place);
+        let from_above = head.src.is_some() && entry.record().issuer().is_none() && !is_ours(entry);
+        if direction == Direction::Down || !from_above {
+            return Ok(true);
+        }
+        if !scope::may_leave(store.secrecy(entry.record())?) {
+            return Ok(false);
+        }
+        for row in store.rows_of(entry.record())?.into_iter().take_while(|row| *row < head.seq) {
+            if store.entry(row)?.is_some_and(|before| before.lane() == entry.lane() && is_ours(&before)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Confirms the places that the reader has named after LOST, so that it stands there from now on, also in a lane in

@@ -140,9 +140,12 @@ impl Ledger {
         }
     }
 
-    /// Where at most one disk was taken away, whatever was said to be at the root is there.
-    pub fn check_safe_at_root(&self, root: &MemStore) -> Result<(), Failure> {
-        match self.told_safe_at_root.iter().find(|key| self.written.contains(key) && !holds(root, key)) {
+    /// Where at most one disk was taken away, whatever was said to be at the root is there. The root comes first. What has
+    /// become secret since is not given to a root that has lost it.
+    pub fn check_safe_at_root(&self, all: &[Final<'_>]) -> Result<(), Failure> {
+        let (root, secret) = (all[0].store, secret_keys(all));
+        let told = self.told_safe_at_root.difference(&secret);
+        match told.into_iter().find(|key| self.written.contains(key) && !holds(root, key)) {
             Some(key) => Err(Failure::new("safe at the root is for ever", format_args!("{key:?} is gone"))),
             None => Ok(()),
         }
@@ -240,7 +243,7 @@ pub fn check_part(part: &[Final<'_>], places: &BTreeMap<OrgId, OrgPath>) -> Resu
 }
 
 /// What stays where it was written.
-fn secret_keys(all: &[Final<'_>]) -> BTreeSet<Key> {
+pub fn secret_keys(all: &[Final<'_>]) -> BTreeSet<Key> {
     let rows = |store: &MemStore| store.secret_rows().expect("memory does not fail");
     let entry = |store: &MemStore, row| store.entry(row).expect("memory does not fail");
     let of = |one: &Final<'_>| {

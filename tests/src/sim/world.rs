@@ -289,7 +289,7 @@ impl<'t> World<'t> {
         let finals: Vec<_> = self.finals();
         check_final(&self.ledger, &finals, &self.places)?;
         if self.plan.takes_one_away() {
-            self.ledger.check_safe_at_root(finals[0].store)?;
+            self.ledger.check_safe_at_root(&finals)?;
         }
         self.report.from_hostile = self.hostile_entries(finals[0].store)?;
         self.check_records()?;

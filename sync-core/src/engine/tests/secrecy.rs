@@ -155,3 +155,40 @@ fn an_audit_neither_counts_nor_gives_what_is_secret() {
     assert_eq!(frames(&hub.says(DOWN, Frame::Want(want)), DOWN), [Frame::Repair(Vec::new())]);
     assert_eq!(hub.store.summary(&[secret.home().clone()]), Summary::default());
 }
+
+/// An entry of another place, whose record belongs to the child as well: its parent takes it back because of the child's
+/// own, if that one comes before it.
+#[test]
+fn what_came_from_above_is_given_back_after_what_makes_it_ours_alone() {
+    const AGAIN: LinkId = LinkId(9);
+    let (normal, bulk) = (Lane::Normal, Lane::Bulk);
+    for (first, lane, marked, given) in [
+        (true, normal, Secrecy::None, 3),
+        (true, normal, Secrecy::Mat, 0),
+        (true, bulk, Secrecy::None, 2),
+        (false, normal, Secrecy::None, 1),
+    ] {
+        let mut child = Node::with_parent(CHILD, HUB);
+        if first {
+            child.keeps("1", 1, Secrecy::None);
+        }
+        let author = run(HUB, 1);
+        child.says(UP, Frame::Announce(announcement(HUB, 1)));
+        let chunk = opaque_chunk(author, 1, &[], Stamp(1), b"x");
+        let home = info(HUB).place.org().clone();
+        let foreign = Entry::new("Basic/1".parse().unwrap(), home, lane, chunk).unwrap();
+        let (segment, entries) = (author, vec![(1, foreign)]);
+        let of_hub = EntryBatch { lane, segment, origin: author, entries, ..batch(0, Some(1), &[]) };
+        child.says(UP, Frame::Batch(of_hub));
+        child.keeps("1", 2, marked);
+        child.told(Event::Closed(UP));
+        // The hub comes back with an empty disk.
+        child.meets(AGAIN, HUB, Direction::Up);
+        let (run, software) = (run(HUB, 2), String::new());
+        child.says(
+            AGAIN,
+            Frame::Hello(Hello { run, software, tip: None, cursors: Vec::new(), revocations: 0 }),
+        );
+        assert_eq!(sent(&child.says(AGAIN, Frame::Lost)), given, "{first} {lane:?} {marked:?}");
+    }
+}
