@@ -14,9 +14,10 @@ use crate::{
     feed::{Cursor, Digest, Position, Segment, Seq},
     id::{EntryHash, Incarnation, Lane, NodeId, OrgId, OrgPath},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
+    order::Order,
     scope::{Places, check_neighbour},
     session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
-    store::{Batch, Frontier, Mark, Op, Store, StoreError},
+    store::{Batch, Frontier, Gain, Mark, Op, Store, StoreError},
     time::{Millis, Now},
     wire::{EntryBatch, Frame, Hello, WireError},
 };
@@ -27,13 +28,14 @@ pub use crate::session::LinkId;
 pub(crate) mod audit;
 mod commit;
 mod heal;
+mod orders;
 mod receive;
 mod send;
 #[cfg(test)]
 mod tests;
 
-/// A frame of revocations is closed before it is larger than this; one revocation is of some two kilobytes.
-const REVOCATIONS_FRAME_BYTES: usize = 256 << 10;
+/// A frame of revocations or orders is closed before it is larger than this; one revocation is of some two kilobytes.
+const STATEMENTS_FRAME_BYTES: usize = 256 << 10;
 
 /// Most things that may wait for the disk before a neighbour that sends more counts as ignoring its window.
 pub const INTENTS_MAX: usize = 1 << 16;
@@ -87,6 +89,8 @@ pub enum Event {
     Folded(Vec<Op>),
     /// A revocation that this node's operator has signed.
     Revoke(Revocation),
+    /// An order that the root's operator has signed.
+    Order(Order),
     /// A check of the whole store has been made.
     Checked(Checkup),
     /// Compare what this node and a neighbour hold. Answered by [`Effect::Audited`], unless the link ends before.
@@ -149,6 +153,11 @@ pub enum Alert {
         /// The name that both used.
         segment: Incarnation,
     },
+    /// An order has moved this node.
+    Moved {
+        /// Where it stands now.
+        to: OrgPath,
+    },
     /// Two running machines have the identity of one node.
     TwoMachines {
         /// The node.
@@ -170,6 +179,8 @@ pub mod refusal {
     pub const REPLACED: u16 = 104;
     /// Something secret, which no link may carry.
     pub const SECRET: u16 = 105;
+    /// An order has moved one of the two.
+    pub const MOVED: u16 = 106;
 }
 
 /// Who has sent something; it may be gone by the time when that becomes durable.
@@ -190,6 +201,8 @@ enum Intent {
     Write(Ticket, Vec<Entry>, Vec<Op>),
     Folded(Vec<Op>),
     Revoke(Revocation),
+    Order(Order),
+    Orders(Vec<Order>),
     Fork(Incarnation),
     Heal(Seq, Entry),
     Repair(Sender, Vec<Entry>),
@@ -213,6 +226,9 @@ struct Consequences {
     /// How many entries of each repair are kept by it.
     repaired: Vec<(LinkId, u64)>,
     healed: Vec<(OrgId, EntryHash)>,
+    gain: Option<Gain>,
+    /// Orders of this node, which hold now that they are durable: a root must not forget one that others have heard of.
+    ordered: Vec<Order>,
     renamed: bool,
     revoked: bool,
 }
@@ -260,10 +276,11 @@ pub struct Engine<I> {
     segments: Vec<Segment>,
     places: Places,
     links: BTreeMap<LinkId, Link>,
-    /// Frontiers by lane: last to go up, durable at the parent, durable at the root.
+    /// Frontiers by lane: last to go up, durable at the parent, durable at the root, to be had from above.
     last: [Seq; 3],
     hub: [Seq; 3],
     root: [Seq; 3],
+    above: [Seq; 3],
     reached: BTreeSet<(Frontier, Lane)>,
     /// The frontier of the root has moved since the children were told.
     root_moved: bool,
@@ -273,6 +290,7 @@ pub struct Engine<I> {
     committing: Option<Consequences>,
     effects: VecDeque<Effect>,
     revocations: u64,
+    gain: Option<Gain>,
     /// Rows that a check has found damaged.
     damaged: BTreeMap<Seq, Damage>,
     /// What the digests count and no row holds, by home.
@@ -288,6 +306,9 @@ impl<I: Identity> Engine<I> {
         for node in store.nodes()? {
             places.learn(&node.place);
         }
+        for order in store.orders()? {
+            places.follow(&order);
+        }
         let mut engine = Self {
             identity,
             software: software.to_owned(),
@@ -300,6 +321,7 @@ impl<I: Identity> Engine<I> {
             last: [0; 3],
             hub: [0; 3],
             root: [0; 3],
+            above: [0; 3],
             reached: BTreeSet::new(),
             root_moved: false,
             marks: store.marks()?.into_iter().collect(),
@@ -308,6 +330,7 @@ impl<I: Identity> Engine<I> {
             committing: None,
             effects: VecDeque::new(),
             revocations: revocation_digest(&store.revocations()?),
+            gain: store.gain()?,
             damaged: BTreeMap::new(),
             missing: BTreeMap::new(),
         };
@@ -315,6 +338,7 @@ impl<I: Identity> Engine<I> {
             engine.last[lane as usize] = store.frontier(Frontier::Last, lane)?;
             engine.hub[lane as usize] = store.frontier(Frontier::Hub, lane)?;
             engine.root[lane as usize] = store.frontier(Frontier::Root, lane)?;
+            engine.above[lane as usize] = store.frontier(Frontier::Above, lane)?;
         }
         Ok(engine)
     }
@@ -346,6 +370,7 @@ impl<I: Identity> Engine<I> {
             Frontier::Last => self.last[lane],
             Frontier::Hub => self.hub[lane],
             Frontier::Root => self.root[lane],
+            Frontier::Above => self.above[lane],
         }
     }
 
@@ -364,9 +389,9 @@ impl<I: Identity> Engine<I> {
         self.info().role == Role::Root
     }
 
-    /// Every link, for people.
+    /// Every link to a neighbour, for people.
     pub fn links(&self) -> impl Iterator<Item = LinkStatus> {
-        self.links.values().map(|link| LinkStatus {
+        self.links.values().filter(|link| !link.stranger).map(|link| LinkStatus {
             link: link.id,
             peer: link.peer.clone(),
             direction: link.direction,
@@ -408,6 +433,7 @@ impl<I: Identity> Engine<I> {
             }
             Event::Folded(ops) => self.intents.push_back(Intent::Folded(ops)),
             Event::Revoke(revocation) => self.intents.push_back(Intent::Revoke(revocation)),
+            Event::Order(order) => self.intents.push_back(Intent::Order(order)),
             Event::Checked(checkup) => self.checked(checkup, store)?,
             Event::Audit(link) => self.begin_audit(link, store)?,
             Event::Surveyed(link, summary) => {
@@ -437,26 +463,42 @@ impl<I: Identity> Engine<I> {
         link.name(store.read_of_node(link.peer.node)?, not_yet_durable(&self.intents, &self.committing));
         // A revocation may have become durable after the handshake.
         let admitted = self.identity.admit(&link.chain);
-        let admitted =
-            admitted.and_then(|()| check_neighbour(&self.info().place, &link.peer, link.direction));
-        let of_same = |other: &&mut Link| admitted.is_ok() && other.peer.node == link.peer.node;
+        link.peer.place = self.places.now(&link.certified.place);
+        let is_neighbour = check_neighbour(self.place(), &link.peer, link.direction).is_ok();
+        let of_same =
+            |other: &&mut Link| admitted.is_ok() && is_neighbour && other.peer.node == link.peer.node;
         for other in self.links.values_mut().filter(of_same) {
             (other.doubled, link.doubled) = (true, true);
         }
-        let hello = Hello {
-            run: self.run,
-            software: self.software.clone(),
-            tip: self.position(self.tip),
-            cursors: link.named.clone(),
-            revocations: self.revocations,
-        };
+        link.stranger = !is_neighbour;
         let before = self.links.insert(id, link);
         assert!(before.is_none(), "a link's name is used once");
         match admitted {
-            Ok(()) => self.send(id, Frame::Hello(hello)),
+            Ok(()) => self.begin(id),
             Err(refusal) => self.refuse(id, refusal.code(), refusal.to_string()),
         }
         Ok(())
+    }
+
+    /// Says HELLO to a neighbour. With one that is none by the certificates orders are exchanged first: one of the two may
+    /// not know that it has been moved.
+    pub(super) fn begin(&mut self, link: LinkId) {
+        let Some(state) = self.links.get(&link) else { return };
+        let hello = Hello {
+            run: self.run,
+            software: self.software.clone(),
+            tip: self.position(state.said),
+            cursors: state.named.clone(),
+            revocations: self.statements(),
+        };
+        let (stranger, certified) = (state.stranger, &state.certified);
+        if stranger || check_neighbour(&self.info().place, certified, state.direction).is_err() {
+            self.send_orders(link);
+            self.send(link, Frame::Orders(Vec::new()));
+        }
+        if !stranger {
+            self.send(link, Frame::Hello(hello));
+        }
     }
 
     fn refuse_the_unsettled(&mut self, now: Now) {
@@ -488,17 +530,14 @@ impl<I: Identity> Engine<I> {
 
     /// Sends what is known of revocations, in frames that fit.
     fn send_revocations(&mut self, link: LinkId, all: &[Revocation]) {
-        let mut rest = all;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take_while(|one| {
-                bytes += one.encode().len();
-                bytes <= REVOCATIONS_FRAME_BYTES
-            });
-            let (part, more) = rest.split_at(fits.count().max(1));
+        for part in frames_of(all, |one| one.encode().len()) {
             self.send(link, Frame::Revocations(part.to_vec()));
-            rest = more;
         }
+    }
+
+    /// The digest of what is known of revocations and orders.
+    fn statements(&self) -> u64 {
+        self.revocations.wrapping_add(orders::digest(self.places.orders()))
     }
 
     /// Ends a link; it will be dialled again.
@@ -565,12 +604,32 @@ fn without_chain(announcement: &Announcement) -> Announcement {
     Announcement { chain: Vec::new(), ..announcement.clone() }
 }
 
-/// A digest of a set of revocations: the sum of the first eight bytes of each one's SHA-256.
 fn revocation_digest(all: &[Revocation]) -> u64 {
+    digest_of(all.iter().map(Revocation::encode))
+}
+
+/// A digest of a set of statements: the sum of the first eight bytes of each one's SHA-256.
+fn digest_of(all: impl Iterator<Item = Vec<u8>>) -> u64 {
     use sha2::{Digest, Sha256};
-    let one = |revocation: &Revocation| {
-        let hash: [u8; 32] = Sha256::digest(revocation.encode()).into();
+    let one = |encoded: Vec<u8>| {
+        let hash: [u8; 32] = Sha256::digest(encoded).into();
         u64::from_be_bytes(hash[..8].try_into().expect("eight bytes"))
     };
-    all.iter().map(one).fold(0, u64::wrapping_add)
+    all.map(one).fold(0, u64::wrapping_add)
+}
+
+/// Statements in frames that fit.
+fn frames_of<T>(all: &[T], bytes_of: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let (mut rest, mut frames) = (all, Vec::new());
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|one| {
+            bytes += bytes_of(one);
+            bytes <= STATEMENTS_FRAME_BYTES
+        });
+        let (part, more) = rest.split_at(fits.count().max(1));
+        frames.push(part);
+        rest = more;
+    }
+    frames
 }

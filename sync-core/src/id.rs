@@ -218,6 +218,17 @@ impl OrgPath {
         self.0.len()
     }
 
+    /// The organization so many steps below the root.
+    pub fn org_at(&self, depth: usize) -> Option<&OrgId> {
+        self.0.get(depth)
+    }
+
+    /// This place when `from`, at which or below which it is, has become `to`; none when it is elsewhere.
+    pub fn moved(&self, from: &OrgPath, to: &OrgPath) -> Option<OrgPath> {
+        let below = self.0.strip_prefix(&from.0[..])?;
+        Some(Self(to.0.iter().chain(below).cloned().collect()))
+    }
+
     /// Whether `self` is `place` or lies below it.
     pub fn is_within(&self, place: &OrgPath) -> bool {
         self.0.starts_with(&place.0)

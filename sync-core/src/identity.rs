@@ -10,7 +10,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Incarnation, NodeId, OrgPath};
+use crate::{
+    id::{Incarnation, NodeId, OrgPath},
+    order::Order,
+};
 
 /// Longest chain that travels, in certificates: the node's own and up to [`CHAIN_MAX_CERTIFICATES`] - 1
 /// intermediates. One more than the six intermediates that the path builder follows.
@@ -326,24 +329,24 @@ impl Revocation {
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
-struct Input<'a>(&'a [u8]);
+pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(Malformed("it ends too early"))?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         self.take(N).map(|bytes| bytes.try_into().expect("take gives as many as asked for"))
     }
 
-    fn u8(&mut self) -> Result<u8, Malformed> {
+    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
         self.array().map(|[byte]| byte)
     }
 
-    fn signature_and_chain(&mut self) -> Result<(Vec<u8>, Vec<Vec<u8>>), Malformed> {
+    pub(crate) fn signature_and_chain(&mut self) -> Result<(Vec<u8>, Vec<Vec<u8>>), Malformed> {
         let length = usize::from(self.u8()?);
         if length > SIGNATURE_MAX_BYTES {
             return Err(Malformed("a signature of more than 128 bytes"));
@@ -364,13 +367,13 @@ impl<'a> Input<'a> {
         Ok((signature, chain))
     }
 
-    fn end(self) -> Result<(), Malformed> {
+    pub(crate) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed("it goes on after its end")) }
     }
 }
 
 /// Writes what is within the limits; a caller that exceeds them gets bytes that nobody will decode.
-fn put_signature_and_chain(out: &mut Vec<u8>, signature: &[u8], chain: &[Vec<u8>]) {
+pub(crate) fn put_signature_and_chain(out: &mut Vec<u8>, signature: &[u8], chain: &[Vec<u8>]) {
     out.push(u8::try_from(signature.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(signature);
     out.push(u8::try_from(chain.len()).unwrap_or(u8::MAX));
@@ -401,6 +404,9 @@ pub trait Authority {
 
     /// Whether a revocation is genuine: signed by a hub or the root whose place covers the one revoked.
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal>;
+
+    /// Whether an order is genuine: signed by a node of the root.
+    fn verify_order(&self, order: &Order) -> Result<(), Refusal>;
 }
 
 /// Why a node or a statement of one is not accepted. What, why and what to do, for both sides to show.

@@ -144,6 +144,7 @@ pub mod feed;
 pub mod fold;
 pub mod id;
 pub mod identity;
+pub mod order;
 pub mod record;
 pub mod scope;
 pub mod session;

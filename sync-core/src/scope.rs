@@ -13,58 +13,20 @@
 //! is taken from nobody. The degree is the record's, at the node that writes: whatever of it has not left when somebody
 //! marks it stays as well; what has left before goes its way.
 
-use std::collections::BTreeMap;
-
 pub mod compartment;
 mod compartment_table;
 pub mod label;
+mod places;
+
+pub use self::places::{OrderError, Places};
 
 use crate::{
     feed::Lineage,
-    id::{OrgId, OrgPath, Secrecy},
+    id::{OrgPath, Secrecy},
     identity::{NodeInfo, Refusal, Role},
     session::Direction,
     store::Head,
 };
-
-/// Where every organization that this node has heard of stands in the tree.
-#[derive(Debug, Clone, Default)]
-pub struct Places(BTreeMap<OrgId, OrgPath>);
-
-impl Places {
-    /// Learns where an organization stands. False when it is known to stand somewhere else: two organizations
-    /// must not share one name.
-    pub fn learn(&mut self, place: &OrgPath) -> bool {
-        self.0.entry(place.org().clone()).or_insert_with(|| place.clone()) == place
-    }
-
-    /// Whether learning this place would contradict what is known.
-    pub fn clashes(&self, place: &OrgPath) -> Option<&OrgPath> {
-        self.0.get(place.org()).filter(|known| *known != place)
-    }
-
-    /// Where the organization stands; none when nobody has announced it.
-    pub fn of(&self, org: &OrgId) -> Option<&OrgPath> {
-        self.0.get(org)
-    }
-
-    /// Every organization that this node has heard of, with where it stands.
-    pub fn all(&self) -> impl Iterator<Item = (&OrgId, &OrgPath)> {
-        self.0.iter()
-    }
-
-    /// Whether a record with this home is for a child at this place: the home stands there or below it, or issues the record
-    /// and stands there or above.
-    pub fn reach(&self, home: &OrgId, issued: bool, child: &OrgPath) -> bool {
-        self.is_within(home, child) || (issued && self.of(home).is_some_and(|place| child.is_within(place)))
-    }
-
-    /// Whether the organization stands at `subtree` or below it. An organization that nobody has announced
-    /// stands nowhere.
-    pub fn is_within(&self, org: &OrgId, subtree: &OrgPath) -> bool {
-        self.0.get(org).is_some_and(|place| place.is_within(subtree))
-    }
-}
 
 /// Whether a neighbour stands where a neighbour has to: a child directly below this node's own place, the parent directly
 /// above it, and no leaf. A genuine certificate of another place is refused.
@@ -115,7 +77,7 @@ mod tests {
     use super::*;
     use crate::{
         feed::Position,
-        id::{Incarnation, NodeId},
+        id::{Incarnation, NodeId, OrgId},
     };
 
     #[test]

@@ -122,6 +122,8 @@ impl Outbound {
 pub(crate) struct Link {
     pub id: LinkId,
     pub peer: NodeInfo,
+    /// The same with the place that its certificate says; since then it may have moved.
+    pub certified: NodeInfo,
     pub chain: Vec<Vec<u8>>,
     pub direction: Direction,
     pub since: Millis,
@@ -163,6 +165,8 @@ pub(crate) struct Link {
     pub repair: Option<Vec<Entry>>,
     /// There was another connection to the same node while this one stood.
     pub doubled: bool,
+    /// It is no neighbour by what this node knows of the tree, and may say otherwise: it is listened to for orders alone.
+    pub stranger: bool,
     /// Another live connection of the same node, with another run, came after this one.
     pub rival: bool,
 }
@@ -171,6 +175,7 @@ impl Link {
     pub fn new(id: LinkId, peer: NodeInfo, chain: Vec<Vec<u8>>, direction: Direction, now: Millis) -> Self {
         Self {
             id,
+            certified: peer.clone(),
             peer,
             chain,
             direction,
@@ -194,6 +199,7 @@ impl Link {
             answering: None,
             repair: None,
             doubled: false,
+            stranger: false,
             rival: false,
         }
     }

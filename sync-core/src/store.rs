@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::Entry,
     feed::{Cursor, Digest, Position, Progress, Segment, Seq},
-    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Revocation},
+    order::Order,
 };
 
 mod mem;
@@ -51,11 +52,14 @@ pub enum Frontier {
     Hub,
     /// The last row that the root has made durable.
     Root,
+    /// Up to here the root had everything when this node came to stand below another parent, which has it from the root.
+    /// 0 when that parent has said that it goes on from here.
+    Above,
 }
 
 impl Frontier {
     /// All of them.
-    pub const ALL: [Frontier; 3] = [Frontier::Last, Frontier::Hub, Frontier::Root];
+    pub const ALL: [Frontier; 4] = [Frontier::Last, Frontier::Hub, Frontier::Root, Frontier::Above];
 }
 
 /// A promise to pass on: once the root has row `seq`, everything that this node read of `src.segment` in this
@@ -68,6 +72,18 @@ pub struct Mark {
     pub src: Position,
     /// The last row of this node's own feed in that lane that had to go up then.
     pub seq: Seq,
+}
+
+/// Since some order, homes stand below other children of this node. The rows of their records are offered to these by rows
+/// of their own, a part in each commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gain {
+    /// The last order before it: what has stood elsewhere then is offered.
+    pub since: u64,
+    /// Rows up to here have been looked at.
+    pub done: Seq,
+    /// The last row to look at.
+    pub upto: Seq,
 }
 
 /// A record as the last fold left it. It is clinical: `Debug` does not show it.
@@ -169,6 +185,10 @@ pub enum Op {
     Folded(Seq),
     /// Keep a revocation.
     Revoke(Revocation),
+    /// Keep an order.
+    Order(Order),
+    /// How far the rows have been offered that children have gained; none when all are.
+    Gain(Option<Gain>),
 }
 
 /// What a commit makes durable, all or nothing.
@@ -210,12 +230,16 @@ pub trait Store {
     fn marks(&self) -> Result<Vec<Mark>, StoreError>;
     /// An announcement, and what its certificate says.
     fn announcement(&self, incarnation: Incarnation) -> Result<Option<(Announcement, NodeInfo)>, StoreError>;
-    /// An announcement of any run of the node at that place.
-    fn announcement_at(&self, place: &OrgPath) -> Result<Option<Announcement>, StoreError>;
+    /// An announcement of any run of a node of that organization.
+    fn announcement_of(&self, org: &OrgId) -> Result<Option<Announcement>, StoreError>;
     /// All nodes that have announced themselves, each once.
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError>;
     /// All revocations.
     fn revocations(&self) -> Result<Vec<Revocation>, StoreError>;
+    /// All orders.
+    fn orders(&self) -> Result<Vec<Order>, StoreError>;
+    /// What children have gained and is not offered yet.
+    fn gain(&self) -> Result<Option<Gain>, StoreError>;
     /// The digest of the entries of each home, sorted by home.
     fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError>;
     /// The last row that is folded into the projection.

@@ -11,6 +11,7 @@ use crate::{
     feed::{Cursor, Digest, Position},
     id::{Chain, ChangeHash, EntryHash, Incarnation, Lane, ORG_ID_MAX_BYTES, OrgId, RecordId},
     identity::{Announcement, Malformed, Revocation},
+    order::Order,
 };
 
 mod audit;
@@ -51,7 +52,7 @@ pub enum WireError {
     /// The bytes are not a frame.
     #[error("malformed frame: {0}")]
     Decode(#[from] DecodeError),
-    /// An announcement or a revocation is malformed.
+    /// An announcement, a revocation or an order is malformed.
     #[error("malformed frame: {0}")]
     Identity(#[from] Malformed),
     /// A frame type that this version does not know.
@@ -84,7 +85,7 @@ pub struct Hello {
     pub tip: Option<Position>,
     /// How far the sender has read the receiver's feed, by lane; a missing lane has not been read.
     pub cursors: Vec<(Lane, Cursor)>,
-    /// Digest of the revocations that the sender knows: equal sets have equal digests.
+    /// Digest of the revocations and orders that the sender knows: equal sets have equal digests.
     pub revocations: u64,
 }
 
@@ -139,6 +140,9 @@ pub enum Frame {
     SafeAtRoot(Lane, Position),
     /// All revocations that the sender knows.
     Revocations(Vec<Revocation>),
+    /// Orders that the sender knows. Where two are no neighbours by their certificates they come before HELLO, and an empty
+    /// list after them says that these were all.
+    Orders(Vec<Order>),
     /// Begins an audit: what do the receiver's entries of the child's part of the tree come to?
     Audit,
     /// The answer to [`Frame::Audit`]; none when the sender has something else to do.
@@ -182,6 +186,7 @@ mod frame_type {
     pub const WANT: u8 = 16;
     pub const REPAIR: u8 = 17;
     pub const REPAIRED: u8 = 18;
+    pub const ORDERS: u8 = 19;
 }
 
 impl Frame {
@@ -229,6 +234,12 @@ impl Frame {
             }
             Frame::Revocations(all) => {
                 w.u8(frame_type::REVOCATIONS).varint(all.len() as u64);
+                all.iter().for_each(|one| {
+                    w.bytes(&one.encode());
+                });
+            }
+            Frame::Orders(all) => {
+                w.u8(frame_type::ORDERS).varint(all.len() as u64);
                 all.iter().for_each(|one| {
                     w.bytes(&one.encode());
                 });
@@ -282,6 +293,14 @@ impl Frame {
                     all.push(Revocation::decode(r.bytes(FRAME_MAX_BYTES, "a revocation")?)?);
                 }
                 Frame::Revocations(all)
+            }
+            frame_type::ORDERS => {
+                let count = r.bounded(4096, "the number of orders")?;
+                let mut all = Vec::new();
+                for _ in 0..count {
+                    all.push(Order::decode(r.bytes(FRAME_MAX_BYTES, "an order")?)?);
+                }
+                Frame::Orders(all)
             }
             frame_type::AUDIT => Frame::Audit,
             frame_type::TOTAL => Frame::Total(audit::total(&mut r)?),

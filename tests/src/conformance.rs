@@ -12,7 +12,8 @@ use sync_core::{
     feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq, extend_chain},
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Reason, Revocation, Role},
-    store::{Batch, Frontier, Mark, MemStore, Op, Projected, StoreMut},
+    order::{Order, Step},
+    store::{Batch, Frontier, Gain, Mark, MemStore, Op, Projected, StoreMut},
     time::Stamp,
 };
 
@@ -178,8 +179,10 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
     store = reopen(store);
     assert_eq!(store.nodes().unwrap(), std::slice::from_ref(&info));
     assert_eq!(store.announcement(old.incarnation).unwrap(), Some((old.clone(), old_info.clone())));
-    assert_eq!(store.announcement_at(&old_info.place).unwrap(), Some(old.clone()));
-    assert_eq!(store.announcement_at(&"tw/nobody".parse().unwrap()).unwrap(), None);
+    let of_org = store.announcement_of(old_info.place.org()).unwrap();
+    assert_eq!(of_org.map(|found| found.node), Some(node));
+    assert_eq!(store.announcement_of(&OrgId::new("v").unwrap()).unwrap(), None);
+    assert_eq!(store.announcement_of(&OrgId::new("nobody").unwrap()).unwrap(), None);
     assert_eq!(store.announcement(new.incarnation).unwrap(), Some((new.clone(), info)));
 
     // Of a node's cursors the one that moved last counts.
@@ -334,7 +337,7 @@ impl Script {
                 8 => self.frontiers(&mut batch),
                 9 => self.fold(&mut batch),
                 10 => self.rename(&mut batch),
-                _ => self.revoke(&mut batch),
+                _ => self.state(&mut batch),
             }
         }
         batch
@@ -471,6 +474,24 @@ impl Script {
         batch.push(Op::Folded(self.folded));
     }
 
+    fn state(&mut self, batch: &mut Batch) {
+        match self.random.below(3) {
+            0 => self.revoke(batch),
+            1 => {
+                let [from, to] = ["tw/hg/dv", "tw/tq/dv"].map(|place| place.parse().expect("a valid path"));
+                let steps = vec![Step::Move { from, to, address: "tq:1".to_owned() }];
+                let (number, signer) = (self.random.below(3), self.nodes[0]);
+                let (signature, chain) = (vec![3; 64], vec![vec![4; 20]]);
+                batch.push(Op::Order(Order { number, at: 7, steps, signer, signature, chain }));
+            }
+            _ => {
+                let upto = self.random.below(self.tip + 1);
+                let gain = Gain { since: self.random.below(3), done: self.random.below(upto + 1), upto };
+                batch.push(Op::Gain(Some(gain).filter(|_| self.random.below(3) > 0)));
+            }
+        }
+    }
+
     fn revoke(&mut self, batch: &mut Batch) {
         let node = *self.random.pick(&self.nodes).expect("there are nodes");
         let place: OrgPath = "trung-uong/ha-giang".parse().expect("a valid path");
@@ -504,6 +525,8 @@ impl Script {
         same!(marks(store));
         same!(nodes(store));
         same!(revocations(store));
+        same!(orders(store));
+        same!(gain(store));
         same!(digests(store));
         same!(folded(store));
         same!(secret_rows(store));

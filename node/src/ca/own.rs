@@ -10,6 +10,7 @@ use sync_core::{
     feed::Position,
     id::Incarnation,
     identity::{Announcement, Authority, NodeInfo, Refusal, Revocation},
+    order::Order,
 };
 
 use super::trust::{TrustStore, When, announce};
@@ -70,6 +71,10 @@ impl Authority for Own {
 
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
         self.trust.verify_revocation(revocation)
+    }
+
+    fn verify_order(&self, order: &Order) -> Result<(), Refusal> {
+        self.trust.verify_order(order)
     }
 }
 

@@ -23,6 +23,7 @@ use sync_core::{
         Announcement, Authority, CERTIFICATE_MAX_BYTES, CHAIN_MAX_CERTIFICATES, NodeInfo, Reason, Refusal,
         Revocation, Role, Serial,
     },
+    order::{Order, Step},
 };
 use webpki::EndEntityCert;
 
@@ -364,6 +365,19 @@ impl Authority for TrustStore {
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
         self.signer_of(revocation).map(|_| ())
     }
+
+    fn verify_order(&self, order: &Order) -> Result<(), Refusal> {
+        let signer = self.verify_chain(&to_der(&order.chain), When::Issued)?;
+        check_key(order.signer, &signer)?;
+        if !signer.key.verifies(&order.to_be_signed(), &order.signature) {
+            return Err(Refusal::BadSignature { what: "an order" });
+        }
+        if signer.info.role != Role::Root {
+            let (who, role) = (signer.info.place.to_string(), signer.info.role);
+            return Err(Refusal::WrongRole { who, role, what: "rearrange the tree" });
+        }
+        Ok(())
+    }
 }
 
 /// Announces an incarnation of this node.
@@ -396,6 +410,14 @@ pub fn sign_revocation(
     let mut revocation = Revocation { node, serial, place, reason, at, signer, signature: Vec::new(), chain };
     revocation.signature = identity.key.sign(&revocation.to_be_signed());
     revocation
+}
+
+/// Signs an order; it holds only when this is the root's node.
+pub fn sign_order(identity: &Identity, number: u64, at: i64, steps: Vec<Step>) -> Order {
+    let (signer, chain) = (identity.key.id(), from_der(&identity.chain));
+    let mut order = Order { number, at, steps, signer, signature: Vec::new(), chain };
+    order.signature = identity.key.sign(&order.to_be_signed());
+    order
 }
 
 fn check_key(expected: NodeId, found: &Verified) -> Result<(), Refusal> {

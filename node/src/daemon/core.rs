@@ -424,6 +424,11 @@ impl Core {
                 );
                 self.alert("forked", text);
             }
+            Alert::Moved { to } => {
+                let text =
+                    format!("by an order of the root this node stands at {to} from now on. Nothing is lost");
+                self.alert("moved", text);
+            }
             Alert::TwoMachines { peer } => {
                 let text = format!(
                     "two machines are connected as {}; both sides' entries are kept. Find the second copy and \

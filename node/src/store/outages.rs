@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn an_older_file_is_brought_forward() {
         let conn = fresh();
-        conn.execute_batch("DROP TABLE outage_log; DROP TABLE secret; PRAGMA user_version = 1").unwrap();
+        conn.execute_batch("DROP TABLE outage_log; DROP TABLE secret; DROP TABLE tree_order; DROP TABLE gain; PRAGMA user_version = 1").unwrap();
         conn.execute_batch("INSERT INTO org (name) VALUES ('a')").unwrap();
         super::super::schema::migrate(&conn).unwrap();
         assert_eq!(read(&conn, 4).unwrap(), OutageLog::default());

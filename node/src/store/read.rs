@@ -9,9 +9,10 @@ use sync_core::{
     change::Entry,
     codec::Reader as Bytes,
     feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq},
-    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Revocation, Role},
-    store::{Frontier, Head, Mark, Projected, Store, StoreError},
+    order::Order,
+    store::{Frontier, Gain, Head, Mark, Projected, Store, StoreError},
 };
 
 use super::{Fallible, Fault, SqliteStore, broken};
@@ -251,7 +252,7 @@ impl SqliteStore {
         Ok(newest.into_iter().collect())
     }
 
-    fn announcement_of(&self, incarnation: Incarnation) -> Fallible<Option<(Announcement, NodeInfo)>> {
+    fn announced(&self, incarnation: Incarnation) -> Fallible<Option<(Announcement, NodeInfo)>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT a.node, p.name, a.parent_pos, a.signature, c.chain, c.node, c.place, c.role
              FROM incarnation i JOIN announcement a ON a.incarnation = i.id
@@ -481,18 +482,19 @@ impl Store for SqliteStore {
     }
 
     fn announcement(&self, incarnation: Incarnation) -> Result<Option<(Announcement, NodeInfo)>, StoreError> {
-        self.reading(|| self.announcement_of(incarnation))
+        self.reading(|| self.announced(incarnation))
     }
 
-    fn announcement_at(&self, place: &OrgPath) -> Result<Option<Announcement>, StoreError> {
+    fn announcement_of(&self, org: &OrgId) -> Result<Option<Announcement>, StoreError> {
         self.reading(|| {
             let mut statement = self.conn.prepare_cached(
                 "SELECT i.name FROM certificate c JOIN announcement a ON a.certificate = c.id
-                 JOIN incarnation i ON i.id = a.incarnation WHERE c.place = ?1 LIMIT 1",
+                 JOIN incarnation i ON i.id = a.incarnation
+                 WHERE c.place = ?1 OR substr(c.place, -length(?1) - 1) = '/' || ?1 LIMIT 1",
             )?;
-            let name = statement.query_row([place.to_string()], |row| row.get(0)).optional()?;
+            let name = statement.query_row([org.as_str()], |row| row.get(0)).optional()?;
             Ok(match name {
-                Some(name) => self.announcement_of(Incarnation(name))?.map(|(found, _)| found),
+                Some(name) => self.announced(Incarnation(name))?.map(|(found, _)| found),
                 None => None,
             })
         })
@@ -524,6 +526,31 @@ impl Store for SqliteStore {
                     .push(revocation.or_else(|e| broken(format!("a stored revocation is damaged: {e}")))?);
             }
             Ok(revocations)
+        })
+    }
+
+    fn orders(&self) -> Result<Vec<Order>, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached("SELECT body FROM tree_order ORDER BY id")?;
+            let mut rows = statement.query([])?;
+            let mut orders = Vec::new();
+            while let Some(row) = rows.next()? {
+                let order = Order::decode(row.get_ref(0)?.as_blob().unwrap_or_default());
+                orders.push(order.or_else(|e| broken(format!("a stored order is damaged: {e}")))?);
+            }
+            Ok(orders)
+        })
+    }
+
+    fn gain(&self) -> Result<Option<Gain>, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached("SELECT since, done, upto FROM gain")?;
+            let gain =
+                statement.query_row([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).optional()?;
+            Ok(gain.map(|numbers| {
+                let [since, done, upto] = numbers.map(unpack);
+                Gain { since, done, upto }
+            }))
         })
     }
 

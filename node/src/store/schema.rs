@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i64 = 0x5475_796e;
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Migration `n` brings a file from version `n` to `n + 1`. Never edit one that has been released.
-const MIGRATIONS: [&str; 2] = [V1, V2];
+const MIGRATIONS: [&str; 3] = [V1, V2, V3];
 
 const V1: &str = "
 -- Names that rows refer to by small numbers.
@@ -183,6 +183,18 @@ CREATE TABLE outage_log (
   was INTEGER,
   event TEXT NOT NULL,
   neighbour TEXT
+) STRICT;
+";
+
+const V3: &str = "
+-- The orders that have rearranged the tree, and, in at most one row, how far the rows have been offered that children
+-- have gained by them.
+CREATE TABLE tree_order (id INTEGER PRIMARY KEY, body BLOB NOT NULL UNIQUE) STRICT;
+CREATE TABLE gain (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  since INTEGER NOT NULL,
+  done INTEGER NOT NULL,
+  upto INTEGER NOT NULL
 ) STRICT;
 ";
 

@@ -13,7 +13,7 @@ use sync_core::{
     feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq, extend_chain},
     id::{Chain, EntryHash, Incarnation, Lane, OrgId, RecordId},
     identity::{Announcement, NodeInfo},
-    store::{Mark, Op, Projected, StoreError, StoreMut},
+    store::{Gain, Mark, Op, Projected, StoreError, StoreMut},
 };
 
 use super::{
@@ -123,6 +123,14 @@ impl Commit<'_> {
             Op::Revoke(revocation) => {
                 self.run_one("INSERT OR IGNORE INTO revocation (body) VALUES (?1)", [revocation.encode()])
             }
+            Op::Order(order) => {
+                self.run_one("INSERT OR IGNORE INTO tree_order (body) VALUES (?1)", [order.encode()])
+            }
+            Op::Gain(None) => self.run_one("DELETE FROM gain", []),
+            Op::Gain(Some(Gain { since, done, upto })) => self.run_one(
+                "INSERT OR REPLACE INTO gain (id, since, done, upto) VALUES (1, ?1, ?2, ?3)",
+                params![pack(*since), pack(*done), pack(*upto)],
+            ),
         }
     }
 

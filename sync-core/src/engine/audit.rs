@@ -100,7 +100,7 @@ impl<I: Identity> Engine<I> {
     fn is_compared(&self, link: LinkId, home: &OrgId) -> bool {
         let Some(state) = self.links.get(&link) else { return false };
         let child = match state.direction {
-            Direction::Up => &self.info().place,
+            Direction::Up => self.place(),
             Direction::Down => &state.peer.place,
         };
         self.places.is_within(home, child)

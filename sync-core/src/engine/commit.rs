@@ -34,7 +34,7 @@ pub(super) struct Draft {
 impl<I: Identity> Engine<I> {
     /// Starts the next commit, if none is under way and there is something to keep.
     pub(super) fn commit_next(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
-        if self.committing.is_some() || self.intents.is_empty() {
+        if self.committing.is_some() || (self.intents.is_empty() && self.gain.is_none()) {
             return Ok(());
         }
         let mut draft = Draft {
@@ -55,6 +55,8 @@ impl<I: Identity> Engine<I> {
                 healed: Vec::new(),
                 renamed: false,
                 revoked: false,
+                gain: self.gain,
+                ordered: Vec::new(),
             },
             added: BTreeSet::new(),
             homes: BTreeMap::new(),
@@ -70,6 +72,7 @@ impl<I: Identity> Engine<I> {
         {
             self.draft(intent, &mut draft, store)?;
         }
+        self.draft_gain(&mut draft, store)?;
         self.keep_frontiers(&mut draft);
         self.committing = Some(draft.after);
         self.effects.push_back(Effect::Commit(draft.ops));
@@ -112,6 +115,11 @@ impl<I: Identity> Engine<I> {
                 draft.ops.push(Op::Revoke(revocation));
                 draft.after.revoked = true;
             }
+            Intent::Order(order) => {
+                draft.after.ordered.push(order.clone());
+                self.draft_orders(vec![order], draft);
+            }
+            Intent::Orders(orders) => self.draft_orders(orders, draft),
             Intent::Fork(segment) => self.rename_from(segment, draft),
             Intent::Heal(row, entry) => self.draft_heal(row, entry, draft, store)?,
             Intent::Repair(from, entries) => self.draft_repair(&from, entries, draft, store)?,
@@ -220,7 +228,7 @@ impl<I: Identity> Engine<I> {
         let signed = entry.signature().is_some_and(|signature| {
             self.identity.verify_issued(&author, &entry.statement(), signature).is_ok()
         });
-        Ok(signed && self.places.is_within(entry.home(), &info.place))
+        Ok(signed && self.places.has_stood_within(entry.home(), info.place.org()))
     }
 
     /// Whether a child may bring this entry: its author may speak for the home that it names, and the record has
@@ -234,17 +242,17 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<bool, StoreError> {
         let author = store.announcement(entry.origin())?;
-        if !author.is_some_and(|(_, info)| self.places.is_within(entry.home(), &info.place)) {
+        if !author.is_some_and(|(_, info)| self.places.has_stood_within(entry.home(), info.place.org())) {
             return Ok(false);
         }
-        if self.places.is_within(entry.home(), child) {
+        if self.places.has_stood_within(entry.home(), child.org()) {
             return Ok(true);
         }
         let homes = match draft.homes.get(entry.record()) {
             Some(homes) => homes.clone(),
             None => store.homes(entry.record())?,
         };
-        Ok(homes.iter().any(|home| self.places.is_within(home, child)))
+        Ok(homes.iter().any(|home| self.places.has_stood_within(home, child.org())))
     }
 
     /// Appends an entry, unless the store or this commit has it. Whether it was new.
@@ -396,6 +404,7 @@ impl<I: Identity> Engine<I> {
         }
         self.live = after.live;
         self.run = after.run;
+        self.gain = after.gain;
         self.marks.extend(after.new_marks);
         self.healed(after.healed);
         let heard: BTreeSet<_> = after.acks.keys().map(|(link, _)| *link).collect();
@@ -414,6 +423,7 @@ impl<I: Identity> Engine<I> {
         if after.revoked {
             self.apply_revocations(store)?;
         }
+        self.follow(after.ordered);
         self.prune_marks();
         after.repaired.into_iter().for_each(|(link, count)| self.repaired(link, count));
         let links: Vec<_> = self.links.keys().copied().collect();

@@ -17,9 +17,14 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         // Streams are independent: a batch may overtake the HELLO that went before it. It is held back.
-        if state.hello.is_none() && !matches!(frame, Frame::Hello(_) | Frame::Batch(_) | Frame::Refuse { .. })
-        {
+        let may_come_first =
+            matches!(frame, Frame::Hello(_) | Frame::Batch(_) | Frame::Orders(_) | Frame::Refuse { .. });
+        if state.hello.is_none() && !may_come_first {
             self.refuse(link, refusal::PROTOCOL, "the neighbour did not begin with HELLO".to_owned());
+            return Ok(());
+        }
+        if state.stranger && !matches!(frame, Frame::Orders(_) | Frame::Refuse { .. }) {
+            self.refuse_stranger(link);
             return Ok(());
         }
         if std::mem::take(&mut state.rival) {
@@ -27,7 +32,7 @@ impl<I: Identity> Engine<I> {
             self.effects.push_back(Effect::Alert(Alert::TwoMachines { peer }));
         }
         match frame {
-            Frame::Hello(hello) => self.on_hello(link, hello, store)?,
+            Frame::Hello(hello) => self.on_hello(link, hello, store, now)?,
             Frame::Announce(announcement) => self.on_announce(link, announcement, store)?,
             Frame::Need(run) => self.on_need(link, run, store)?,
             Frame::NeedPlace(org) => self.on_need_place(link, org),
@@ -37,7 +42,7 @@ impl<I: Identity> Engine<I> {
                 self.effects.push_back(Effect::Alert(Alert::Restored { peer }));
             }
             Frame::Cursors(cursors) if std::mem::take(&mut state.awaits_cursors) => {
-                self.on_cursors(link, &cursors, true, store)?;
+                self.on_cursors(link, &cursors, true, store, now)?;
                 self.confirm_places(link, store, now)?;
             }
             Frame::Cursors(_) => {
@@ -49,6 +54,7 @@ impl<I: Identity> Engine<I> {
             Frame::Ack(lane, at) => self.on_ack(link, lane, at, now),
             Frame::SafeAtRoot(lane, at) => self.on_safe_at_root(link, lane, at),
             Frame::Revocations(all) => self.on_revocations(link, all, store)?,
+            Frame::Orders(all) => self.on_orders(link, all),
             frame @ (Frame::Audit
             | Frame::Total(_)
             | Frame::Look(_)
@@ -73,7 +79,14 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    fn on_hello(&mut self, link: LinkId, hello: Hello, store: &impl Store) -> Result<(), StoreError> {
+    fn on_hello(
+        &mut self,
+        link: LinkId,
+        hello: Hello,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let statements = self.statements();
         let state = self.links.get_mut(&link).expect("the caller has found it");
         if state.hello.is_some() {
             self.refuse(link, refusal::PROTOCOL, "the neighbour said HELLO twice".to_owned());
@@ -81,7 +94,7 @@ impl<I: Identity> Engine<I> {
         }
         let (node, cursors, run) = (state.peer.node, hello.cursors.clone(), hello.run);
         let decides = state.direction == Direction::Down;
-        let other_revocations = hello.revocations != self.revocations;
+        let knows_others = hello.revocations != statements;
         state.hello = Some(hello);
         for other in self.links_of(node).into_iter().filter(|other| *other != link) {
             let state = self.links.get_mut(&other).expect("it is in the list");
@@ -94,11 +107,12 @@ impl<I: Identity> Engine<I> {
                 state.rival = true;
             }
         }
-        if other_revocations {
+        if knows_others {
             let all = store.revocations()?;
             self.send_revocations(link, &all);
+            self.send_orders(link);
         }
-        self.on_cursors(link, &cursors, false, store)
+        self.on_cursors(link, &cursors, false, store, now)
     }
 
     /// The reader's word counts: sending goes on where the reader stands. `again`: these are the cursors that the
@@ -109,6 +123,7 @@ impl<I: Identity> Engine<I> {
         cursors: &[(Lane, Cursor)],
         again: bool,
         store: &impl Store,
+        now: Now,
     ) -> Result<(), StoreError> {
         // Asked again, the reader names what it has read of the running segment, also what it was not told of.
         let said = self.links.get(&link).map(|link| if again { self.tip } else { link.said });
@@ -162,6 +177,7 @@ impl<I: Identity> Engine<I> {
         }
         for (lane, seq, told) in places {
             self.settle(link, lane, seq, told);
+            self.pass_over_what_is_above(link, lane, store, now)?;
         }
         Ok(())
     }
@@ -194,6 +210,7 @@ impl<I: Identity> Engine<I> {
             Frontier::Last => &mut self.last,
             Frontier::Hub => &mut self.hub,
             Frontier::Root => &mut self.root,
+            Frontier::Above => &mut self.above,
         };
         if std::mem::replace(&mut all[lane as usize], seq) != seq {
             self.root_moved |= which == Frontier::Root;
@@ -287,8 +304,7 @@ impl<I: Identity> Engine<I> {
     fn tell_places(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
         let wanted = self.links.get(&link).map(|state| state.wanted_places.clone()).unwrap_or_default();
         for org in wanted {
-            let announcement =
-                self.places.of(&org).map(|place| store.announcement_at(place)).transpose()?.flatten();
+            let announcement = store.announcement_of(&org)?;
             if let (Some(announcement), Some(state)) = (announcement, self.links.get_mut(&link)) {
                 state.wanted_places.remove(&org);
                 self.send(link, Frame::Announce(announcement));
@@ -318,12 +334,12 @@ impl<I: Identity> Engine<I> {
         entries: impl Iterator<Item = &'e Entry>,
     ) -> bool {
         let Some(state) = self.links.get_mut(&link) else { return true };
-        let homes = entries.map(Entry::home);
-        let unknown: BTreeSet<_> = homes.filter(|home| self.places.of(home).is_none()).collect();
+        let unknown: BTreeSet<_> =
+            entries.filter_map(|entry| self.places.unknown_of(entry.home())).cloned().collect();
         let mut asks = Vec::new();
-        for home in &unknown {
-            if state.asked_places.len() < PLACES_MAX && state.asked_places.insert((*home).clone()) {
-                asks.push((*home).clone());
+        for org in &unknown {
+            if state.asked_places.len() < PLACES_MAX && state.asked_places.insert(org.clone()) {
+                asks.push(org.clone());
             }
         }
         asks.into_iter().for_each(|org| self.send(link, Frame::NeedPlace(org)));
@@ -421,6 +437,9 @@ impl<I: Identity> Engine<I> {
         state.out[lane as usize].acknowledged(seq, now.mono);
         if state.direction == Direction::Up {
             let (to_root, idle) = (state.peer.role == Role::Root, state.is_idle());
+            if (1..=seq).contains(&self.above[lane as usize]) {
+                self.reach(Frontier::Above, lane, 0);
+            }
             if seq > self.hub[lane as usize] {
                 self.reach(Frontier::Hub, lane, seq);
             }

@@ -63,6 +63,7 @@ impl<I: Identity> Engine<I> {
             let entry = wanted.then(|| store.entry(head.seq)).transpose()?.flatten();
             let entry = entry.filter(|entry| scope::may_leave(entry.secrecy()));
             if let Some(entry) = entry
+                && !self.is_its_own(state, head, &entry)
                 && self.is_for_us_to_bring(state.direction, head, &entry, store)?
             {
                 let bytes = entry.encoded_len();
@@ -79,6 +80,17 @@ impl<I: Identity> Engine<I> {
         Ok(Some(stretch))
     }
 
+    /// Whether a child that was moved here has written this entry itself, and it has come from above: then it has it, or an
+    /// audit tells that it has lost it.
+    fn is_its_own(&self, state: &Link, head: &Head, entry: &Entry) -> bool {
+        let node = state.peer.node;
+        let from_above = head.src.is_none_or(|src| !src.segment.is_of(node));
+        state.direction == Direction::Down
+            && from_above
+            && entry.origin().is_of(node)
+            && self.places.moves_place(&state.certified.place)
+    }
+
     /// A parent takes an entry of another part of the tree if the record belongs here as well by an entry that it has had
     /// before. So such an entry, which has come from above, is given back after that one alone: not in another lane, where
     /// it might overtake it, and not when the record is secret here and that one stays.
@@ -89,12 +101,14 @@ impl<I: Identity> Engine<I> {
         entry: &Entry,
         store: &impl Store,
     ) -> Result<bool, StoreError> {
-        let is_ours = |entry: &Entry| self.places.is_within(entry.home(), &self.info().place);
+        let is_ours = |entry: &Entry| self.places.has_stood_within(entry.home(), self.info().place.org());
         let from_above = head.src.is_some() && entry.record().issuer().is_none() && !is_ours(entry);
         if direction == Direction::Down || !from_above {
             return Ok(true);
         }
-        if !scope::may_leave(store.secrecy(entry.record())?) {
+        let own = self.info().place.org();
+        // A new parent has had what was before from above, or has it not.
+        if self.places.has_moved(own) || !scope::may_leave(store.secrecy(entry.record())?) {
             return Ok(false);
         }
         for row in store.rows_of(entry.record())?.into_iter().take_while(|row| *row < head.seq) {

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod audit;
+mod orders;
 mod secrecy;
 
 const ROOT: u8 = 1;
@@ -63,6 +64,13 @@ impl Authority for Test {
 
     fn verify_issued(&self, author: &Announcement, _: &[u8], signature: &[u8]) -> Result<(), Refusal> {
         if signature == author.node.0 { Ok(()) } else { Err(Refusal::BadSignature { what: "an entry" }) }
+    }
+
+    fn verify_order(&self, order: &Order) -> Result<(), Refusal> {
+        match order.signature[..] {
+            [] => Err(Refusal::BadSignature { what: "an order" }),
+            _ => Ok(()),
+        }
     }
 
     fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
@@ -561,8 +569,8 @@ fn revocations_travel_in_frames_that_fit() {
         chain: vec![vec![0; 2_000]],
     };
     let bytes = revocation(1).encode().len();
-    assert_eq!(REVOCATIONS_FRAME_BYTES, 262_144);
-    let fit = REVOCATIONS_FRAME_BYTES / bytes;
+    assert_eq!(STATEMENTS_FRAME_BYTES, 262_144);
+    let fit = STATEMENTS_FRAME_BYTES / bytes;
     let mut hub = Node::with_child();
     let all: Vec<_> = (1..=2 * fit as u16 + 1).map(revocation).collect();
     for one in &all {
@@ -1118,6 +1126,8 @@ fn who_stands_elsewhere_is_refused() {
         hub.meets(DOWN, CHILD, Direction::Down);
         hub.says(DOWN, hello(CHILD));
         let said = hub.meets(UP, peer, direction);
+        assert_eq!(frames(&said, UP), [Frame::Orders(Vec::new())], "it might have been moved");
+        let said = hub.says(UP, Frame::Orders(Vec::new()));
         assert_eq!(refused(&said, UP).unwrap().0, 5);
         assert!(!frames(&said, UP).iter().any(|frame| matches!(frame, Frame::Hello(_))));
         assert!(!hub.engine.links[&DOWN].doubled);

@@ -47,6 +47,8 @@ pub struct MemStore {
     announcements: BTreeMap<Incarnation, (Announcement, NodeInfo)>,
     nodes: BTreeMap<NodeId, NodeInfo>,
     revocations: Vec<Revocation>,
+    orders: Vec<Order>,
+    gain: Option<Gain>,
     digests: BTreeMap<OrgId, Digest>,
     folded: Seq,
 }
@@ -199,6 +201,12 @@ impl MemStore {
                     self.revocations.push(revocation.clone());
                 }
             }
+            Op::Order(order) => {
+                if !self.orders.contains(order) {
+                    self.orders.push(order.clone());
+                }
+            }
+            Op::Gain(gain) => self.gain = *gain,
         }
     }
 
@@ -324,8 +332,12 @@ impl Store for MemStore {
         Ok(self.announcements.get(&incarnation).cloned())
     }
 
-    fn announcement_at(&self, place: &OrgPath) -> Result<Option<Announcement>, StoreError> {
-        Ok(self.announcements.values().find(|(_, info)| info.place == *place).map(|(found, _)| found.clone()))
+    fn announcement_of(&self, org: &OrgId) -> Result<Option<Announcement>, StoreError> {
+        Ok(self
+            .announcements
+            .values()
+            .find(|(_, info)| info.place.org() == org)
+            .map(|(found, _)| found.clone()))
     }
 
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError> {
@@ -334,6 +346,14 @@ impl Store for MemStore {
 
     fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
         Ok(self.revocations.clone())
+    }
+
+    fn orders(&self) -> Result<Vec<Order>, StoreError> {
+        Ok(self.orders.clone())
+    }
+
+    fn gain(&self) -> Result<Option<Gain>, StoreError> {
+        Ok(self.gain)
     }
 
     fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError> {

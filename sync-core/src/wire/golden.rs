@@ -8,6 +8,7 @@ use crate::{
     change::opaque_chunk,
     id::NodeId,
     identity::{Reason, Serial},
+    order::{Order, Step},
     time::Stamp,
 };
 
@@ -73,6 +74,21 @@ fn golden() -> Vec<(Frame, &'static str)> {
         place: "tw/hg".parse().unwrap(),
         reason: Reason::Lost,
         at: 1_795_000_000_000,
+        signer: NodeId([2; 16]),
+        signature: vec![4; 3],
+        chain: vec![vec![5; 2]],
+    };
+    let order = Order {
+        number: 2,
+        at: 1_795_000_000_000,
+        steps: vec![
+            Step::Move {
+                from: "tw/hg/dv".parse().unwrap(),
+                to: "tw/tq/dv".parse().unwrap(),
+                address: "tq:1".to_owned(),
+            },
+            Step::Close { org: OrgId::new("hg").unwrap(), successor: OrgId::new("tq").unwrap() },
+        ],
         signer: NodeId([2; 16]),
         signature: vec![4; 3],
         chain: vec![vec![5; 2]],
@@ -149,6 +165,13 @@ fn golden() -> Vec<(Frame, &'static str)> {
         ),
         (Frame::Repair(Vec::new()), "021100"),
         (Frame::Repaired(300), "0312ac02"),
+        (
+            Frame::Orders(vec![order]),
+            "\
+             53130150010000000000000002000001a1ee565e00000201000874772f68672f6476000874772f74712f6476 \
+             000474713a3102000268670002747102020202020202020202020202020202030404040100020505",
+        ),
+        (Frame::Orders(Vec::new()), "021300"),
     ]
 }
 

@@ -6,7 +6,8 @@ use sync_core::{
     feed::{Cursor, Digest, Position, Progress, Segment, Seq},
     id::{Chain, Incarnation, Lane, NodeId, OrgId, RecordId},
     identity::{Announcement, NodeInfo, Revocation},
-    store::{Batch, Frontier, Head, Mark, MemStore, Op, Projected, Store, StoreError, StoreMut},
+    order::Order,
+    store::{Batch, Frontier, Gain, Head, Mark, MemStore, Op, Projected, Store, StoreError, StoreMut},
 };
 
 use crate::{conformance::Script, sim::rng::Rng};
@@ -100,6 +101,8 @@ pub struct Contents {
     marks: Vec<Mark>,
     nodes: Vec<NodeInfo>,
     revocations: Vec<Revocation>,
+    orders: Vec<Order>,
+    gain: Option<Gain>,
     digests: Vec<(OrgId, Digest)>,
     folded: Seq,
     unfolded: Vec<(Seq, RecordId)>,
@@ -138,6 +141,8 @@ impl Contents {
             marks: store.marks()?,
             nodes: store.nodes()?,
             revocations: store.revocations()?,
+            orders: store.orders()?,
+            gain: store.gain()?,
             digests: store.digests()?,
             folded: store.folded()?,
             unfolded: store.unfolded(0, usize::MAX)?,
@@ -166,6 +171,8 @@ impl Contents {
             marks,
             nodes,
             revocations,
+            orders,
+            gain,
             digests,
             folded,
             unfolded,

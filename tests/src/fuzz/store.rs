@@ -3,9 +3,10 @@
 use node::store::{Key, SqliteStore};
 use sync_core::{
     feed::{Cursor, Position, Segment, Seq},
-    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, RecordId},
+    id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId},
     identity::{Reason, Revocation, Serial},
-    store::{Batch, Frontier, Mark, MemStore, Op, Projected, Store, StoreMut},
+    order::{Order, Step},
+    store::{Batch, Frontier, Gain, Mark, MemStore, Op, Projected, Store, StoreMut},
     wire::POSITION_MAX,
 };
 
@@ -119,6 +120,18 @@ impl Script {
                     chain: vec![vec![4; 20]; c.below(3)],
                 }));
             }
+            12 => {
+                let (org, successor) = (c.pick(&["dv", "hg"]), c.pick(&["tq", "qn"]));
+                let [org, successor] = [org, successor].map(|name| OrgId::new(name).expect("a plain name"));
+                let steps = vec![Step::Close { org, successor }; c.below(3)];
+                let (number, at, signer) = (c.u64() % 4, c.u64() as i64, NodeId([1; 16]));
+                let (signature, chain) = (vec![3; c.below(129)], vec![vec![4; 20]; c.below(3)]);
+                batch.push(Op::Order(Order { number, at, steps, signer, signature, chain }));
+            }
+            13 => {
+                let [since, done, upto] = [(); 3].map(|()| c.u64() % (self.tip + 1));
+                batch.push(Op::Gain(c.one_in(2).then_some(Gain { since, done, upto })));
+            }
             _ => self.append(c, batch),
         }
     }
@@ -195,6 +208,8 @@ impl Script {
         same!(marks);
         same!(nodes);
         same!(revocations);
+        same!(orders);
+        same!(gain);
         same!(digests);
         same!(folded);
         for seq in 0..=self.tip + 1 {

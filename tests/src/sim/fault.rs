@@ -57,12 +57,15 @@ pub enum Fault {
     /// A row of a machine's disk is gone, or what it holds is no entry any more; nobody is told. It comes of no act: see
     /// [`super::plan::Plan::rot_one_in`].
     Rot,
+    /// The root's operator moves a leaf to another hub, or closes a hub and moves all its leaves. Only in worlds with opaque
+    /// records.
+    Move,
 }
 
 /// Every kind with its name and how often it comes, against the others. Those that never come by themselves take the
 /// place of others in a fourth of the worlds ([`Fault::traded`]): so they could be added, and bytes that once broke a
 /// promise still say the same.
-pub const ALL: [(Fault, &str, u8); 26] = [
+pub const ALL: [(Fault, &str, u8); 27] = [
     (Fault::Drop, "drop", 12),
     (Fault::OneWay, "one-way", 6),
     (Fault::DoubleDial, "double-dial", 6),
@@ -89,6 +92,7 @@ pub const ALL: [(Fault, &str, u8); 26] = [
     (Fault::Stray, "stray", 0),
     (Fault::Expiry, "expiry", 0),
     (Fault::Rot, "rot", 0),
+    (Fault::Move, "move", 0),
 ];
 
 impl Fault {
@@ -108,6 +112,7 @@ impl Fault {
             Fault::Garbage => Fault::Strange,
             Fault::DoubleDial => Fault::Stray,
             Fault::OneWay => Fault::Expiry,
+            Fault::SlowLine => Fault::Move,
             other => other,
         }
     }

@@ -16,6 +16,7 @@ use sync_core::{
     feed::Position,
     id::{Incarnation, NodeId},
     identity::{Announcement, Authority, NodeInfo, Reason, Refusal, Revocation, Role},
+    order::{Order, Step},
 };
 
 use super::rng::Rng;
@@ -74,6 +75,14 @@ impl SimIdentity {
         revocation
     }
 
+    /// An order, signed by this node.
+    pub fn order_of(&self, number: u64, at: i64, steps: Vec<Step>) -> Order {
+        let (signer, chain) = (self.info.node, Self::chain(self.info.node));
+        let mut order = Order { number, at, steps, signer, signature: Vec::new(), chain };
+        order.signature = Self::signature_of(signer, &order.to_be_signed());
+        order
+    }
+
     /// After a snapshot of a running machine, both copies have the same source of names; this gives one of them
     /// another.
     pub fn reseed(&self, names: Rng) {
@@ -120,6 +129,15 @@ impl Authority for SimIdentity {
         match self.expired.borrow().iter().find(is) {
             Some(node) => Err(Refusal::Expired { who: node.to_string(), until: 0, now: 1 }),
             None => Ok(()),
+        }
+    }
+
+    fn verify_order(&self, order: &Order) -> Result<(), Refusal> {
+        let genuine = order.chain == Self::chain(order.signer)
+            && order.signature == Self::signature_of(order.signer, &order.to_be_signed());
+        match self.registry.get(&order.signer) {
+            Some(signer) if genuine && signer.role == Role::Root => Ok(()),
+            _ => Err(Refusal::BadSignature { what: "an order" }),
         }
     }
 

@@ -12,7 +12,8 @@ use std::{
 use sync_core::{
     change::Entry,
     feed::{Digest, Seq},
-    id::{ChangeHash, Lane, OrgId, OrgPath, RecordId, Secrecy},
+    id::{ChangeHash, Lane, OrgPath, RecordId, Secrecy},
+    scope::Places,
     store::{MemStore, Store},
 };
 
@@ -112,15 +113,19 @@ impl Ledger {
         for head in heads.iter().take_while(|head| head.seq <= claim.to) {
             let from_above = head.src.is_some_and(|src| {
                 let writer = store.announcement(src.segment).expect("memory does not fail");
-                writer
-                    .is_some_and(|(_, info)| claim.place.is_within(&info.place) && info.place != *claim.place)
+                writer.is_some_and(|(_, info)| {
+                    let above = claim.is_leaf || claim.place.is_within(&info.place);
+                    above && info.place.org() != claim.place.org()
+                })
             });
             if head.offered_to.is_some() || from_above || head.secrecy != Secrecy::None {
                 continue;
             }
             let Some(entry) = store.entry(head.seq).expect("memory does not fail") else { continue };
             let key = key(&entry);
-            let destroyed = self.destroyed.get(&node).is_some_and(|lost| lost.contains(&key));
+            // What a moved node passes over it takes for safe because the root has said so.
+            let lost_at = |node: usize| self.destroyed.get(&node).is_some_and(|lost| lost.contains(&key));
+            let destroyed = lost_at(node) || (claim.was_moved && lost_at(0));
             let excused = destroyed || self.rotten.contains(&key);
             if !excused && !disks.iter().any(|disk| holds(disk, &key)) {
                 let text = format!("{} says that {key:?} is safe {}, and it is not", claim.who, claim.at);
@@ -168,6 +173,10 @@ pub struct Claim<'a> {
     pub who: &'a str,
     /// Its place.
     pub place: &'a OrgPath,
+    /// Whether an order has moved it.
+    pub was_moved: bool,
+    /// Whether it is a leaf: nothing comes from below.
+    pub is_leaf: bool,
     /// Where.
     pub at: &'static str,
     /// The lane.
@@ -198,24 +207,26 @@ pub struct Final<'a> {
     /// The machine.
     pub who: &'a str,
     /// Its place.
-    pub place: &'a OrgPath,
+    pub place: OrgPath,
     /// Its disk.
     pub store: &'a MemStore,
+    /// Of how many orders it has heard.
+    pub orders: usize,
     /// What its engine says: all is durable at the parent, and at the root.
     pub says_all_safe: (bool, bool),
 }
 
 /// Everything that has to be true when all is quiet. The root comes first.
-pub fn check_final(
-    ledger: &Ledger,
-    all: &[Final<'_>],
-    places: &BTreeMap<OrgId, OrgPath>,
-) -> Result<(), Failure> {
+pub fn check_final(ledger: &Ledger, all: &[Final<'_>], places: &Places) -> Result<(), Failure> {
     let root = all[0].store;
     let at_root: BTreeSet<Key> = keys_after(root, 0).map(|(_, key)| key).collect();
     let secret = secret_keys(all);
     for key in ledger.written.difference(&ledger.may_be_lost) {
-        if !at_root.contains(key) && !secret.contains(key) {
+        // An old parent of what was moved is not asked for what has rotted.
+        let excused = secret.contains(key)
+            || (ledger.rotten.contains(key) && !places.orders().is_empty())
+            || is_others(key, all, places);
+        if !at_root.contains(key) && !excused {
             let who = all.iter().filter(|one| holds(one.store, key)).map(|one| one.who);
             let text = format!("{key:?} is not at the root; held by {:?}", who.collect::<Vec<_>>());
             return Err(Failure::new("nothing written is lost", text));
@@ -224,9 +235,22 @@ pub fn check_final(
     check_part(all, places)
 }
 
+/// Whether all who hold an entry were moved and its home is of another part of the tree: they do not give it back, because
+/// their new parents may not know why they have it.
+fn is_others(key: &Key, all: &[Final<'_>], places: &Places) -> bool {
+    let mut holders = all.iter().filter(|one| holds(one.store, key));
+    holders.all(|one| {
+        let rows = one.store.rows_of(&key.0).expect("memory does not fail").into_iter();
+        let mut entries = rows.filter_map(|row| one.store.entry(row).expect("memory does not fail"));
+        let home = entries.find(|entry| entry.change_hash() == key.1).map(|entry| entry.home().clone());
+        let own = one.place.org();
+        places.has_moved(own) && home.is_some_and(|home| !places.has_stood_within(&home, own))
+    })
+}
+
 /// What has to be true of machines that reach the root through one another, whatever the others do. The root comes
 /// first.
-pub fn check_part(part: &[Final<'_>], places: &BTreeMap<OrgId, OrgPath>) -> Result<(), Failure> {
+pub fn check_part(part: &[Final<'_>], places: &Places) -> Result<(), Failure> {
     let root = part[0].store;
     let at_root: BTreeSet<Key> = keys_after(root, 0).map(|(_, key)| key).collect();
     let secret = secret_keys(part);
@@ -261,13 +285,13 @@ fn check_scope(
     root: &MemStore,
     at_root: &BTreeSet<Key>,
     secret: &BTreeSet<Key>,
-    places: &BTreeMap<OrgId, OrgPath>,
+    places: &Places,
 ) -> Result<(), Failure> {
     let in_scope = |record: &RecordId| {
         let homes = root.homes(record).expect("memory does not fail");
-        let issuer = record.issuer().and_then(|issuer| places.get(&issuer));
-        issuer.is_some_and(|issuer| one.place.is_within(issuer))
-            || homes.iter().any(|home| places.get(home).is_some_and(|place| place.is_within(one.place)))
+        let issuer = record.issuer().and_then(|issuer| places.stands(&issuer).cloned());
+        issuer.is_some_and(|issuer| one.place.is_within(&issuer))
+            || homes.iter().any(|home| places.is_within(home, &one.place))
     };
     let wanted: BTreeSet<&Key> =
         at_root.iter().filter(|key| in_scope(&key.0) && !secret.contains(key)).collect();
@@ -279,7 +303,15 @@ fn check_scope(
     if let Some(missing) = wanted.difference(&distinct).next() {
         return Err(Failure::new("all converge", format_args!("{} lacks {missing:?}", one.who)));
     }
-    if let Some(foreign) = distinct.difference(&wanted).find(|key| !secret.contains(**key)) {
+    // What stood below it once is still there.
+    let was_in_scope = |record: &RecordId| {
+        let homes = one.store.homes(record).expect("memory does not fail");
+        let own = one.place.org();
+        record.issuer().is_some_and(|_| !places.orders().is_empty())
+            || homes.iter().any(|home| places.has_stood_within(home, own))
+    };
+    let mut foreign = distinct.difference(&wanted).filter(|key| !secret.contains(**key));
+    if let Some(foreign) = foreign.find(|key| !was_in_scope(&key.0)) {
         return Err(Failure::new("scope", format_args!("{} must not hold {foreign:?}", one.who)));
     }
     Ok(())
@@ -307,7 +339,7 @@ fn check_digests(
     one: &Final<'_>,
     root: &MemStore,
     secret: &BTreeSet<Key>,
-    places: &BTreeMap<OrgId, OrgPath>,
+    places: &Places,
 ) -> Result<(), Failure> {
     let of = |store: &MemStore| {
         let mut digests = store.digests().expect("memory does not fail");
@@ -325,7 +357,7 @@ fn check_digests(
             }
         }
         digests.retain(|(_, digest)| *digest != Digest::default());
-        digests.retain(|(home, _)| places.get(home).is_some_and(|place| place.is_within(one.place)));
+        digests.retain(|(home, _)| places.is_within(home, &one.place));
         digests
     };
     if of(one.store) != of(root) {

@@ -181,7 +181,10 @@ impl Plan {
         let is_hostile = !real && !is_quiet && head.names / 8 % 2 == 0 && !off.has(Fault::Hostile);
         let hostile = is_hostile.then(|| add_hostile(&mut nodes, &head));
         let off = if is_hostile { off } else { off.with(Fault::Hostile) };
-        let is_off = |fault: Fault| is_quiet || off.has(fault) || (keeps_identity && fault.is_of_identity());
+        let is_off = |fault: Fault| {
+            let cannot = (keeps_identity && fault.is_of_identity()) || (real && fault == Fault::Move);
+            is_quiet || off.has(fault) || cannot
+        };
         let trades = head.clocks / 4 % 4 == 3;
         let may_rot = keeps_identity && !is_hostile && !real && !is_quiet && !off.has(Fault::Rot);
         let rot_one_in = if may_rot { [0, 20, 60][usize::from(head.clocks / 4 % 3)] } else { 0 };

@@ -7,6 +7,8 @@ use sync_core::{
     feed::Seq,
     id::{ChangeHash, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::Role,
+    order::Step,
+    scope::Places,
     session::{BATCH_START_BYTES, Direction, HELD_MAX_BATCHES, HELD_MAX_BYTES, PLACES_MAX, WINDOW_BATCHES},
     store::{Batch, Frontier, MemStore, Op, Store, StoreMut},
     time::{Millis, Now},
@@ -20,7 +22,7 @@ use super::{
     identity::{Expired, Registry, SimIdentity},
     net::{CONTROL, Conn, STREAMS},
     oracle::{self, Claim, Failure, Final, Key, Ledger, check_final, key},
-    plan::{Line, Plan, What},
+    plan::{Line, NodePlan, Plan, What},
     records::{self, Shown},
     rng::Rng,
     trace::Trace,
@@ -33,6 +35,7 @@ mod faults;
 mod hostile;
 mod links;
 pub mod matrix;
+mod moves;
 mod people;
 mod quiet;
 pub mod scenes;
@@ -93,6 +96,8 @@ enum Ev {
     Crash(usize),
     /// The operator of a machine revokes a node.
     Revoke(usize, usize),
+    /// The root's operator makes sure that all orders are known.
+    Orders,
     /// A host sees that the certificate of a connection's other end is over.
     Over(u64),
     /// A node has another certificate.
@@ -210,7 +215,8 @@ pub struct World<'t> {
     rng: Rng,
     plan: Plan,
     registry: Registry,
-    places: BTreeMap<OrgId, OrgPath>,
+    /// By all orders that were ever given.
+    places: Places,
     now: Millis,
     queue: BTreeMap<(Millis, u64), Ev>,
     scheduled: u64,
@@ -239,7 +245,8 @@ impl<'t> World<'t> {
     /// The world of a plan, before its first event.
     pub fn new(plan: Plan, trace: &'t mut Trace) -> Self {
         let registry = plan.nodes.iter().map(|node| (node.info.node, node.info.clone())).collect();
-        let places = plan.nodes.iter().map(|n| (n.info.place.org().clone(), n.info.place.clone())).collect();
+        let mut places = Places::default();
+        plan.nodes.iter().for_each(|node| assert!(places.learn(&node.info.place), "names are used once"));
         let mut world = Self {
             rng: Rng::new(plan.chance, "world"),
             registry: Registry::new(registry),
@@ -327,7 +334,8 @@ impl<'t> World<'t> {
                 let engine = machine.engine.as_ref().expect("all machines run when it is calm");
                 Final {
                     who: &machine.name,
-                    place: &self.plan.nodes[machine.node].info.place,
+                    place: self.places.now(&self.plan.nodes[machine.node].info.place),
+                    orders: engine.places().orders().len(),
                     store: &machine.store,
                     says_all_safe: (engine.all_at_parent(), engine.all_at_root()),
                 }
@@ -414,6 +422,7 @@ impl<'t> World<'t> {
                 self.crash(machine);
             }
             Ev::Revoke(machine, node) => self.order_revocation(machine, node)?,
+            Ev::Orders => self.give_orders_again()?,
             Ev::Over(conn) => self.is_over(conn),
             Ev::Renew(node) => self.renew(node),
             Ev::Check(machine) => self.check_disk(machine)?,
@@ -461,6 +470,7 @@ impl<'t> World<'t> {
             | Ev::Heal(_)
             | Ev::Crash(_)
             | Ev::Revoke(..)
+            | Ev::Orders
             | Ev::Over(_)
             | Ev::Renew(_)
             | Ev::Check(_)
@@ -635,6 +645,7 @@ impl<'t> World<'t> {
                     || self.is_of_revoked(machine, peer.node, *code)
                     || self.is_of_expired(machine, peer.node, *code)
                     || (*code == OUTSIDE && self.happened([Fault::Stray]))
+                    || (*code == refusal::MOVED && self.happened([Fault::Move, Fault::Stray]))
                     || self.is_hostile(peer.node)
                     || (*code == refusal::TIMEOUT && self.plan.faults().next().is_some())
                     || (*code == refusal::PROTOCOL && self.happened([Fault::Garbage, Fault::Strange]));
@@ -660,6 +671,11 @@ impl<'t> World<'t> {
             return Ok(());
         }
         one.store.commit(&batch).map_err(store_failed)?;
+        for op in &batch {
+            if let Op::Order(order) = op {
+                self.places.follow(order);
+            }
+        }
         if let Some(engine) = &one.engine {
             let revocations = batch.iter().filter_map(|op| match op {
                 Op::Revoke(revocation) => Some(revocation),

@@ -172,12 +172,13 @@ fn what_came_from_above_is_given_back_after_what_makes_it_ours_alone() {
         if first {
             child.keeps("1", 1, Secrecy::None);
         }
-        let author = run(HUB, 1);
+        let (segment, author) = (run(HUB, 1), run(AUNT, 1));
         child.says(UP, Frame::Announce(announcement(HUB, 1)));
+        child.says(UP, Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(AUNT, 1) }));
         let chunk = opaque_chunk(author, 1, &[], Stamp(1), b"x");
-        let home = info(HUB).place.org().clone();
+        let home = info(AUNT).place.org().clone();
         let foreign = Entry::new("Basic/1".parse().unwrap(), home, lane, chunk).unwrap();
-        let (segment, entries) = (author, vec![(1, foreign)]);
+        let entries = vec![(1, foreign)];
         let of_hub = EntryBatch { lane, segment, origin: author, entries, ..batch(0, Some(1), &[]) };
         child.says(UP, Frame::Batch(of_hub));
         child.keeps("1", 2, marked);

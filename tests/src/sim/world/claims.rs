@@ -7,16 +7,24 @@ impl World<'_> {
         let one = &self.machines[machine];
         let Some(engine) = &one.engine else { return Ok(()) };
         let now = frontiers(engine);
-        let (Some(parent), false) = (self.plan.nodes[one.node].parent, now == one.claimed) else {
+        let (Some(parent), false) = (self.dials(machine), now == one.claimed) else {
             return Ok(());
         };
-        for (&(which, lane), &to) in now.iter().filter(|((which, _), _)| *which != Frontier::Last) {
+        for (&(which, lane), &to) in
+            now.iter().filter(|((which, _), _)| [Frontier::Hub, Frontier::Root].contains(which))
+        {
             let from = one.claimed[&(which, lane)];
             let (node, at) =
                 if which == Frontier::Root { (0, "at the root") } else { (parent, "at its parent") };
-            let disks = self.disks(node);
+            // What the root has is as safe as what the parent has; a new one begins there.
+            let mut disks = self.disks(node);
+            if !self.places.orders().is_empty() {
+                disks.extend(self.disks(0));
+            }
             let place = &self.plan.nodes[one.node].info.place;
-            let claim = Claim { who: &one.name, place, at, lane, from, to };
+            let is_leaf = engine.info().role == Role::Leaf;
+            let was_moved = engine.places().has_moved(place.org());
+            let claim = Claim { who: &one.name, place, was_moved, is_leaf, at, lane, from, to };
             self.ledger.claim(&claim, &one.store, node, &disks)?;
             if which == Frontier::Root {
                 self.ledger.safe_at_root(&claim, &one.store);
@@ -30,7 +38,10 @@ impl World<'_> {
     /// was lost and excused before. With links to two running copies of its parent it has heard two things.
     pub(super) fn check_heard(&mut self, machine: usize) -> Result<(), Failure> {
         let one = &self.machines[machine];
-        let Some(engine) = &one.engine else { return Ok(()) };
+        // One that was moved goes on where the root is.
+        let Some(engine) = one.engine.as_ref().filter(|engine| engine.last_order() == 0) else {
+            return Ok(());
+        };
         let unheard = |conn: &&mut Conn| {
             let [child, parent] = &conn.ends;
             child.machine == machine
@@ -50,8 +61,16 @@ impl World<'_> {
             let place = &self.plan.nodes[one.node].info.place;
             for lane in Lane::ALL {
                 let to = engine.frontier(Frontier::Hub, lane);
-                let claim =
-                    Claim { who: &one.name, place, at: "at the parent it has heard", lane, from: 0, to };
+                let claim = Claim {
+                    who: &one.name,
+                    place,
+                    was_moved: false,
+                    is_leaf: false,
+                    at: "at the parent it has heard",
+                    lane,
+                    from: 0,
+                    to,
+                };
                 self.ledger.claim(&claim, &one.store, usize::MAX, &[&parent.store])?;
             }
         }

@@ -115,6 +115,7 @@ impl World<'_> {
             Fault::Twin => self.copy_running(machine)?,
             Fault::Revoke => self.revoke_a_leaf(),
             Fault::Hostile => self.speak_badly()?,
+            Fault::Move => self.rearrange()?,
             Fault::Rot => unreachable!("it comes of commits"),
         };
         self.report.faults[fault.index()] += u64::from(happens);
@@ -123,7 +124,7 @@ impl World<'_> {
 
     /// A machine of the node above this machine's.
     fn a_parent_of(&self, machine: usize) -> Option<usize> {
-        let parent = self.plan.nodes[self.machines[machine].node].parent?;
+        let parent = self.dials(machine).or(self.plan.nodes[self.machines[machine].node].parent)?;
         (0..self.machines.len()).find(|m| self.machines[*m].node == parent && !self.machines[*m].retired)
     }
 
@@ -310,6 +311,7 @@ impl World<'_> {
         for node in self.revoked.clone() {
             self.after(0, Ev::Revoke(0, node));
         }
+        self.after(0, Ev::Orders);
         if self.plan.part {
             for machine in 1..self.machines.len() {
                 let may =

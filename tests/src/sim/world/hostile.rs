@@ -123,7 +123,7 @@ impl World<'_> {
         records.extend(
             ["Flag/shared-0", "Patient/x", "Library/o.tw.1"].map(|name| name.parse().expect("a plain name")),
         );
-        let mut homes: Vec<_> = self.places.keys().take(8).cloned().collect();
+        let mut homes: Vec<_> = self.places.all().take(8).map(|(org, _)| org.clone()).collect();
         let intruder = self.intruder.as_mut().expect("the caller has found it");
         // What it says of its own place is taken, mostly.
         let own = intruder.keys[0].info().place.org();

@@ -19,7 +19,7 @@ impl World<'_> {
         let one = &self.machines[machine];
         let may = !one.told_revoked && !one.awaits_certificate;
         let idle = may && !one.dialing && !self.has_uplink(machine);
-        if self.plan.nodes[one.node].parent.is_some() && one.engine.is_some() && idle {
+        if one.node != 0 && one.engine.is_some() && idle {
             self.machines[machine].dialing = true;
             let boot = self.machines[machine].boot;
             let delay = self.rng.range(100, if self.calm { 3_000 } else { REDIAL_MAX });
@@ -37,8 +37,7 @@ impl World<'_> {
             return;
         }
         self.machines[machine].dialing = false;
-        let node = self.machines[machine].node;
-        let Some(parent) = self.plan.nodes[node].parent else { return };
+        let Some(parent) = self.dials(machine) else { return };
         // A machine that reaches nobody dials again when it does.
         let one = &self.machines[machine];
         if one.trouble.away || one.told_revoked || one.awaits_certificate {
@@ -132,6 +131,10 @@ impl World<'_> {
         if let Some(secret) = entries.find(|entry| entry.secrecy() != Secrecy::None) {
             let who = &self.machines[self.conns[&id].ends[from].machine].name;
             return Err(Failure::new("what is secret stays", format_args!("{who} sends {secret:?}")));
+        }
+        if let Some(entry) = self.out_of_scope(machine, link, frame) {
+            let who = &self.machines[machine].name;
+            return Err(Failure::new("nothing leaves its scope", format_args!("{who} sends {entry:?}")));
         }
         if let Frame::Batch(batch) = frame {
             self.rows_go_out(id, from, batch)?;

@@ -17,7 +17,7 @@ impl World<'_> {
             self.names += 1;
             let one = &self.machines[machine];
             let engine = one.engine.as_ref().expect("it was found running");
-            let place = &self.plan.nodes[one.node].info.place;
+            let place = engine.place();
             let (run, serial) = (engine.incarnation(), self.names);
             let writer = Writer { run, org: place.org(), place, places: engine.places(), wall, serial };
             let written =

@@ -17,8 +17,10 @@ impl World<'_> {
         if honest < 2 && self.plan.hostile != Some(leaf) {
             return false;
         }
-        let parent = self.plan.nodes[leaf].parent.expect("a leaf has a parent");
-        let by = if self.rng.one_in(2) { parent } else { 0 };
+        let parent = self.parent_of(leaf).expect("a leaf has a parent");
+        // Whoever was moved has still the certificate that its old parent has issued.
+        let issued = self.plan.nodes[leaf].parent == Some(parent);
+        let by = if self.rng.one_in(2) && issued { parent } else { 0 };
         self.revoked.insert(leaf);
         self.after(0, Ev::Revoke(by, leaf));
         true
@@ -59,13 +61,13 @@ impl World<'_> {
     /// neighbour, or whose certificate is over and was shown afterwards. A machine that sleeps sees that when it wakes.
     pub(super) fn check_trust(&self, machine: usize) -> Result<(), Failure> {
         let one = &self.machines[machine];
-        let matters = !self.revoked.is_empty() || self.happened([Fault::Stray, Fault::Expiry]);
+        let matters = !self.revoked.is_empty() || self.happened([Fault::Stray, Fault::Expiry, Fault::Move]);
         let Some(engine) = one.engine.as_ref().filter(|_| matters) else { return Ok(()) };
         for link in engine.links() {
             let expired = self.expired_since.get(&link.peer.node);
             let broken = if engine.identity().has_revoked(link.peer.node) {
                 "the revoked are not listened to"
-            } else if !self.stands_right(one.node, link.peer.node, link.direction) {
+            } else if !self.stands_right(machine, link.peer.node, link.direction) {
                 "only neighbours are listened to"
             } else if expired
                 .is_some_and(|since| self.now > one.asleep_until.max(*since) + LOOK_EVERY + IDLE_TIMEOUT)
@@ -79,19 +81,19 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Whether a neighbour stands directly above or below a node, as the link to it leads.
-    fn stands_right(&self, own: usize, peer: NodeId, direction: Direction) -> bool {
-        let peer = self.plan.nodes.iter().position(|node| node.info.node == peer);
-        match direction {
-            Direction::Up => self.plan.nodes[own].parent == peer,
-            Direction::Down => peer.is_some_and(|peer| self.plan.nodes[peer].parent == Some(own)),
-        }
+    /// Whether a neighbour stands directly above or below a node, as the link to it leads and as far as this machine knows.
+    fn stands_right(&self, machine: usize, peer: NodeId, direction: Direction) -> bool {
+        let peer = self.plan.nodes.iter().find(|node| node.info.node == peer);
+        let (Some(peer), Some(engine)) = (peer, &self.machines[machine].engine) else { return false };
+        let (own, peer) = (engine.place().clone(), engine.places().now(&peer.info.place));
+        let (above, below) = if direction == Direction::Up { (peer, own) } else { (own, peer) };
+        below.parent() == Some(above)
     }
 
     /// A machine dials one that is not its parent.
     pub(super) fn dial_astray(&mut self, machine: usize) -> bool {
         let node = self.machines[machine].node;
-        let parent = self.plan.nodes[node].parent;
+        let parent = self.dials(machine);
         let is_elsewhere = |m: &usize| {
             let other = self.machines[*m].node;
             other != node && Some(other) != parent && self.is_awake(*m)
@@ -139,7 +141,9 @@ impl World<'_> {
         self.expired_since.remove(&name);
         for machine in 0..self.machines.len() {
             let own = self.machines[machine].node;
-            if own == node || self.plan.nodes[own].parent == Some(node) {
+            // Whoever was moved meanwhile waits no more for its old parent's.
+            let waits = self.machines[machine].awaits_certificate;
+            if own == node || self.plan.nodes[own].parent == Some(node) || waits {
                 self.machines[machine].awaits_certificate = false;
                 self.dial_later(machine);
             }
@@ -153,7 +157,7 @@ impl World<'_> {
             return false;
         }
         let own = &self.plan.nodes[self.machines[machine].node];
-        let is_child = own.parent.is_some_and(|parent| self.plan.nodes[parent].info.node == peer);
+        let is_child = self.dials(machine).is_some_and(|parent| self.plan.nodes[parent].info.node == peer);
         let still = [own.info.node, peer].iter().any(|node| self.expired.borrow().contains(node));
         self.machines[machine].awaits_certificate |= is_child && still;
         self.report.faults[Fault::Expiry.index()] > 0
@@ -192,12 +196,12 @@ impl World<'_> {
 
     /// Whether all nodes above this one are there.
     fn reaches_root(&self, node: usize) -> bool {
-        let mut above = self.plan.nodes[node].parent;
+        let mut above = self.parent_of(node);
         while let Some(node) = above {
             if !self.machines.iter().any(|one| one.node == node && !one.retired && !one.stays_away) {
                 return false;
             }
-            above = self.plan.nodes[node].parent;
+            above = self.parent_of(node);
         }
         true
     }

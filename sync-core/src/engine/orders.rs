@@ -1,0 +1,216 @@
+//! Orders that rearrange the tree: taking them in, meeting the neighbours anew, and offering to children what they gain.
+//!
+//! At the root an order holds when it is durable, elsewhere as soon as a node has heard of it; a node that dies before it
+//! has kept it hears of it again, because its HELLO says that it does not know it. What is on its way up from a former child
+//! is taken still. Not here: what an order means for the places ([`crate::scope::Places`]), and purging what a node holds of
+//! those who have left it.
+
+use super::{commit::Draft, *};
+use crate::{feed::CHAIN_START, order::Order, session::InFlight, store::Gain};
+
+/// Rows that are looked at in one commit for what children have gained.
+const GAIN_ROWS: usize = 4_096;
+
+impl<I: Identity> Engine<I> {
+    /// Where this node stands now.
+    pub fn place(&self) -> &OrgPath {
+        let certified = &self.identity.info().place;
+        self.places.stands(certified.org()).unwrap_or(certified)
+    }
+
+    /// How many rows have still to be looked at for what children have gained.
+    pub fn gain_left(&self) -> u64 {
+        self.gain.map_or(0, |gain| gain.upto - gain.done)
+    }
+
+    /// The number of the last order that this node has heard of; 0 when of none.
+    pub fn last_order(&self) -> u64 {
+        self.places.orders().last().map_or(0, |order| order.number)
+    }
+
+    pub(super) fn on_orders(&mut self, link: LinkId, all: Vec<Order>) {
+        let is_all = all.is_empty();
+        let mut news = Vec::new();
+        for order in all.into_iter().filter(|order| !self.places.orders().contains(order)) {
+            match self.identity.verify_order(&order) {
+                Ok(()) => news.push(order),
+                Err(error) => {
+                    self.refuse(link, error.code(), error.to_string());
+                    break;
+                }
+            }
+        }
+        let news = self.follow(news);
+        if !news.is_empty() {
+            self.intents.push_back(Intent::Orders(news));
+        }
+        let stranger = self.links.get(&link).is_some_and(|state| state.stranger);
+        if stranger && is_all {
+            self.meet_stranger(link);
+        }
+    }
+
+    /// Orders hold from now on; which of them were news. Whoever is no neighbour any more is told them and let go.
+    pub(super) fn follow(&mut self, orders: Vec<Order>) -> Vec<Order> {
+        let before = self.place().clone();
+        let news: Vec<_> = orders.into_iter().filter(|order| self.places.follow(order)).collect();
+        if news.is_empty() {
+            return news;
+        }
+        let after = self.place().clone();
+        let is_new_parent = before.parent().map(|above| above.org().clone())
+            != after.parent().map(|above| above.org().clone());
+        if is_new_parent {
+            // What is at the root the new parent has from there.
+            self.above = std::array::from_fn(|lane| self.above[lane].max(self.root[lane]));
+            self.reached.extend(Lane::ALL.map(|lane| (Frontier::Above, lane)));
+        }
+        if before != after {
+            self.effects.push_back(Effect::Alert(Alert::Moved { to: after }));
+        }
+        let links: Vec<_> = self.links.keys().copied().collect();
+        for link in links {
+            self.part_if_moved(link);
+        }
+        news
+    }
+
+    /// A neighbour is told the orders, and its place is where it stands now. One that is none any more is let go.
+    fn part_if_moved(&mut self, link: LinkId) {
+        if self.links.get(&link).is_some_and(|state| !state.stranger) {
+            self.send_orders(link);
+            if !self.is_neighbour(link) {
+                self.refuse_stranger(link);
+            }
+        }
+    }
+
+    fn is_neighbour(&mut self, link: LinkId) -> bool {
+        let own = self.place().clone();
+        let Some(state) = self.links.get_mut(&link) else { return false };
+        state.peer.place = self.places.now(&state.certified.place);
+        check_neighbour(&own, &state.peer, state.direction).is_ok()
+    }
+
+    /// A stranger has told all orders that it knows.
+    fn meet_stranger(&mut self, link: LinkId) {
+        if !self.is_neighbour(link) {
+            return self.refuse_stranger(link);
+        }
+        if let Some(state) = self.links.get_mut(&link) {
+            state.stranger = false;
+        }
+        self.begin(link);
+    }
+
+    pub(super) fn refuse_stranger(&mut self, link: LinkId) {
+        let Some(state) = self.links.get(&link) else { return };
+        let (own, peer) = (self.place().clone(), state.peer.clone());
+        let certified = [&self.info().place, &state.certified.place];
+        let moves = certified.into_iter().any(|place| self.places.moves_place(place));
+        match check_neighbour(&own, &peer, state.direction) {
+            Err(refusal) if !moves => self.refuse(link, refusal.code(), refusal.to_string()),
+            _ => self.refuse(link, refusal::MOVED, moved(&own, &peer.place)),
+        }
+    }
+
+    pub(super) fn send_orders(&mut self, link: LinkId) {
+        for part in frames_of(self.places.orders(), |order| order.encode().len()) {
+            self.effects.push_back(Effect::Send(link, Frame::Orders(part.to_vec())));
+        }
+    }
+
+    /// Keeps orders, and with them that there is something to offer to children that gain by them.
+    pub(super) fn draft_orders(&mut self, orders: Vec<Order>, draft: &mut Draft) {
+        let mut places = self.places.clone();
+        for order in &orders {
+            places.follow(order);
+        }
+        let first = orders.iter().map(|order| order.number).min().unwrap_or(0);
+        draft.ops.extend(orders.into_iter().map(Op::Order));
+        let since = first.saturating_sub(1).min(draft.after.gain.map_or(u64::MAX, |gain| gain.since));
+        let own = self.info().place.org();
+        let gains =
+            draft.after.tip > 0 && places.all().any(|(home, _)| has_gained(&places, own, home, since));
+        draft.after.gain = gains.then_some(Gain { since, done: 0, upto: draft.after.tip });
+        draft.ops.push(Op::Gain(draft.after.gain));
+    }
+
+    /// Offers the next part of what children have gained: the rows of each record with a home that stands below another
+    /// child than before.
+    pub(super) fn draft_gain(&mut self, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
+        // What begins with this commit goes on when the orders hold.
+        let holds = draft.after.ordered.is_empty();
+        let Some(gain) = draft.after.gain.filter(|_| holds) else { return Ok(()) };
+        let mut gained: BTreeMap<OrgId, bool> = BTreeMap::new();
+        let rows = store.unfolded(gain.done, GAIN_ROWS)?;
+        let mut offers = Vec::new();
+        for (row, record) in rows.iter().filter(|(row, _)| *row <= gain.upto) {
+            for home in store.homes(record)? {
+                let gains = gained
+                    .entry(home.clone())
+                    .or_insert_with(|| has_gained(&self.places, self.info().place.org(), &home, gain.since));
+                // One that cannot be read cannot be offered either.
+                if *gains && store.entry(*row)?.is_some() {
+                    offers.push((*row, home));
+                }
+            }
+        }
+        if !offers.is_empty() {
+            self.open_segment(draft);
+        }
+        for (of, home) in offers {
+            draft.after.tip += 1;
+            draft.ops.push(Op::Offer { of, home });
+        }
+        let last = rows.last().map_or(gain.upto, |(row, _)| *row);
+        let ended = rows.len() < GAIN_ROWS || last >= gain.upto;
+        draft.after.gain = (!ended).then_some(Gain { done: last, ..gain });
+        draft.ops.push(Op::Gain(draft.after.gain));
+        Ok(())
+    }
+
+    /// A parent that has read nothing of this node, or less than is at the root, goes on where the root is: what is before
+    /// comes to it from above. It is told so at once, and stands there when it has said so.
+    pub(super) fn pass_over_what_is_above(
+        &mut self,
+        link: LinkId,
+        lane: Lane,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let above = self.above[lane as usize];
+        let Some(at) = self.position(above) else { return Ok(()) };
+        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
+        let out = &mut state.out[lane as usize];
+        if out.next.is_none_or(|next| next >= above) {
+            return Ok(());
+        }
+        let after = out.after(at.segment);
+        (out.next, out.told) = (Some(above), Some(at));
+        out.in_flight.push_back(InFlight { upto: above, bytes: 0, sent_at: now.mono });
+        let chain = store.chain(above)?.unwrap_or(CHAIN_START);
+        let (segment, upto) = (at.segment, Some((at.pos, chain)));
+        let batch = EntryBatch { lane, segment, after, upto, origin: segment, entries: Vec::new() };
+        self.send(link, Frame::Batch(batch));
+        Ok(())
+    }
+}
+
+/// Whether what belongs to this home stands below another child of `own` than after the orders up to that number.
+fn has_gained(places: &Places, own: &OrgId, home: &OrgId, since: u64) -> bool {
+    let now = places.branch(own, home, u64::MAX);
+    now.is_some() && now != places.branch(own, home, since)
+}
+
+/// Why a neighbour is none any more.
+fn moved(own: &OrgPath, peer: &OrgPath) -> String {
+    format!(
+        "by an order of the root {peer} is no neighbour of {own} any more: its node belongs to its new parent"
+    )
+}
+
+/// A digest of a set of orders, like that of revocations.
+pub(super) fn digest(orders: &[Order]) -> u64 {
+    super::digest_of(orders.iter().map(Order::encode))
+}

@@ -1,0 +1,189 @@
+//! Orders that move the child to another hub: who goes on with whom, and what is sent.
+
+use super::*;
+use crate::order::tests::{closed, moved, order};
+
+/// The hub in the other province.
+const OTHER: u8 = AUNT;
+
+fn away() -> Order {
+    order(1, vec![moved("tw/hg/dv", "tw/qn/dv")])
+}
+
+/// The bodies of the rows of the batches among these, by their segments and positions.
+fn rows(effects: &[Effect]) -> Vec<(Incarnation, u64)> {
+    let batch = |effect: &Effect| match effect {
+        Effect::Send(_, Frame::Batch(batch)) => {
+            batch.entries.iter().map(|(pos, _)| (batch.segment, *pos)).collect::<Vec<_>>()
+        }
+        _ => Vec::new(),
+    };
+    effects.iter().flat_map(batch).collect()
+}
+
+/// Frames of orders that stand between two that are no neighbours by their certificates.
+fn first_words(orders: Vec<Order>) -> Vec<Frame> {
+    let orders = (!orders.is_empty()).then_some(Frame::Orders(orders));
+    orders.into_iter().chain([Frame::Orders(Vec::new())]).collect()
+}
+
+#[test]
+fn the_old_parent_tells_the_order_and_lets_go() {
+    let mut hub = Node::with_child();
+    hub.meets(UP, ROOT, Direction::Up);
+    hub.says(UP, hello(ROOT));
+    let said = hub.says(UP, Frame::Orders(vec![away()]));
+    assert_eq!(frames(&said, DOWN)[0], Frame::Orders(vec![away()]));
+    assert_eq!(refused(&said, DOWN).unwrap().0, refusal::MOVED);
+    assert_eq!(frames(&said, UP), [Frame::Orders(vec![away()])], "it is passed on");
+    assert_eq!(hub.store.orders().unwrap(), [away()]);
+    // It comes back without having heard.
+    let said = hub.meets(DOWN_AGAIN, CHILD, Direction::Down);
+    assert_eq!(frames(&said, DOWN_AGAIN), first_words(vec![away()]));
+    let said = hub.says(DOWN_AGAIN, hello(CHILD));
+    assert_eq!(refused(&said, DOWN_AGAIN).unwrap().0, refusal::MOVED);
+    // After a restart it is known.
+    let store = hub.store.clone();
+    let again = Engine::new(Test { info: info(HUB), minted: Cell::new(9) }, "test", &store).unwrap();
+    assert_eq!(again.last_order(), 1);
+    assert_eq!(again.places().stands(&OrgId::new("dv").unwrap()), Some(&"tw/qn/dv".parse().unwrap()));
+}
+
+const DOWN_AGAIN: LinkId = LinkId(3);
+
+#[test]
+fn an_order_of_nobody_is_refused() {
+    let mut hub = Node::with_child();
+    let false_order = Order { signature: Vec::new(), ..away() };
+    let said = hub.says(DOWN, Frame::Orders(vec![false_order]));
+    assert_eq!(refused(&said, DOWN).unwrap().0, 3);
+    assert_eq!((hub.engine.last_order(), hub.store.orders().unwrap()), (0, Vec::new()));
+}
+
+#[test]
+fn a_new_parent_that_has_not_heard_learns_it_from_the_child() {
+    let mut other = Node::new(OTHER);
+    let said = other.meets(DOWN, CHILD, Direction::Down);
+    assert_eq!(frames(&said, DOWN), first_words(Vec::new()));
+    assert_eq!(other.engine.links().count(), 0, "not before it is known");
+    other.says(DOWN, Frame::Orders(vec![away()]));
+    let said = other.says(DOWN, Frame::Orders(Vec::new()));
+    assert!(matches!(frames(&said, DOWN)[..], [Frame::Orders(_), Frame::Orders(_), Frame::Hello(_)]));
+    other.says(DOWN, hello(CHILD));
+    assert_eq!(other.engine.links().next().unwrap().peer.place, "tw/qn/dv".parse().unwrap());
+    // A child that says something else first is no neighbour.
+    let mut other = Node::new(OTHER);
+    other.meets(DOWN, CHILD, Direction::Down);
+    assert_eq!(refused(&other.says(DOWN, hello(CHILD)), DOWN).unwrap().0, 5);
+}
+
+#[test]
+fn an_order_of_this_node_holds_when_it_is_durable() {
+    let mut root = Node::new(ROOT);
+    root.handles(Event::Order(away()));
+    assert_eq!(root.engine.last_order(), 0);
+    let Some(Effect::Commit(batch)) = root.engine.poll_effect() else { panic!("a commit") };
+    root.store.commit(&batch).unwrap();
+    root.told(Event::Committed);
+    assert_eq!((root.engine.last_order(), root.store.orders().unwrap()), (1, vec![away()]));
+}
+
+/// The child has two rows at the root, and two that nobody has acknowledged.
+fn half_safe() -> Node {
+    let mut child = Node::with_parent(CHILD, HUB);
+    (1..=4).for_each(|seq| drop(child.writes(seq)));
+    let at = |pos| Position { segment: child.engine.incarnation(), pos };
+    let (safe, read) = (at(2), at(3));
+    child.says(UP, Frame::Ack(Lane::Normal, read));
+    child.says(UP, Frame::SafeAtRoot(Lane::Normal, safe));
+    child
+}
+
+#[test]
+fn a_new_parent_goes_on_where_the_root_is() {
+    let mut child = half_safe();
+    let said = child.says(UP, Frame::Orders(vec![away()]));
+    assert_eq!(refused(&said, UP).unwrap().0, refusal::MOVED);
+    assert!(said.iter().any(|effect| matches!(effect, Effect::Alert(Alert::Moved { .. }))));
+    assert_eq!(child.engine.place(), &"tw/qn/dv".parse().unwrap());
+    assert_eq!(child.engine.frontier(Frontier::Above, Lane::Normal), 2);
+    // Also after a restart.
+    let store = child.store.clone();
+    let engine = Engine::new(Test { info: info(CHILD), minted: Cell::new(9) }, "test", &store).unwrap();
+    let mut child = Node { engine, ..child };
+    child.meets(DOWN_AGAIN, OTHER, Direction::Up);
+    let mut said = child.says(DOWN_AGAIN, Frame::Orders(Vec::new()));
+    said.extend(child.says(DOWN_AGAIN, hello(OTHER)));
+    said.extend(child.says(DOWN_AGAIN, Frame::Announce(announcement(OTHER, 1))));
+    let segment = run(CHILD, 1);
+    assert_eq!(rows(&said), [(segment, 3), (segment, 4)], "what is at the root comes from there");
+    let passed = said.iter().find_map(|effect| match effect {
+        Effect::Send(_, Frame::Batch(batch)) => {
+            Some((batch.after, batch.upto.map(|(pos, _)| pos), batch.entries.len()))
+        }
+        _ => None,
+    });
+    assert_eq!(passed, Some((0, Some(2), 0)), "and it is told so first");
+    // When it has said that it stands there, its word counts as any parent's.
+    child.says(DOWN_AGAIN, Frame::Ack(Lane::Normal, Position { segment, pos: 2 }));
+    assert_eq!(child.engine.frontier(Frontier::Above, Lane::Normal), 0);
+}
+
+#[test]
+fn a_parent_offers_what_a_child_has_gained_a_part_in_each_commit() {
+    let mut root = Node::new(ROOT);
+    root.meets(DOWN, HUB, Direction::Down);
+    root.says(DOWN, hello(HUB));
+    for node in [HUB, CHILD, OTHER] {
+        root.says(DOWN, Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(node, 1) }));
+    }
+    (1..=5_000).for_each(|seq| drop(root.writes(seq)));
+    assert_eq!(root.store.tip().unwrap(), 5_000);
+    let before = root.commits;
+    root.told(Event::Order(away()));
+    assert_eq!((root.store.gain().unwrap(), root.engine.gain_left()), (None, 0));
+    assert_eq!(root.store.tip().unwrap(), 10_000, "each row is offered once");
+    assert_eq!(root.commits - before, 3, "the order, then its first part, and the second");
+    let offered = root.store.heads(Lane::Normal, 5_000, usize::MAX).unwrap();
+    assert!(offered.iter().all(|head| head.offered_to == Some(OrgId::new("dv").unwrap())));
+    let wanted = |place: &str, head: &crate::store::Head| {
+        let place = place.parse().unwrap();
+        crate::scope::wants(
+            &crate::scope::Neighbour::Down(&place),
+            head,
+            &Default::default(),
+            root.engine.places(),
+        )
+    };
+    assert!(offered.iter().all(|head| wanted("tw/qn", head) && !wanted("tw/hg", head)));
+    // Half way through, a node that dies goes on there.
+    let mut store = root.store.clone();
+    store.commit(&[Op::Gain(Some(Gain { since: 0, done: 4_990, upto: 5_000 }))]).unwrap();
+    let engine = Engine::new(Test { info: info(ROOT), minted: Cell::new(9) }, "test", &store).unwrap();
+    let mut root = Node { engine, store, ..root };
+    assert_eq!(root.engine.gain_left(), 10);
+    root.told(Event::Timeout);
+    assert_eq!((root.store.tip().unwrap(), root.store.gain().unwrap()), (10_010, None));
+}
+
+#[test]
+fn what_a_former_child_still_has_is_taken() {
+    for (orders, taken) in
+        [(vec![], true), (vec![away()], true), (vec![order(1, vec![closed("dv", "qb")])], true)]
+    {
+        let mut root = Node::new(ROOT);
+        root.meets(DOWN, HUB, Direction::Down);
+        root.says(DOWN, hello(HUB));
+        for node in [HUB, CHILD] {
+            root.says(DOWN, Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(node, 1) }));
+        }
+        root.says(DOWN, Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(SISTER, 1) }));
+        orders.into_iter().for_each(|order| drop(root.told(Event::Order(order))));
+        let segment = run(HUB, 1);
+        let entries = vec![(1, entry(run(CHILD, 1), 1, Lane::Normal, 1))];
+        let of_child = EntryBatch { segment, origin: run(CHILD, 1), entries, ..batch(0, Some(1), &[]) };
+        let said = root.says(DOWN, Frame::Batch(of_child));
+        assert_eq!(refused(&said, DOWN).is_none(), taken);
+        assert_eq!(root.store.tip().unwrap(), u64::from(taken));
+    }
+}

@@ -1,0 +1,426 @@
+//! Where organizations stand: by the certificates of their nodes, followed through the orders that have rearranged the tree.
+//!
+//! An order that moves an organization moves everything below it, by rewriting the front of its path, whether a
+//! certificate names the old place or the new one. What always holds: nodes that know the same orders and the same
+//! certificates agree, in whatever order they have heard of them. What stood somewhere once is remembered, because
+//! entries from then are still on their way: see [`Places::has_stood_within`].
+
+use std::collections::BTreeMap;
+
+use crate::{
+    id::{OrgId, OrgPath},
+    order::{Order, Step},
+};
+
+/// Where every organization that this node has heard of stands in the tree.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// As the first certificate that was seen of each says.
+    enrolled: BTreeMap<OrgId, OrgPath>,
+    /// By their numbers, and by their bytes where a root that was put back has used a number twice.
+    orders: Vec<Order>,
+    stands: BTreeMap<OrgId, OrgPath>,
+}
+
+/// Why an order cannot be given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// Nobody has announced the organization.
+    #[error("{0} is not known here: check the name, and that its node has synced at least once")]
+    Unknown(OrgId),
+    /// It stands elsewhere.
+    #[error("{org} stands at {stands}, not at {named}: look where it stands now and try again")]
+    Elsewhere {
+        /// The organization.
+        org: OrgId,
+        /// Where it stands.
+        stands: OrgPath,
+        /// Where the order says that it stands.
+        named: OrgPath,
+    },
+    /// The root.
+    #[error("{0} is the root of the tree, which can neither be moved nor closed")]
+    Root(OrgId),
+    /// Below itself.
+    #[error("{org} cannot be moved below itself, to {to}")]
+    BelowItself {
+        /// The organization.
+        org: OrgId,
+        /// The place.
+        to: OrgPath,
+    },
+    /// Closed before.
+    #[error("{0} is closed")]
+    Closed(OrgId),
+    /// Others stand below one that is to be closed.
+    #[error("{org} cannot be closed while {below} stands below it: move that first, or in the same order")]
+    NotEmpty {
+        /// The organization.
+        org: OrgId,
+        /// One that stands below it.
+        below: OrgId,
+    },
+}
+
+impl Places {
+    /// Learns where an organization stands by a certificate. False when it is known to stand somewhere else: two
+    /// organizations must not share one name.
+    pub fn learn(&mut self, place: &OrgPath) -> bool {
+        let now = self.now(place);
+        self.enrolled.entry(place.org().clone()).or_insert_with(|| place.clone());
+        *self.stands.entry(place.org().clone()).or_insert_with(|| now.clone()) == now
+    }
+
+    /// Whether learning this place would contradict what is known.
+    pub fn clashes(&self, place: &OrgPath) -> Option<&OrgPath> {
+        let now = self.now(place);
+        self.stands.get(place.org()).filter(|known| **known != now)
+    }
+
+    /// Takes in an order. Whether it was news.
+    pub fn follow(&mut self, order: &Order) -> bool {
+        let name = |order: &Order| (order.number, order.encode());
+        let Err(at) = self.orders.binary_search_by_key(&name(order), name) else { return false };
+        self.orders.insert(at, order.clone());
+        self.stands = self.enrolled.iter().map(|(org, place)| (org.clone(), self.now(place))).collect();
+        true
+    }
+
+    /// Where a place of a certificate is now.
+    pub fn now(&self, place: &OrgPath) -> OrgPath {
+        self.moves(0).fold(place.clone(), |place, (from, to)| place.moved(from, to).unwrap_or(place))
+    }
+
+    /// Whether any order moves a place of a certificate, if only there and back.
+    pub fn moves_place(&self, place: &OrgPath) -> bool {
+        self.moves(0).any(|(from, _)| place.is_within(from))
+    }
+
+    /// Where the node of an organization stands, also of one that is closed; none when nobody has announced it.
+    pub fn stands(&self, org: &OrgId) -> Option<&OrgPath> {
+        self.stands.get(org)
+    }
+
+    /// Where what belongs to the organization stands: its own place, or that of its successor. None when nobody has
+    /// announced it.
+    pub fn of(&self, org: &OrgId) -> Option<&OrgPath> {
+        self.stands.get(self.heir(org, self.orders.len()))
+    }
+
+    /// Of whom nobody has announced where it stands, so that it is not known where what belongs to `home` stands: the
+    /// organization itself, or its successor.
+    pub fn unknown_of<'a>(&'a self, home: &'a OrgId) -> Option<&'a OrgId> {
+        [home, self.heir(home, self.orders.len())].into_iter().find(|org| self.stands(org).is_none())
+    }
+
+    /// Every organization that this node has heard of, with where what belongs to it stands.
+    pub fn all(&self) -> impl Iterator<Item = (&OrgId, &OrgPath)> {
+        self.stands.keys().filter_map(|org| Some((org, self.of(org)?)))
+    }
+
+    /// The orders, one after another.
+    pub fn orders(&self) -> &[Order] {
+        &self.orders
+    }
+
+    /// To whom what belonged to an organization belongs, when it is closed.
+    pub fn successor<'a>(&'a self, org: &'a OrgId) -> Option<&'a OrgId> {
+        Some(self.heir(org, self.orders.len())).filter(|heir| *heir != org)
+    }
+
+    /// Where this organization's new parent listens, by the last order that has moved it; none when none has, or none says.
+    pub fn parent_address(&self, org: &OrgId) -> Option<&str> {
+        let moves = self.orders.iter().flat_map(|order| &order.steps).filter_map(|step| match step {
+            Step::Move { from, address, .. } if from.org() == org => Some(address.as_str()),
+            _ => None,
+        });
+        moves.last().filter(|address| !address.is_empty())
+    }
+
+    /// Whether an order has ever moved this organization, by itself or with what is above it.
+    pub fn has_moved(&self, org: &OrgId) -> bool {
+        let now = self.stands(org).cloned();
+        (0..self.orders.len()).any(|known| self.stood(org, known) != now)
+    }
+
+    /// Whether a record with this home is for a child at this place: the home stands there or below it, or issues the record
+    /// and stands there or above. Whoever succeeds an issuer issues for itself.
+    pub fn reach(&self, home: &OrgId, issued: bool, child: &OrgPath) -> bool {
+        self.is_within(home, child)
+            || (issued && self.stands(home).is_some_and(|place| child.is_within(place)))
+    }
+
+    /// Whether what belongs to the organization stands at `subtree` or below it. An organization that nobody has announced
+    /// stands nowhere.
+    pub fn is_within(&self, org: &OrgId, subtree: &OrgPath) -> bool {
+        self.of(org).is_some_and(|place| place.is_within(subtree))
+    }
+
+    /// Whether what belongs to `home` stands at `org` or below it, or has before some order: then `org` may have written
+    /// for it, and may still have to pass on what it has from then.
+    pub fn has_stood_within(&self, home: &OrgId, org: &OrgId) -> bool {
+        if self.stands(org).is_some_and(|subtree| self.is_within(home, subtree)) {
+            return true;
+        }
+        (0..self.orders.len()).any(|known| {
+            let home = self.stood(self.heir(home, known), known);
+            home.zip(self.stood(org, known)).is_some_and(|(home, subtree)| home.is_within(&subtree))
+        })
+    }
+
+    /// Below which of the organizations directly below `org` what belongs to `home` has stood, after the orders up to this
+    /// number.
+    pub fn branch(&self, org: &OrgId, home: &OrgId, number: u64) -> Option<OrgId> {
+        let known = self.orders.partition_point(|order| order.number <= number);
+        let (own, home) = (self.stood(org, known)?, self.stood(self.heir(home, known), known)?);
+        home.is_within(&own).then(|| home.org_at(own.depth()).cloned()).flatten()
+    }
+
+    /// Whether these steps can follow on the orders that are known.
+    pub fn check(&self, steps: &[Step]) -> Result<(), OrderError> {
+        let mut after = self.clone();
+        let number = self.orders.last().map_or(0, |order| order.number) + 1;
+        for (nth, step) in steps.iter().enumerate() {
+            after.check_step(step)?;
+            let (signer, signature) = (crate::id::NodeId([0; 16]), Vec::new());
+            let number = number + nth as u64;
+            after.follow(&Order {
+                number,
+                at: 0,
+                steps: vec![step.clone()],
+                signer,
+                signature,
+                chain: Vec::new(),
+            });
+        }
+        for step in steps {
+            if let Step::Close { org, .. } = step
+                && let Some(below) = after.open_below(org)
+            {
+                return Err(OrderError::NotEmpty { org: org.clone(), below: below.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_step(&self, step: &Step) -> Result<(), OrderError> {
+        let open = |org: &OrgId| match self.stands(org) {
+            None => Err(OrderError::Unknown(org.clone())),
+            Some(_) if self.successor(org).is_some() => Err(OrderError::Closed(org.clone())),
+            Some(place) => Ok(place.clone()),
+        };
+        match step {
+            Step::Move { from, to, .. } => {
+                let (org, stands) = (from.org(), open(from.org())?);
+                let (Some(_), Some(above)) = (stands.parent(), to.parent()) else {
+                    return Err(OrderError::Root(org.clone()));
+                };
+                for (named, stands) in [(from, &stands), (&above, &open(above.org())?)] {
+                    if named != stands {
+                        let (org, stands, named) = (named.org().clone(), stands.clone(), named.clone());
+                        return Err(OrderError::Elsewhere { org, stands, named });
+                    }
+                }
+                if above.is_within(from) || to.org() != org {
+                    return Err(OrderError::BelowItself { org: org.clone(), to: to.clone() });
+                }
+            }
+            Step::Close { org, successor } => {
+                if open(org)?.parent().is_none() {
+                    return Err(OrderError::Root(org.clone()));
+                }
+                open(successor)?;
+                if org == successor {
+                    return Err(OrderError::Closed(successor.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_below(&self, org: &OrgId) -> Option<&OrgId> {
+        let place = self.stands(org)?;
+        let below = self.stands.iter().filter(|(other, at)| *other != org && at.is_within(place));
+        below.map(|(other, _)| other).find(|other| self.successor(other).is_none())
+    }
+
+    fn moves(&self, known: usize) -> impl DoubleEndedIterator<Item = (&OrgPath, &OrgPath)> {
+        self.orders[known..].iter().flat_map(|order| &order.steps).filter_map(|step| match step {
+            Step::Move { from, to, .. } => Some((from, to)),
+            Step::Close { .. } => None,
+        })
+    }
+
+    /// Where an organization's node stood after so many orders.
+    fn stood(&self, org: &OrgId, known: usize) -> Option<OrgPath> {
+        let stands = self.stands(org)?.clone();
+        Some(self.moves(known).rev().fold(stands, |place, (from, to)| place.moved(to, from).unwrap_or(place)))
+    }
+
+    /// To whom what belonged to an organization belonged after so many orders.
+    fn heir<'a>(&'a self, org: &'a OrgId, known: usize) -> &'a OrgId {
+        let closes =
+            self.orders[..known].iter().flat_map(|order| &order.steps).filter_map(|step| match step {
+                Step::Close { org, successor } => Some((org, successor)),
+                Step::Move { .. } => None,
+            });
+        // One after another: whoever is closed later hands on what it was handed.
+        closes.fold(org, |heir, (closed, successor)| if heir == closed { successor } else { heir })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::tests::{closed, moved, order};
+
+    fn org(name: &str) -> OrgId {
+        OrgId::new(name).unwrap()
+    }
+
+    fn path(path: &str) -> OrgPath {
+        path.parse().unwrap()
+    }
+
+    /// Two provinces, the one with a district and two clinics.
+    fn country() -> Places {
+        let mut places = Places::default();
+        for place in ["tw", "tw/hg", "tw/tq", "tw/hg/dd", "tw/hg/dd/dv", "tw/hg/mv"] {
+            assert!(places.learn(&path(place)));
+        }
+        places
+    }
+
+    fn stands(places: &Places, name: &str) -> String {
+        places.stands(&org(name)).unwrap().to_string()
+    }
+
+    #[test]
+    fn what_is_below_moves_along_whichever_certificate_it_shows() {
+        let mut places = country();
+        assert!(places.follow(&order(1, vec![moved("tw/hg/dd", "tw/tq/dd")])));
+        assert!(!places.follow(&order(1, vec![moved("tw/hg/dd", "tw/tq/dd")])), "no news");
+        assert_eq!(stands(&places, "dv"), "tw/tq/dd/dv");
+        assert_eq!(stands(&places, "mv"), "tw/hg/mv");
+        for place in ["tw/hg/dd/dv", "tw/tq/dd/dv"] {
+            assert_eq!(places.clashes(&path(place)), None, "{place}");
+            assert!(places.learn(&path(place)));
+            assert_eq!(places.now(&path(place)), path("tw/tq/dd/dv"));
+        }
+        assert_eq!(places.clashes(&path("tw/hg/dv")), Some(&path("tw/tq/dd/dv")));
+        assert!(!places.learn(&path("tw/hg/dv")));
+        // One that is heard of later, by its new place, has stood at the old one.
+        assert!(places.learn(&path("tw/tq/dd/bt")));
+        assert!(places.has_stood_within(&org("bt"), &org("hg")));
+    }
+
+    #[test]
+    fn the_order_in_which_orders_are_heard_does_not_matter() {
+        let all = [
+            order(1, vec![moved("tw/hg/dd", "tw/tq/dd")]),
+            order(2, vec![moved("tw/tq/dd/dv", "tw/tq/dv"), closed("dd", "tq")]),
+            order(3, vec![moved("tw/tq/dv", "tw/hg/dv"), closed("tq", "hg")]),
+        ];
+        for sequence in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut places = country();
+            sequence.iter().for_each(|nth| assert!(places.follow(&all[*nth])));
+            assert_eq!(stands(&places, "dv"), "tw/hg/dv");
+            assert_eq!(places.of(&org("dd")), Some(&path("tw/hg")), "its heir is closed, too");
+            assert_eq!(stands(&places, "dd"), "tw/tq/dd");
+            assert!(places.orders().iter().map(|order| order.number).eq(1..=3));
+        }
+    }
+
+    #[test]
+    fn what_has_stood_somewhere_is_remembered() {
+        let mut places = country();
+        let was = |places: &Places, home: &str, at: &str| places.has_stood_within(&org(home), &org(at));
+        assert!(was(&places, "dv", "hg") && !was(&places, "dv", "tq"));
+        places.follow(&order(1, vec![moved("tw/hg/dd", "tw/tq/dd")]));
+        places.follow(&order(2, vec![closed("mv", "dv")]));
+        for (home, at, has) in [
+            ("dv", "hg", true),
+            ("dv", "tq", true),
+            ("dv", "dd", true),
+            ("dv", "mv", false),
+            ("mv", "hg", true),
+            ("mv", "tq", true),
+            ("mv", "dv", true),
+            ("hg", "tq", false),
+            ("hg", "tw", true),
+            ("xx", "tw", false),
+            ("dv", "xx", false),
+        ] {
+            assert_eq!(was(&places, home, at), has, "{home} {at}");
+        }
+        assert!(
+            places.is_within(&org("mv"), &path("tw/tq/dd/dv"))
+                && !places.is_within(&org("mv"), &path("tw/hg"))
+        );
+        assert_eq!((places.successor(&org("mv")), places.successor(&org("dv"))), (Some(&org("dv")), None));
+    }
+
+    #[test]
+    fn a_branch_is_told_before_and_after() {
+        let mut places = country();
+        places.follow(&order(1, vec![moved("tw/hg/dd", "tw/tq/dd")]));
+        places.follow(&order(2, vec![moved("tw/tq/dd/dv", "tw/tq/dv"), closed("dd", "tq")]));
+        let branch =
+            |at: &str, home: &str, number| places.branch(&org(at), &org(home), number).map(String::from);
+        for (at, home, branches) in [
+            ("tw", "dv", [Some("hg"), Some("tq"), Some("tq")]),
+            ("tq", "dv", [None, Some("dd"), Some("dv")]),
+            ("hg", "dv", [Some("dd"), None, None]),
+            ("tw", "dd", [Some("hg"), Some("tq"), Some("tq")]),
+            ("tq", "dd", [None, Some("dd"), None]),
+            ("tw", "tw", [None, None, None]),
+        ] {
+            let found = [0, 1, u64::MAX].map(|number| branch(at, home, number));
+            assert_eq!(found, branches.map(|org| org.map(str::to_owned)), "{at} {home}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_of_the_last_move() {
+        let mut places = country();
+        let to = |number, from: &str, to: &str, address: &str| {
+            let address = address.to_owned();
+            order(number, vec![Step::Move { from: path(from), to: path(to), address }])
+        };
+        assert_eq!(places.parent_address(&org("mv")), None);
+        places.follow(&to(1, "tw/hg/mv", "tw/tq/mv", "tq:1"));
+        assert_eq!(places.parent_address(&org("mv")), Some("tq:1"));
+        assert_eq!(places.parent_address(&org("dv")), None);
+        places.follow(&to(2, "tw/tq/mv", "tw/hg/mv", ""));
+        assert_eq!(places.parent_address(&org("mv")), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_not_ordered() {
+        let places = country();
+        let wrong = |steps: &[Step]| places.check(steps).unwrap_err();
+        assert_eq!(
+            places.check(&[
+                moved("tw/hg/dd", "tw/tq/dd"),
+                moved("tw/tq/dd/dv", "tw/tq/dv"),
+                closed("dd", "tq")
+            ]),
+            Ok(())
+        );
+        assert_eq!(wrong(&[moved("tw/hg/xx", "tw/tq/xx")]), OrderError::Unknown(org("xx")));
+        assert_eq!(wrong(&[moved("tw/hg/mv", "tw/xx/mv")]), OrderError::Unknown(org("xx")));
+        let elsewhere =
+            OrderError::Elsewhere { org: org("mv"), stands: path("tw/hg/mv"), named: path("tw/tq/mv") };
+        assert_eq!(wrong(&[moved("tw/tq/mv", "tw/hg/mv")]), elsewhere);
+        assert!(matches!(wrong(&[moved("tw/hg/mv", "tw/hg/tq/mv")]), OrderError::Elsewhere { .. }));
+        assert_eq!(wrong(&[moved("tw", "tw/hg/tw")]), OrderError::Root(org("tw")));
+        assert_eq!(wrong(&[moved("tw/hg", "hg")]), OrderError::Root(org("hg")));
+        let below = OrderError::BelowItself { org: org("hg"), to: path("tw/hg/dd/hg") };
+        assert_eq!(wrong(&[moved("tw/hg", "tw/hg/dd/hg")]), below);
+        assert_eq!(wrong(&[closed("tw", "hg")]), OrderError::Root(org("tw")));
+        assert_eq!(wrong(&[closed("mv", "mv")]), OrderError::Closed(org("mv")));
+        assert_eq!(wrong(&[closed("mv", "dv"), closed("hg", "mv")]), OrderError::Closed(org("mv")));
+        assert_eq!(wrong(&[closed("dd", "tq")]), OrderError::NotEmpty { org: org("dd"), below: org("dv") });
+        assert_eq!(places.check(&[closed("dv", "mv"), closed("dd", "tq")]), Ok(()));
+    }
+}
