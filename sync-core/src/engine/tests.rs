@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod audit;
+mod lanes;
 mod secrecy;
 
 const ROOT: u8 = 1;

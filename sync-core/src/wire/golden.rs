@@ -149,6 +149,7 @@ fn golden() -> Vec<(Frame, &'static str)> {
         ),
         (Frame::Repair(Vec::new()), "021100"),
         (Frame::Repaired(300), "0312ac02"),
+        (Frame::Lanes(Lanes::ALL.without_bulk()), "021403"),
     ]
 }
 

@@ -38,7 +38,7 @@ impl Pair {
         pair
     }
 
-    fn tells(&mut self, side: usize, event: Event) {
+    pub(super) fn tells(&mut self, side: usize, event: Event) {
         for effect in self.nodes[side].told(event) {
             match effect {
                 Effect::Send(_, frame) => {
@@ -56,7 +56,7 @@ impl Pair {
         }
     }
 
-    fn settles(&mut self) {
+    pub(super) fn settles(&mut self) {
         while let Some((side, event)) = self.queue.pop_front() {
             self.tells(side, event);
         }
