@@ -175,7 +175,7 @@ fn of_a_row_that_nobody_has_the_others_come_back() {
 }
 
 /// Nodes that differ and do not know it: each lacks some entries of which there is no trace.
-fn different(entries: u64, lacks: impl Fn(usize, u64) -> bool) -> Pair {
+pub(super) fn different(entries: u64, lacks: impl Fn(usize, u64) -> bool) -> Pair {
     let mut nodes = [Node::new(HUB), Node::new(CHILD)];
     let segment = run(CHILD, 9);
     for (side, node) in nodes.iter_mut().enumerate() {

@@ -1,7 +1,7 @@
 //! A lane that may not go on now waits; nothing else does, and it goes on when it is let go.
 
 use super::{
-    audit::{Pair, done},
+    audit::{Pair, different, done},
     *,
 };
 use crate::audit::Harm;
@@ -127,5 +127,22 @@ fn an_audit_leaves_out_what_waits() {
         pair.settles();
         assert_eq!(pair.nodes[0].store.tip().unwrap(), 40);
         assert!(pair.nodes[1].engine.all_at_parent());
+    }
+}
+
+/// Also where the two differ and have to look at ranges.
+#[test]
+fn what_waits_is_in_no_range() {
+    for beginner in [0, 1] {
+        let mut pair = different(300, |side, seq| seq % 30 == 7 * side as u64);
+        pair.tells(1, Event::Lanes(NO_BULK));
+        let origin = pair.nodes[1].engine.incarnation();
+        let entries: Vec<_> = (1_001..=1_030).map(|seq| entry(origin, seq, Lane::Bulk, 1)).collect();
+        let names: Vec<_> = entries.iter().map(|one| (one.record().clone(), one.change_hash())).collect();
+        pair.tells(1, Event::Write { ticket: Ticket(1), entries, projection: Vec::new() });
+        pair.settles();
+        assert_eq!(pair.audits(beginner), done(290, 10, 10, 0), "{beginner}");
+        let hub = &pair.nodes[0].store;
+        assert!(names.iter().all(|(record, change)| !hub.has(record, change).unwrap()));
     }
 }
