@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 /// Bytes that go at once: a packet. At the lowest rate that takes a bit more than a second.
 pub const PIECE_BYTES: usize = 1_200;
-/// Who has been passed looks again after this at the latest, as the rate may have changed.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Bulk that has let ordinary entries pass looks again after this.
+const PASSED: Duration = Duration::from_millis(1);
 /// So much of the line that nobody has used may be used later.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
@@ -74,10 +74,7 @@ impl Pace {
                 }
                 (now, *free_at)
             };
-            tokio::time::sleep(
-                until.saturating_duration_since(now).clamp(Duration::from_millis(1), LOOK_AGAIN),
-            )
-            .await;
+            tokio::time::sleep(until.saturating_duration_since(now).max(PASSED)).await;
         }
     }
 }
@@ -131,19 +128,14 @@ mod tests {
 
     #[tokio::test]
     async fn ordinary_entries_go_before_bulk() {
-        let pace = Arc::new(Pace::default());
+        let pace = Pace::default();
         pace.set(Some(1_600));
-        let bulk = tokio::spawn({
-            let pace = pace.clone();
-            async move {
-                pass(&pace, Lane::Bulk, 100).await;
-                Instant::now()
-            }
-        });
-        pass(&pace, Lane::Normal, 100).await;
-        let normal = Instant::now();
-        let after = bulk.await.unwrap().saturating_duration_since(normal);
-        assert!(after.as_secs_f64() > 0.4, "nearly all of the bulk comes behind: {after:?}");
+        let ordinary = Waits::new(&pace.ordinary);
+        let waits = tokio::time::timeout(Duration::from_millis(100), pass(&pace, Lane::Bulk, 1)).await;
+        assert!(waits.is_err(), "as long as one waits");
+        pass(&pace, Lane::Normal, 10).await;
+        drop(ordinary);
+        pass(&pace, Lane::Bulk, 10).await;
     }
 
     #[tokio::test]
