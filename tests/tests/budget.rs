@@ -66,6 +66,13 @@ fn waiting(status: &Status) -> Option<(u64, Why)> {
     status.line.as_ref()?.bulk.map(|waiting| (waiting.entries, waiting.why))
 }
 
+/// Something for everybody below.
+fn issue(dir: &Path, node: &Node, resource: &Value) {
+    let file = dir.join("issued.json");
+    std::fs::write(&file, resource.to_string()).unwrap();
+    tuyen(&node.dir, &["records", "issue", file.to_str().unwrap()], b"").expect(0);
+}
+
 fn pair(dir: &Path) -> (Node, Node) {
     let hub = Node::root(&dir.join("hub"), "trung-uong");
     let leaf = hub.child(&dir.join("leaf"), Role::Leaf, "dong-van");
@@ -106,10 +113,7 @@ fn bulk_waits_for_its_window_and_nothing_else_does() {
 
     // What comes from above waits as well, and across a restart of either.
     hub.put([event("above"), patient("above")]);
-    let issued = json!({"resourceType": "CodeSystem", "id": "codes"}).to_string();
-    let file = dir.path().join("codes.json");
-    std::fs::write(&file, issued).unwrap();
-    tuyen(&hub.dir, &["records", "issue", file.to_str().unwrap()], b"").expect(0);
+    issue(dir.path(), &hub, &json!({"resourceType": "CodeSystem", "id": "codes"}));
     leaf.stop();
     leaf.start();
     leaf.put([allergy("a2")]);
@@ -228,6 +232,14 @@ fn a_rate_holds_for_all_but_what_is_urgent() {
     );
     assert!(urgent < Duration::from_secs(3), "{urgent:?}");
     assert!(rest > Duration::from_secs(5), "{rest:?}");
+    // The other way, too: 64 kB of digits, which pack to half of that.
+    let text: String = (0..4_000).map(|part| format!("{:016x}", mixed(1 << 50 | part))).collect();
+    issue(dir.path(), &hub, &json!({"resourceType": "CodeSystem", "id": "codes", "description": text}));
+    let began = Instant::now();
+    wait_until("it comes", || entries_of(&leaf, "CodeSystem/o.trung-uong.codes") == 1);
+    let down = began.elapsed();
+    println!("32 kB from above after {down:?}");
+    assert!(down > Duration::from_secs(2), "{down:?}");
     // Taken away, nothing waits.
     link(&leaf.dir, &["set", "--rate", "none"]).expect(0);
     let began = Instant::now();
