@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::budget::Change;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sync_core::{
@@ -18,8 +19,10 @@ use sync_core::{
     store::HomeDigest,
 };
 
+mod line;
 mod outages;
 
+pub use self::line::{Line, Waiting};
 pub use self::outages::{ClockStep, Neighbour, Outage, Outages, Stretch};
 
 /// The socket's name in the node's folder.
@@ -115,11 +118,18 @@ pub enum Request {
         why: Option<String>,
     },
     /// Dials the parent at once. Answered by [`Synced`], with `wait` after everything of before is durable at
-    /// the parent.
+    /// the parent, but what waits for its time.
     SyncNow {
         /// Wait until everything written before is durable at the parent.
         wait: bool,
+        /// Let bulk through once, whatever it waits for.
+        #[serde(default)]
+        bulk: bool,
     },
+    /// What may be used of the line to the parent. Answered by [`Line`].
+    LinkShow,
+    /// Changes that, durably and at once. Answered by [`Line`].
+    LinkSet(Change),
     /// Ends the link to the parent and refuses children until resumed; survives a restart. Answered by [`Synced`].
     SyncPause,
     /// Answered by [`Synced`].
@@ -337,6 +347,9 @@ pub struct Status {
     pub not_at_hub: Unsafe,
     /// Entries that the root has not made durable.
     pub not_at_root: Unsafe,
+    /// What may be used of the line to the parent; none at the root.
+    #[serde(default)]
+    pub line: Option<Line>,
     /// Whether syncing is paused.
     pub paused: bool,
     /// The link to the parent.
@@ -578,6 +591,9 @@ pub struct Synced {
     pub not_at_hub: Unsafe,
     /// Entries that the root has not made durable.
     pub not_at_root: Unsafe,
+    /// What of it waits for its time.
+    #[serde(default)]
+    pub bulk: Option<Waiting>,
 }
 
 /// Answer to [`Request::Invite`].

@@ -20,7 +20,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sync_core::{id::OrgPath, identity::Role};
 
-use crate::transport::LinkSettings;
+use crate::{budget::Budget, transport::LinkSettings};
 
 /// The name of the settings file.
 pub const FILE: &str = "config.json";
@@ -72,6 +72,9 @@ pub struct Config {
     /// How the link to the parent is driven.
     #[serde(default)]
     pub link: LinkSettings,
+    /// What may be used of it.
+    #[serde(default, skip_serializing_if = "Budget::is_default")]
+    pub budget: Budget,
     /// Whether syncing is paused.
     #[serde(default)]
     pub paused: bool,

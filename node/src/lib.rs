@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod backup;
+pub mod budget;
 pub mod ca;
 pub mod clock;
 pub mod config;

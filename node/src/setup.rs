@@ -8,7 +8,8 @@ use sync_core::{
 };
 
 use crate::{
-    admin::{self, Failure, FailureKind},
+    admin::{self, Failure, FailureKind, Line},
+    budget::Change,
     ca::{
         self, Token, TrustStore, TrustedClock,
         trust::{Fingerprint, When},
@@ -137,6 +138,7 @@ fn finish(
         listen,
         parent,
         link: Default::default(),
+        budget: Default::default(),
         paused: false,
         store_key: None,
     };
@@ -148,6 +150,43 @@ fn finish(
     }
     config.save(dir).map_err(failed)?;
     Ok(info)
+}
+
+/// Changes what a node that is stopped may use of its line to its parent. Nothing is counted meanwhile.
+pub fn set_budget(dir: &Path, change: Change) -> Result<Line, Failure> {
+    let _lock = daemon::lock(dir)?;
+    let mut config = load(dir)?;
+    change.apply(&mut config.budget);
+    let line = line_of(&config)?;
+    config.save(dir).map_err(failed)?;
+    Ok(line)
+}
+
+/// What a node that is stopped may use of its line to its parent.
+pub fn budget(dir: &Path) -> Result<Line, Failure> {
+    line_of(&load(dir)?)
+}
+
+fn load(dir: &Path) -> Result<Config, Failure> {
+    Config::load(dir).map_err(|error| match error {
+        ConfigError::NotANode(_) => Failure::new(FailureKind::Refused, error.to_string()),
+        _ => failed(error),
+    })
+}
+
+fn line_of(config: &Config) -> Result<Line, Failure> {
+    let (budget, now) = (config.budget.clone(), clock::wall());
+    let Some(parent) = config.place.parent() else {
+        return Err(Failure::new(FailureKind::Usage, daemon::NO_PARENT));
+    };
+    Ok(Line {
+        parent,
+        rate_kbits: budget.rate_kbits(now),
+        month: budget.month(now).to_string(),
+        month_bytes: None,
+        bulk: None,
+        budget,
+    })
 }
 
 fn new_key(path: &Path) -> Result<Key, crate::store::KeyError> {

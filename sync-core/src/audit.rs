@@ -5,6 +5,8 @@
 //! one for each next nibble, or with the first eight bytes of each hash when there are few. Whoever asks goes down where
 //! the two differ. Not here: when that is done and what follows; see `engine/audit.rs`.
 
+use std::collections::BTreeSet;
+
 use crate::{
     feed::{Digest, Seq},
     id::{ChangeHash, EntryHash, OrgId, RecordId},
@@ -121,6 +123,12 @@ impl Summary {
         let mut all: Vec<_> = entries.into_iter().map(|(hash, row)| (head(hash), row)).collect();
         all.sort_unstable();
         Self(all)
+    }
+
+    /// The same without some rows.
+    pub fn without(mut self, rows: &BTreeSet<Seq>) -> Self {
+        self.0.retain(|(_, row)| !rows.contains(row));
+        self
     }
 
     fn within(&self, prefix: Prefix) -> &[(u128, Seq)] {

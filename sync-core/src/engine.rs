@@ -12,7 +12,7 @@ use crate::{
     audit::{Checkup, Damage, Summary},
     change::Entry,
     feed::{Cursor, Digest, Position, Segment, Seq},
-    id::{EntryHash, Incarnation, Lane, NodeId, OrgId, OrgPath},
+    id::{EntryHash, Incarnation, Lane, Lanes, NodeId, OrgId, OrgPath},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
     order::Order,
     scope::{Places, check_neighbour},
@@ -97,6 +97,9 @@ pub enum Event {
     Audit(LinkId),
     /// The answer to [`Effect::Survey`].
     Surveyed(LinkId, Summary),
+    /// The lanes that the link to the parent may carry from now on, either way. All, as long as nothing is said. What waits
+    /// in another lane goes on when that is let go; nothing else waits for it.
+    Lanes(Lanes),
     /// The batch of the last [`Effect::Commit`] is durable.
     Committed,
     /// The time that [`Engine::poll_timeout`] gave has come.
@@ -276,6 +279,8 @@ pub struct Engine<I> {
     segments: Vec<Segment>,
     places: Places,
     links: BTreeMap<LinkId, Link>,
+    /// The lanes that the link to the parent may carry.
+    lanes_up: Lanes,
     /// Frontiers by lane: last to go up, durable at the parent, durable at the root, to be had from above.
     last: [Seq; 3],
     hub: [Seq; 3],
@@ -318,6 +323,7 @@ impl<I: Identity> Engine<I> {
             segments: store.segments()?,
             places,
             links: BTreeMap::new(),
+            lanes_up: Lanes::ALL,
             last: [0; 3],
             hub: [0; 3],
             root: [0; 3],
@@ -377,6 +383,17 @@ impl<I: Identity> Engine<I> {
     /// Whether everything that has to go up is durable at the parent. True at a root.
     pub fn all_at_parent(&self) -> bool {
         self.is_root() || (0..3).all(|lane| self.hub[lane] >= self.last[lane])
+    }
+
+    /// Whether the parent has something to acknowledge: what has to go up in the lanes that may.
+    pub fn awaits_parent(&self) -> bool {
+        let waits = |lane: &Lane| self.hub[*lane as usize] < self.last[*lane as usize];
+        !self.is_root() && Lane::ALL.iter().filter(|lane| self.lanes_up.has(**lane)).any(waits)
+    }
+
+    /// The lanes that the link to the parent may carry.
+    pub fn lanes_up(&self) -> Lanes {
+        self.lanes_up
     }
 
     /// Whether everything that has to go up is durable at the root. True at a root.
@@ -440,6 +457,7 @@ impl<I: Identity> Engine<I> {
                 self.surveyed(link, summary, store)?;
                 self.go_on(link, store, now)?;
             }
+            Event::Lanes(lanes) => self.take_lanes(lanes, store, now)?,
             Event::Committed => self.committed(store, now)?,
             Event::Timeout => self.refuse_the_unsettled(now),
         }
@@ -491,10 +509,14 @@ impl<I: Identity> Engine<I> {
             cursors: state.named.clone(),
             revocations: self.statements(),
         };
-        let (stranger, certified) = (state.stranger, &state.certified);
-        if stranger || check_neighbour(&self.info().place, certified, state.direction).is_err() {
+        let (stranger, certified, direction) = (state.stranger, &state.certified, state.direction);
+        if stranger || check_neighbour(&self.info().place, certified, direction).is_err() {
             self.send_orders(link);
             self.send(link, Frame::Orders(Vec::new()));
+        }
+        let tells = direction == Direction::Up && self.lanes_up != Lanes::ALL;
+        if !stranger && tells {
+            self.send(link, Frame::Lanes(self.lanes_up));
         }
         if !stranger {
             self.send(link, Frame::Hello(hello));

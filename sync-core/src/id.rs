@@ -400,6 +400,46 @@ impl Lane {
     }
 }
 
+/// The lanes that a link may carry at the moment. What is urgent is always among them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lanes(u8);
+
+impl Lanes {
+    /// All of them.
+    pub const ALL: Self = Self(0b111);
+
+    /// The lanes of a bit mask; none when urgent is not among them, or a lane that does not exist is.
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        (bits & 1 == 1 && bits <= Self::ALL.0).then_some(Self(bits))
+    }
+
+    /// The bit mask: the bit of a lane has the lane's number.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The same without bulk.
+    pub const fn without_bulk(self) -> Self {
+        Self(self.0 & !(1 << Lane::Bulk as u8))
+    }
+
+    /// Whether a lane is among them.
+    pub fn has(self, lane: Lane) -> bool {
+        self.0 & (1 << lane as u8) != 0
+    }
+
+    /// Those that are in both.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
 /// How secret what a record says is, in rising order: the degrees of Vietnam's Law on the Protection of State Secrets
 /// (29/2018/QH14, article 8).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]

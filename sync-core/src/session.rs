@@ -10,7 +10,7 @@ use crate::{
     change::Entry,
     engine::audit::{Answering, Audit},
     feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
-    id::{Incarnation, Lane, OrgId},
+    id::{Incarnation, Lane, Lanes, OrgId},
     identity::NodeInfo,
     scope::Neighbour,
     store::{Store, StoreError},
@@ -140,6 +140,8 @@ pub(crate) struct Link {
     /// be writing them.
     pub barred: BTreeSet<Incarnation>,
     pub out: [Outbound; 3],
+    /// The lanes that the neighbour takes.
+    pub takes: Lanes,
     /// How far the neighbour's feed has been read, by lane: from the place that was named, and with what is not yet
     /// durable.
     pub reading: [Option<Position>; 3],
@@ -186,6 +188,7 @@ impl Link {
             lineage: None,
             barred: BTreeSet::new(),
             out: Default::default(),
+            takes: Lanes::ALL,
             reading: [None; 3],
             held: VecDeque::new(),
             stretch: Default::default(),

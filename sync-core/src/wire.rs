@@ -9,7 +9,7 @@ use crate::{
     change::{ChangeError, Entry},
     codec::{DecodeError, Reader, Writer},
     feed::{Cursor, Digest, Position},
-    id::{Chain, ChangeHash, EntryHash, Incarnation, Lane, ORG_ID_MAX_BYTES, OrgId, RecordId},
+    id::{Chain, ChangeHash, EntryHash, Incarnation, Lane, Lanes, ORG_ID_MAX_BYTES, OrgId, RecordId},
     identity::{Announcement, Malformed, Revocation},
     order::Order,
 };
@@ -158,6 +158,9 @@ pub enum Frame {
     Repair(Vec<Entry>),
     /// So many of the entries of a [`Frame::Repair`] were lacking, and are durable.
     Repaired(u64),
+    /// The lanes that the sender takes from now on; all, as long as it says nothing. The only frame that may come before
+    /// [`Frame::Hello`], so that nothing slips through in between.
+    Lanes(Lanes),
     /// The sender ends the session, and says why.
     Refuse {
         /// A stable number, for programs.
@@ -187,6 +190,7 @@ mod frame_type {
     pub const REPAIR: u8 = 17;
     pub const REPAIRED: u8 = 18;
     pub const ORDERS: u8 = 19;
+    pub const LANES: u8 = 20;
 }
 
 impl Frame {
@@ -255,6 +259,9 @@ impl Frame {
             Frame::Repaired(count) => {
                 w.u8(frame_type::REPAIRED).varint(*count);
             }
+            Frame::Lanes(lanes) => {
+                w.u8(frame_type::LANES).u8(lanes.bits());
+            }
             Frame::Refuse { code, text } => {
                 w.u8(frame_type::REFUSE).raw(&code.to_be_bytes()).bytes(clip(text, TEXT_MAX_BYTES));
             }
@@ -309,6 +316,10 @@ impl Frame {
             frame_type::WANT => Frame::Want(audit::want(&mut r)?),
             frame_type::REPAIR => Frame::Repair(audit::repair(&mut r)?),
             frame_type::REPAIRED => Frame::Repaired(r.varint("the number of entries")?),
+            frame_type::LANES => {
+                let bits = r.u8("the lanes")?;
+                Frame::Lanes(Lanes::from_bits(bits).ok_or(DecodeError::Value("the lanes"))?)
+            }
             frame_type::REFUSE => Frame::Refuse {
                 code: u16::from_be_bytes(r.array("the code")?),
                 text: r.str(TEXT_MAX_BYTES, "the text")?.to_owned(),

@@ -430,7 +430,7 @@ impl Node {
 
     /// Dials the parent and waits until everything written so far is durable there.
     pub fn sync(&self) -> Synced {
-        self.ask(&Request::SyncNow { wait: true })
+        self.ask(&Request::SyncNow { wait: true, bulk: false })
     }
 
     /// Waits until the node's status is as wished. Gives up when nothing moves any more.

@@ -41,7 +41,9 @@ fn a_pause_survives_a_restart_and_ends_when_resumed() {
         assert_eq!(status.not_at_hub.entries, 20);
         assert!(status.not_at_hub.oldest_seconds.is_some());
     }
-    let refused = country.leaf.try_ask::<node::admin::Synced>(&node::admin::Request::SyncNow { wait: true });
+    let refused = country
+        .leaf
+        .try_ask::<node::admin::Synced>(&node::admin::Request::SyncNow { wait: true, bulk: false });
     assert!(refused.unwrap_err().text.contains("tuyen sync resume"));
     assert_eq!(country.hub.status().entries, 20, "nothing passed");
     assert!(!country.leaf.resume().paused);

@@ -355,7 +355,7 @@ fn a_revoked_node_loses_its_live_session_and_gets_no_other() {
     refused(&country.leaf);
     // It tries again and again; what people see does not change meanwhile.
     for _ in 0..50 {
-        let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false });
+        let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false, bulk: false });
         for _ in 0..5 {
             let up = country.leaf.status().up.unwrap();
             assert_eq!(up.state, "refused");
@@ -377,7 +377,7 @@ fn a_revoked_node_loses_its_live_session_and_gets_no_other() {
     country.hub.kill();
     country.hub.start();
     let contact = |node: &Node| has_alert(&node.status().alerts, "refused", words);
-    let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false });
+    let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false, bulk: false });
     country.hub.wait("it comes again", |s| has_alert(&s.alerts, "refused", words));
     assert!(contact(&country.hub));
     assert_eq!(country.hub.status().entries, 1);

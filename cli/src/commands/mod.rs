@@ -8,6 +8,7 @@ pub mod demo;
 pub mod export;
 pub mod history;
 pub mod import;
+pub mod link;
 pub mod links;
 pub mod membership;
 pub mod outages;
@@ -87,6 +88,13 @@ pub enum Command {
     Status(status::Status),
     Peers(links::Peers),
     Outages(outages::Outages),
+    /// What may be used of the line to the parent: metered lines, rates, a monthly cap
+    #[command(
+        subcommand,
+        before_help = "Example:\n  tuyen --dir dv link show\n  \
+                       tuyen --dir dv link set --metered yes --bulk-window 22:00-05:00"
+    )]
+    Link(link::Command),
     /// Sync at once, pause, resume
     #[command(subcommand, before_help = "Example:\n  tuyen --dir dv sync now --wait")]
     Sync(sync::Command),
@@ -126,6 +134,7 @@ impl Command {
             Command::Status(command) => command.run(context),
             Command::Peers(command) => command.run(context),
             Command::Outages(command) => command.run(context),
+            Command::Link(command) => command.run(context),
             Command::Sync(command) => command.run(context),
             Command::Conflicts(command) => command.run(context),
             Command::Scope(command) => command.run(context),

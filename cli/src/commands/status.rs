@@ -12,6 +12,7 @@ use sync_core::{
 
 use super::{
     Context,
+    link::{self, LineBody},
     links::{self, LinkBody},
 };
 use crate::{
@@ -74,6 +75,7 @@ struct StatusBody<'a> {
     homes: &'a [HomeDigest],
     not_at_hub: UnsafeBody<'a>,
     not_at_root: UnsafeBody<'a>,
+    line: Option<LineBody<'a>>,
     paused: bool,
     up: Option<LinkBody<'a>>,
     down: Vec<LinkBody<'a>>,
@@ -128,6 +130,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         homes: &status.homes,
         not_at_hub: UnsafeBody::new(&status.not_at_hub),
         not_at_root: UnsafeBody::new(&status.not_at_root),
+        line: status.line.as_ref().map(LineBody::new),
         paused: status.paused,
         up: status.up.as_ref().map(LinkBody::new),
         down: status.down.iter().map(LinkBody::new).collect(),
@@ -206,6 +209,9 @@ fn text(status: &Answer, now: i64) -> String {
              saves it.\n"
         ));
     }
+    if let Some(waits) = status.line.as_ref().and_then(|line| line.bulk.as_ref()).and_then(link::waits) {
+        out.push_str(&format!("{waits}; all else goes on.\n"));
+    }
     if status.paused {
         out.push_str("Syncing is paused; `tuyen sync resume` starts it again.\n");
     }
@@ -270,6 +276,7 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
         render::bytes(status.received_bytes)
     );
     rows.push(row("traffic", format!("{traffic} since the start")));
+    rows.extend(status.line.iter().filter_map(link::in_words).map(|line| row("line", line)));
     rows.extend(status.up.iter().map(|up| row("up", links::in_words(up, now))));
     rows.extend(status.down.iter().map(|down| row("down", links::in_words(down, now))));
     rows
@@ -300,6 +307,7 @@ mod tests {
             homes: Vec::new(),
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
+            line: None,
             paused: false,
             up: Some(LinkState {
                 place: "trung-uong/ha-giang".into(),

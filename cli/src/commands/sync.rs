@@ -4,7 +4,11 @@ use clap::Subcommand;
 use node::admin::{Failure, FailureKind, Peers, Request, Synced};
 use serde::Serialize;
 
-use super::{Context, status::UnsafeBody};
+use super::{
+    Context,
+    link::{self, WaitingBody},
+    status::UnsafeBody,
+};
 use crate::{
     output::{Exit, Outcome, Stop},
     render::{age, many},
@@ -16,12 +20,18 @@ pub enum Command {
     /// Dial the parent at once
     ///
     /// With --wait, the command ends when everything that was written before is durable at the parent, or
-    /// fails when the parent cannot be reached (exit code 1) or refuses this node (exit code 4).
-    #[command(before_help = "Example:\n  tuyen --dir dv sync now --wait")]
+    /// fails when the parent cannot be reached (exit code 1) or refuses this node (exit code 4). Bulk that waits for its
+    /// time is not waited for; then the exit code is 5. With --bulk it does not wait, this once.
+    #[command(
+        before_help = "Example:\n  tuyen --dir dv sync now --wait\n  tuyen --dir dv sync now --wait --bulk"
+    )]
     Now {
         /// Wait until everything written before is durable at the parent
         #[arg(long)]
         wait: bool,
+        /// Let bulk through once, whatever it waits for
+        #[arg(long)]
+        bulk: bool,
     },
     /// End the link to the parent and refuse children, until resumed; also across restarts
     #[command(before_help = "Example:\n  tuyen --dir dv sync pause")]
@@ -37,13 +47,14 @@ struct SyncedBody<'a> {
     connected: bool,
     not_at_hub: UnsafeBody<'a>,
     not_at_root: UnsafeBody<'a>,
+    bulk: Option<WaitingBody>,
 }
 
 impl Command {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
         let (request, wait) = match self {
-            Command::Now { wait } => (Request::SyncNow { wait }, wait),
+            Command::Now { wait, bulk } => (Request::SyncNow { wait, bulk }, wait),
             Command::Pause => (Request::SyncPause, false),
             Command::Resume => (Request::SyncResume, false),
         };
@@ -56,9 +67,12 @@ impl Command {
             connected: synced.connected,
             not_at_hub: UnsafeBody::new(&synced.not_at_hub),
             not_at_root: UnsafeBody::new(&synced.not_at_root),
+            bulk: synced.bulk.as_ref().map(WaitingBody::new),
         };
         context.output.result(text(&synced), &body)?;
-        Ok(Exit::Ok)
+        // Whoever waited for all of it has to hear that it is not.
+        let waits = wait && synced.bulk.is_some_and(|waiting| waiting.entries > 0);
+        Ok(if waits { Exit::Attention } else { Exit::Ok })
     }
 }
 
@@ -69,14 +83,19 @@ fn text(synced: &Synced) -> String {
         .oldest_seconds
         .map_or(String::new(), |s| format!("; the oldest has waited {}", age(s)));
     let left = many(entries, "entry is", "entries are");
-    match (synced.paused, synced.connected, entries) {
+    let base: String = match (synced.paused, synced.connected, entries) {
         (true, _, 0) => "Syncing is paused. `tuyen sync resume` starts it again.\n".into(),
         (true, _, _) => format!("Syncing is paused. {left} not yet at the parent{waits}.\n"),
         (false, true, 0) => "In sync: the parent has everything of this node.\n".into(),
         (false, true, _) => format!("Connected. {left} not yet at the parent{waits}.\n"),
         (false, false, 0) => "Dialling the parent. It has everything that this node wrote.\n".into(),
         (false, false, _) => format!("Dialling the parent. {left} not yet there{waits}.\n"),
-    }
+    };
+    let bulk = synced.bulk.as_ref().and_then(link::waits);
+    let bulk = bulk.map_or(String::new(), |words| {
+        format!("{words}; all else goes on. `tuyen sync now --bulk` lets it through once.\n")
+    });
+    base + &bulk
 }
 
 /// Why the parent could not be reached, with what to do.
@@ -100,7 +119,10 @@ fn not_reached(context: &Context, paused: bool) -> Stop {
 
 #[cfg(test)]
 mod tests {
-    use node::admin::Unsafe;
+    use node::{
+        admin::{Unsafe, Waiting},
+        budget::{Offset, Why},
+    };
 
     use super::*;
 
@@ -111,6 +133,7 @@ mod tests {
             connected: true,
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
+            bulk: None,
         };
         assert_eq!(text(&synced), "In sync: the parent has everything of this node.\n");
         synced.not_at_hub = Unsafe { entries: 37, oldest_seconds: Some(10_800) };
@@ -118,6 +141,14 @@ mod tests {
             text(&synced),
             "Connected. 37 entries are not yet at the parent; the oldest has waited 3 h.\n"
         );
+        let night =
+            Waiting { entries: 35, until: 1_795_964_400_000, why: Why::Window, utc_offset: Offset::VIETNAM };
+        synced.bulk = Some(night);
+        let waits = "35 entries of bulk wait until 2026-11-29 22:00, because the line is metered; all else goes on. \
+                     `tuyen sync now --bulk` lets it through once.\n";
+        assert!(text(&synced).ends_with(waits), "{}", text(&synced));
+        synced.bulk = Some(Waiting { entries: 0, ..night });
+        assert!(!text(&synced).contains("bulk"), "nothing waits");
         synced.paused = true;
         assert!(text(&synced).starts_with("Syncing is paused. 37 entries"));
     }

@@ -23,7 +23,8 @@ use sync_core::{
 use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
-    Message, Numbers, SOFTWARE, book::Book, failed, links::Outbox, outages::Outages, verify::Verify, wall,
+    Message, Numbers, SOFTWARE, book::Book, budget::Budgets, failed, links::Outbox, outages::Outages,
+    verify::Verify, wall,
 };
 use crate::{
     admin::{AlertLine, Answer, Failure, FailureKind, Progress, Request},
@@ -86,6 +87,7 @@ pub(super) struct Core {
     pub no_parent: Option<(FailureKind, String)>,
     pub verify: Verify,
     pub outages: Outages,
+    pub budgets: Budgets,
     waiters: Vec<Waiter>,
     tickets: u64,
     /// Records of which an entry has come back to its row.
@@ -112,6 +114,7 @@ impl Core {
         let outages = outages.map_err(integrity)?;
         let engine = Engine::new(identity, SOFTWARE, &store).map_err(integrity)?;
         let book = Book::load(&store).map_err(integrity)?;
+        let budgets = Budgets::load(&store).map_err(integrity)?;
         let verify = Verify::new(messages, store.setting(Verify::SETTING).map_err(integrity)?);
         Ok(Self {
             dir,
@@ -127,6 +130,7 @@ impl Core {
             no_parent: None,
             verify,
             outages,
+            budgets,
             waiters: Vec::new(),
             tickets: 0,
             refold: BTreeSet::new(),
@@ -138,7 +142,8 @@ impl Core {
 
     /// Runs until it is told to stop, or the store fails.
     pub fn run(mut self, mut messages: mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), Failure> {
-        let outcome = self.work(&mut messages, runtime).and_then(|()| self.end_outages());
+        let outcome = self.work(&mut messages, runtime);
+        let outcome = outcome.and_then(|()| self.end_budget()).and_then(|()| self.end_outages());
         if let Err(error) = &outcome {
             tracing::error!(%error, "the store failed; the process ends, and recovers at its next start");
         }
@@ -146,6 +151,7 @@ impl Core {
     }
 
     fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
+        self.keep_to_budget()?;
         loop {
             let Some(first) = self.next_message(messages, runtime)? else { continue };
             // None is taken from the queue that is not handled: what is lost here nobody sends again.
@@ -164,6 +170,7 @@ impl Core {
             self.answer_waiters()?;
             self.verify_daily()?;
             self.write_outages()?;
+            self.mind_budget()?;
         }
     }
 
@@ -226,6 +233,7 @@ impl Core {
                 self.answer_waiters()?;
                 self.verify_daily()?;
                 self.write_outages()?;
+                self.mind_budget()?;
                 Ok(None)
             }
         }
@@ -235,7 +243,7 @@ impl Core {
     /// come. A parent that was killed and is back says at once that it knows nothing of the connection.
     fn parent_owes_an_answer(&mut self) -> Option<Duration> {
         let linked = self.peers.values().any(|peer| peer.direction == Direction::Up);
-        if !linked || self.engine.all_at_parent() {
+        if !linked || !self.engine.awaits_parent() {
             return None;
         }
         let wait = ANSWER_AWAITED.checked_sub(self.parent_at.elapsed());
@@ -278,6 +286,7 @@ impl Core {
             Message::Garbled(id, error) => Event::Garbled(id, error),
             Message::Closed(id, _) => {
                 if let Some(peer) = self.peers.remove(&id) {
+                    self.count_last(id, peer.direction, &peer.connection);
                     tracing::info!(peer = %peer.info.place, "disconnected");
                     self.audit_is_cut(id, &peer.info.place);
                 }
@@ -496,12 +505,20 @@ impl Core {
         }
     }
 
-    /// Dials now; answers at once, or when everything written so far is durable at the parent.
-    pub fn sync_now(&mut self, wait: bool, answers: mpsc::UnboundedSender<Answer>) -> Result<(), StoreError> {
+    /// Dials now; answers at once, or when everything written so far is durable at the parent, but what waits for its time.
+    pub fn sync_now(
+        &mut self,
+        wait: bool,
+        bulk: bool,
+        answers: mpsc::UnboundedSender<Answer>,
+    ) -> Result<(), StoreError> {
         if self.numbers.paused() && wait {
             let text = "syncing is paused at this node; `tuyen sync resume` ends that";
             let _ = answers.send(Answer::Failed(Failure::new(FailureKind::Failed, text)));
             return Ok(());
+        }
+        if bulk {
+            self.let_bulk_through()?;
         }
         self.numbers.dial.notify_one();
         if !wait {
@@ -516,8 +533,10 @@ impl Core {
 
     fn answer_waiters(&mut self) -> Result<(), StoreError> {
         for waiter in std::mem::take(&mut self.waiters) {
-            let reached =
-                |lane: Lane| self.engine.frontier(Frontier::Hub, lane) >= waiter.upto[lane as usize];
+            let reached = |lane: Lane| {
+                !self.engine.lanes_up().has(lane)
+                    || self.engine.frontier(Frontier::Hub, lane) >= waiter.upto[lane as usize]
+            };
             let settled = self.engine.is_root()
                 || self.engine.links().any(|link| link.direction == Direction::Up && link.settled);
             if settled && (self.engine.is_root() || Lane::ALL.into_iter().all(reached)) {
@@ -548,7 +567,9 @@ impl Core {
         answers: mpsc::UnboundedSender<Answer>,
     ) -> Result<(), StoreError> {
         let outcome = match request {
-            Request::SyncNow { wait } => return self.sync_now(wait, answers),
+            Request::SyncNow { wait, bulk } => return self.sync_now(wait, bulk, answers),
+            Request::LinkShow => self.show_line().map(|it| json(&it)),
+            Request::LinkSet(change) => self.set_budget(change).map(|it| json(&it)),
             Request::Verify { with } => {
                 self.verify(with, answers);
                 return Ok(());

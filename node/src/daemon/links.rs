@@ -3,7 +3,7 @@
 //! The side that dialled opens the control stream; each side opens one stream for each lane when it first has
 //! something for it, begins it with the lane's number, and gives it the lane's priority, so that QUIC sends
 //! urgent bytes first. Batches are packed and unpacked here, on the tasks of their streams, not on the engine's
-//! thread. Nothing here decides anything.
+//! thread. On the link to the parent entries keep to a pace ([`Pace`]). Nothing here decides anything.
 
 use std::sync::{
     Arc,
@@ -20,7 +20,11 @@ use sync_core::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Message, Numbers, outages::Ending};
+use super::{
+    Message, Numbers,
+    outages::Ending,
+    pace::{PIECE_BYTES, Pace},
+};
 use crate::transport::{self, Link};
 
 /// Bytes read from a stream at once.
@@ -126,6 +130,7 @@ pub async fn drive(
 ) {
     let mut has_begun = false;
     let traffic = numbers.traffic.clone();
+    let paces = (direction == Direction::Up).then(|| (numbers.pace_up.clone(), numbers.pace_down.clone()));
     let control = match direction {
         Direction::Up => connection.open_bi().await,
         Direction::Down => connection.accept_bi().await,
@@ -134,9 +139,11 @@ pub async fn drive(
         let _ = send.set_priority(CONTROL_PRIORITY);
         tokio::spawn(write_control(connection.clone(), send, queues.control, traffic.clone()));
         for (lane, queue) in Lane::ALL.into_iter().zip(queues.lanes) {
-            tokio::spawn(write_lane(connection.clone(), lane, queue, traffic.clone()));
+            let pace = paces.as_ref().map(|(up, _)| up.clone());
+            tokio::spawn(write_lane(connection.clone(), lane, queue, traffic.clone(), pace));
         }
-        let inbound = Inbound { id, core: core.clone(), traffic, room: numbers.inbound.clone() };
+        let pace = paces.map(|(_, down)| down);
+        let inbound = Inbound { id, core: core.clone(), traffic, room: numbers.inbound.clone(), pace };
         // Lanes are read only once the neighbour's HELLO has been passed on: streams overtake one another.
         if let Some((receive, deframer)) = inbound.first_frame(receive).await {
             tokio::spawn(inbound.clone().read(receive, deframer));
@@ -213,6 +220,7 @@ async fn write_lane(
     lane: Lane,
     mut queue: mpsc::UnboundedReceiver<Out>,
     traffic: Arc<Traffic>,
+    pace: Option<Arc<Pace>>,
 ) {
     let mut stream = None;
     while let Some(Out::Frame(frame)) = queue.recv().await {
@@ -227,10 +235,29 @@ async fn write_lane(
                 stream.insert(opened)
             }
         };
-        if write(stream, &frame, &traffic).await.is_err() {
+        let written = match pace.as_deref().filter(|pace| pace.holds(lane)) {
+            Some(pace) => write_paced(stream, &frame, &traffic, pace, lane).await,
+            None => write(stream, &frame, &traffic).await,
+        };
+        if written.is_err() {
             return;
         }
     }
+}
+
+async fn write_paced(
+    stream: &mut SendStream,
+    frame: &Frame,
+    traffic: &Traffic,
+    pace: &Pace,
+    lane: Lane,
+) -> Result<(), quinn::WriteError> {
+    for piece in frame.encode().chunks(PIECE_BYTES) {
+        pace.turn(lane, piece.len()).await;
+        stream.write_all(piece).await?;
+        traffic.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 async fn write(stream: &mut SendStream, frame: &Frame, traffic: &Traffic) -> Result<(), quinn::WriteError> {
@@ -245,6 +272,8 @@ struct Inbound {
     core: mpsc::Sender<Message>,
     traffic: Arc<Traffic>,
     room: Arc<Semaphore>,
+    /// How fast entries of the parent are read.
+    pace: Option<Arc<Pace>>,
 }
 
 impl Inbound {
@@ -273,8 +302,10 @@ impl Inbound {
             let inbound = self.clone();
             tokio::spawn(async move {
                 let mut lane = [0];
-                if stream.read_exact(&mut lane).await.is_ok() && Lane::from_u8(lane[0]).is_some() {
-                    inbound.read(stream, Deframer::default()).await;
+                if stream.read_exact(&mut lane).await.is_ok()
+                    && let Some(lane) = Lane::from_u8(lane[0])
+                {
+                    inbound.read_lane(stream, lane).await;
                 }
             });
         }
@@ -284,6 +315,21 @@ impl Inbound {
         while let Ok(Some(chunk)) = stream.read_chunk(READ_BYTES, true).await {
             self.traffic.received.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
             deframer.push(&chunk.bytes);
+            if !self.forward(&mut deframer).await {
+                return;
+            }
+        }
+    }
+
+    async fn read_lane(self, mut stream: RecvStream, lane: Lane) {
+        let Some(pace) = self.pace.clone() else { return self.read(stream, Deframer::default()).await };
+        let mut deframer = Deframer::default();
+        loop {
+            let most = if pace.holds(lane) { PIECE_BYTES } else { READ_BYTES };
+            let Ok(Some(chunk)) = stream.read_chunk(most, true).await else { return };
+            self.traffic.received.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+            deframer.push(&chunk.bytes);
+            pace.turn(lane, chunk.bytes.len()).await;
             if !self.forward(&mut deframer).await {
                 return;
             }

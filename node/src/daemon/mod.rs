@@ -39,11 +39,13 @@ use crate::{
 
 mod backup;
 mod book;
+mod budget;
 mod conflicts;
 mod core;
 mod links;
 mod listen;
 mod outages;
+mod pace;
 mod records;
 mod renewal;
 mod report;
@@ -52,8 +54,8 @@ mod socket;
 mod uplink;
 mod verify;
 
-pub(crate) use self::backup::keep_last_backup;
 use self::{backup::Backups, core::Core, renewal::Renewal};
+pub(crate) use self::{backup::keep_last_backup, budget::NO_PARENT};
 
 /// How many messages may wait for the core before whoever sends has to wait.
 const QUEUE: usize = 256;
@@ -114,6 +116,13 @@ pub(crate) struct Numbers {
     dial: Arc<Notify>,
     traffic: Arc<links::Traffic>,
     inbound: Arc<Semaphore>,
+    /// How fast entries may go to the parent and come from it.
+    pace_up: Arc<pace::Pace>,
+    pace_down: Arc<pace::Pace>,
+    /// Whether what the link to the parent carries is paid for.
+    metered: AtomicBool,
+    /// Whether something urgent is not at the parent.
+    urgent_waits: AtomicBool,
     /// Set before [`Message::Stop`] is sent: what waits before it in the queue is left undone.
     stopping: AtomicBool,
 }
@@ -126,6 +135,10 @@ impl Numbers {
             dial: Arc::default(),
             traffic: Arc::default(),
             inbound: Arc::new(Semaphore::new(links::INBOUND_MAX_BYTES)),
+            pace_up: Arc::default(),
+            pace_down: Arc::default(),
+            metered: AtomicBool::new(false),
+            urgent_waits: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -240,6 +253,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
 async fn serve(opened: Opened) -> Result<(), Failure> {
     let Opened { dir, config, folder, identity, clock, key, store, reader, damaged, _lock } = opened;
     let numbers = Arc::new(Numbers::new(config.paused));
+    numbers.metered.store(config.budget.metered, Ordering::Relaxed);
     let any = "0.0.0.0:0".parse().expect("this is an address");
     let transport = Transport::bind(
         config.listen.unwrap_or(any),

@@ -198,7 +198,8 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn has_room(dir: &Path) -> bool {
+/// Whether the disk has room for a transaction that is made for such a thing alone.
+pub fn has_room(dir: &Path) -> bool {
     // A disk that cannot say how full it is may be written to.
     rustix::fs::statvfs(dir).map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM_BYTES)
 }

@@ -60,6 +60,7 @@ impl Core {
             homes: digests.iter().map(home).collect(),
             not_at_hub: self.not_at(Frontier::Hub)?,
             not_at_root: self.not_at(Frontier::Root)?,
+            line: self.line_to_parent()?,
             paused: self.numbers.paused(),
             up: up.into_iter().next().map(|(_, state)| state),
             down: down.into_iter().map(|(_, state)| state).collect(),
@@ -83,12 +84,23 @@ impl Core {
         }
         let parent = self.parent_node()?;
         for lane in Lane::ALL {
-            let pending = self.reader.pending(lane, self.engine.frontier(which, lane), parent)?;
-            sum.entries += pending.rows;
-            let age = pending.oldest.map(|at| u64::try_from((wall() - at) / 1000).unwrap_or(0));
-            sum.oldest_seconds = sum.oldest_seconds.max(age);
+            let part = self.not_at_in(which, lane, parent)?;
+            sum.entries += part.entries;
+            sum.oldest_seconds = sum.oldest_seconds.max(part.oldest_seconds);
         }
         Ok(sum)
+    }
+
+    /// The same of one lane.
+    fn not_at_in(&self, which: Frontier, lane: Lane, parent: Option<NodeId>) -> Result<Unsafe, StoreError> {
+        let pending = self.reader.pending(lane, self.engine.frontier(which, lane), parent)?;
+        let age = pending.oldest.map(|at| u64::try_from((wall() - at) / 1000).unwrap_or(0));
+        Ok(Unsafe { entries: pending.rows, oldest_seconds: age })
+    }
+
+    /// The bulk that is not at the parent.
+    pub fn bulk_not_at_hub(&self) -> Result<u64, StoreError> {
+        Ok(self.not_at_in(Frontier::Hub, Lane::Bulk, self.parent_node()?)?.entries)
     }
 
     fn parent_node(&self) -> Result<Option<NodeId>, StoreError> {
@@ -151,6 +163,7 @@ impl Core {
             connected: self.engine.is_root() || self.engine.links().any(up),
             not_at_hub: self.not_at(Frontier::Hub)?,
             not_at_root: self.not_at(Frontier::Root)?,
+            bulk: self.waiting_bulk()?,
         })
     }
 

@@ -81,7 +81,7 @@ pub(crate) struct Answering {
 }
 
 impl<I: Identity> Engine<I> {
-    /// What the readable entries of the child's part of the tree come to that may leave.
+    /// What the readable entries of the child's part of the tree come to that may leave, and do not wait for their lane.
     fn total(&self, link: LinkId, store: &impl Store) -> Result<Digest, StoreError> {
         let mut total = Digest::default();
         for (home, stored) in store.digests()? {
@@ -89,7 +89,8 @@ impl<I: Identity> Engine<I> {
                 total.merge(stored.without(self.missing.get(&home).copied().unwrap_or_default()));
             }
         }
-        for row in store.secret_rows()? {
+        let waiting = self.waiting_rows(link, store)?;
+        for row in store.secret_rows()?.into_iter().collect::<BTreeSet<_>>().union(&waiting).copied() {
             if let Some(entry) = store.entry(row)?.filter(|entry| self.is_compared(link, entry.home())) {
                 total.remove(entry.hash());
             }
@@ -252,6 +253,8 @@ impl<I: Identity> Engine<I> {
         summary: Summary,
         store: &impl Store,
     ) -> Result<(), StoreError> {
+        let waiting = self.waiting_rows(link, store)?;
+        let summary = if waiting.is_empty() { summary } else { summary.without(&waiting) };
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         if let Some(audit) = state.audit.as_mut().filter(|audit| audit.waits == Waits::Survey) {
             (audit.summary, audit.waits) = (Some(summary), Waits::Quiet);

@@ -17,8 +17,10 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
         // Streams are independent: a batch may overtake the HELLO that went before it. It is held back.
-        let may_come_first =
-            matches!(frame, Frame::Hello(_) | Frame::Batch(_) | Frame::Orders(_) | Frame::Refuse { .. });
+        let may_come_first = matches!(
+            frame,
+            Frame::Hello(_) | Frame::Batch(_) | Frame::Lanes(_) | Frame::Orders(_) | Frame::Refuse { .. }
+        );
         if state.hello.is_none() && !may_come_first {
             self.refuse(link, refusal::PROTOCOL, "the neighbour did not begin with HELLO".to_owned());
             return Ok(());
@@ -62,6 +64,7 @@ impl<I: Identity> Engine<I> {
             | Frame::Want(_)
             | Frame::Repair(_)
             | Frame::Repaired(_)) => self.on_audit(link, frame, store)?,
+            Frame::Lanes(lanes) => state.takes = lanes,
             Frame::Refuse { code, text } => {
                 let (peer, doubled) = (state.peer.clone(), state.doubled);
                 self.links.remove(&link);

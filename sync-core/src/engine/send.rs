@@ -32,6 +32,55 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
+    /// The lanes that a link may carry now, away from this node.
+    fn open_lanes(&self, link: &Link) -> Lanes {
+        match link.direction {
+            Direction::Up => link.takes.and(self.lanes_up),
+            Direction::Down => link.takes,
+        }
+    }
+
+    /// The host says which lanes the link to the parent may carry. The parent is told, and what may go on goes on.
+    pub(super) fn take_lanes(
+        &mut self,
+        lanes: Lanes,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        if std::mem::replace(&mut self.lanes_up, lanes) == lanes {
+            return Ok(());
+        }
+        let up = self.links.values().filter(|link| link.direction == Direction::Up).map(|link| link.id);
+        for link in up.collect::<Vec<_>>() {
+            self.send(link, Frame::Lanes(lanes));
+            self.go_on(link, store, now)?;
+        }
+        Ok(())
+    }
+
+    /// The rows that the neighbour is to have and that wait until their lane may go on.
+    pub(super) fn waiting_rows(&self, link: LinkId, store: &impl Store) -> Result<BTreeSet<Seq>, StoreError> {
+        let mut rows = BTreeSet::new();
+        let Some(state) = self.links.get(&link) else { return Ok(rows) };
+        let Some(lineage) = &state.lineage else { return Ok(rows) };
+        let open = self.open_lanes(state);
+        for lane in Lane::ALL.into_iter().filter(|lane| !open.has(*lane)) {
+            let mut next = state.out[lane as usize].next.unwrap_or(self.tip);
+            loop {
+                let heads = store.heads(lane, next, SCAN_ROWS)?;
+                let Some(last) = heads.last() else { break };
+                next = last.seq;
+                // A row that offers an older entry holds none of its own.
+                let waits = |head: &&Head| {
+                    head.offered_to.is_none()
+                        && scope::wants(&state.neighbour(), head, &lineage[lane as usize], &self.places)
+                };
+                rows.extend(heads.iter().filter(waits).map(|head| head.seq));
+            }
+        }
+        Ok(rows)
+    }
+
     fn next_stretch(
         &self,
         link: LinkId,
@@ -41,7 +90,7 @@ impl<I: Identity> Engine<I> {
         let Some(state) = self.links.get(&link) else { return Ok(None) };
         let out = &state.out[lane as usize];
         let (Some(lineage), Some(next)) = (&state.lineage, out.next) else { return Ok(None) };
-        if !out.has_room() || next >= self.tip {
+        if !out.has_room() || next >= self.tip || !self.open_lanes(state).has(lane) {
             return Ok(None);
         }
         let heads = store.heads(lane, next, SCAN_ROWS)?;

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod audit;
+mod lanes;
 mod orders;
 mod secrecy;
 

@@ -172,6 +172,7 @@ fn golden() -> Vec<(Frame, &'static str)> {
              000474713a3102000268670002747102020202020202020202020202020202030404040100020505",
         ),
         (Frame::Orders(Vec::new()), "021300"),
+        (Frame::Lanes(Lanes::ALL.without_bulk()), "021403"),
     ]
 }
 

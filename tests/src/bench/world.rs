@@ -181,7 +181,7 @@ impl World {
         let mut client = Client::connect(&self.leaf.dir)?;
         let began = Instant::now();
         let _: Synced = client.call(&Request::SyncResume, |_| ())?;
-        let _: Synced = client.call(&Request::SyncNow { wait: true }, |_| ())?;
+        let _: Synced = client.call(&Request::SyncNow { wait: true, bulk: false }, |_| ())?;
         Ok(began.elapsed().as_secs_f64())
     }
 

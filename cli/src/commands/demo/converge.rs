@@ -168,6 +168,7 @@ mod tests {
             homes: homes.iter().map(home).collect(),
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
+            line: None,
             paused: false,
             up: None,
             down: Vec::new(),

@@ -81,7 +81,7 @@ pub fn pause(
 /// Asks every node to dial its parent at once.
 pub fn dial_all(country: &mut Country) -> Result<(), Failure> {
     for at in 1..country.sites.len() {
-        let _: Synced = country.call(at, &Request::SyncNow { wait: false })?;
+        let _: Synced = country.call(at, &Request::SyncNow { wait: false, bulk: false })?;
     }
     Ok(())
 }
@@ -158,7 +158,7 @@ fn interrupt(
         let before = entries_of(&home, &country.status(receiver)?);
         let of = entries_of(&home, &country.status(sender)?);
         pause(country, false, [receiver, sender])?;
-        let _: Synced = country.call(sender, &Request::SyncNow { wait: false })?;
+        let _: Synced = country.call(sender, &Request::SyncNow { wait: false, bulk: false })?;
         let began = Instant::now();
         let mut arrived = before;
         let goal = before + (of - before).div_ceil(4).max(1);

@@ -38,7 +38,7 @@ impl Pair {
         pair
     }
 
-    fn tells(&mut self, side: usize, event: Event) {
+    pub(super) fn tells(&mut self, side: usize, event: Event) {
         for effect in self.nodes[side].told(event) {
             match effect {
                 Effect::Send(_, frame) => {
@@ -56,7 +56,7 @@ impl Pair {
         }
     }
 
-    fn settles(&mut self) {
+    pub(super) fn settles(&mut self) {
         while let Some((side, event)) = self.queue.pop_front() {
             self.tells(side, event);
         }
@@ -175,7 +175,7 @@ fn of_a_row_that_nobody_has_the_others_come_back() {
 }
 
 /// Nodes that differ and do not know it: each lacks some entries of which there is no trace.
-fn different(entries: u64, lacks: impl Fn(usize, u64) -> bool) -> Pair {
+pub(super) fn different(entries: u64, lacks: impl Fn(usize, u64) -> bool) -> Pair {
     let mut nodes = [Node::new(HUB), Node::new(CHILD)];
     let segment = run(CHILD, 9);
     for (side, node) in nodes.iter_mut().enumerate() {
