@@ -175,7 +175,7 @@ impl World<'_> {
         frame.div_ceil(self.rng.range(2, 4) as usize)
     }
 
-    fn find(&self, machine: usize, link: LinkId) -> Option<(u64, usize)> {
+    pub(super) fn find(&self, machine: usize, link: LinkId) -> Option<(u64, usize)> {
         let found = self.conns.iter().find_map(|(id, conn)| Some((*id, conn.end_of(machine, link)?)));
         found.filter(|(id, end)| self.conns[id].ends[*end].open)
     }

@@ -93,13 +93,11 @@ impl World<'_> {
         link: LinkId,
         frame: &Frame,
     ) -> Option<sync_core::change::Entry> {
+        let (conn, from) = self.find(machine, link)?;
         let one = &self.machines[machine];
-        let engine = one.engine.as_ref()?;
-        let child = engine
-            .links()
-            .find(|status| status.link == link && status.direction == Direction::Down)?
-            .peer
-            .place;
+        let engine = one.engine.as_ref().filter(|_| from == 1)?;
+        let child = &self.plan.nodes[self.machines[self.conns[&conn].ends[0].machine].node].info.place;
+        let child = engine.places().now(child);
         let entries: Vec<_> = match frame {
             Frame::Batch(batch) => batch.entries.iter().map(|(_, entry)| entry).collect(),
             Frame::Repair(entries) => entries.iter().collect(),
