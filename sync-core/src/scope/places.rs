@@ -130,11 +130,11 @@ impl Places {
 
     /// Where this organization's new parent listens, by the last order that has moved it; none when none has, or none says.
     pub fn parent_address(&self, org: &OrgId) -> Option<&str> {
-        let moves = self.orders.iter().flat_map(|order| &order.steps).filter_map(|step| match step {
+        let mut moves = self.orders.iter().flat_map(|order| &order.steps).filter_map(|step| match step {
             Step::Move { from, address, .. } if from.org() == org => Some(address.as_str()),
             _ => None,
         });
-        moves.last().filter(|address| !address.is_empty())
+        moves.next_back().filter(|address| !address.is_empty())
     }
 
     /// Whether an order has ever moved this organization, by itself or with what is above it.
