@@ -559,7 +559,7 @@ impl<I: Identity> Engine<I> {
 
     /// The digest of what is known of revocations and orders.
     fn statements(&self) -> u64 {
-        self.revocations.wrapping_add(orders::digest(self.places.orders()))
+        self.revocations.wrapping_add(digest_of(self.places.orders().iter().map(Order::encode)))
     }
 
     /// Ends a link; it will be dialled again.

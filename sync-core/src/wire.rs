@@ -293,22 +293,8 @@ impl Frame {
             frame_type::BATCH => Frame::Batch(batch(&mut r)?),
             frame_type::ACK => Frame::Ack(lane(&mut r)?, position(&mut r)?),
             frame_type::SAFE_AT_ROOT => Frame::SafeAtRoot(lane(&mut r)?, position(&mut r)?),
-            frame_type::REVOCATIONS => {
-                let count = r.bounded(4096, "the number of revocations")?;
-                let mut all = Vec::new();
-                for _ in 0..count {
-                    all.push(Revocation::decode(r.bytes(FRAME_MAX_BYTES, "a revocation")?)?);
-                }
-                Frame::Revocations(all)
-            }
-            frame_type::ORDERS => {
-                let count = r.bounded(4096, "the number of orders")?;
-                let mut all = Vec::new();
-                for _ in 0..count {
-                    all.push(Order::decode(r.bytes(FRAME_MAX_BYTES, "an order")?)?);
-                }
-                Frame::Orders(all)
-            }
+            frame_type::REVOCATIONS => Frame::Revocations(statements(&mut r, Revocation::decode)?),
+            frame_type::ORDERS => Frame::Orders(statements(&mut r, Order::decode)?),
             frame_type::AUDIT => Frame::Audit,
             frame_type::TOTAL => Frame::Total(audit::total(&mut r)?),
             frame_type::LOOK => Frame::Look(audit::look(&mut r)?),
@@ -329,6 +315,14 @@ impl Frame {
         r.end()?;
         Ok(frame)
     }
+}
+
+fn statements<T>(
+    r: &mut Reader<'_>,
+    decode: impl Fn(&[u8]) -> Result<T, Malformed>,
+) -> Result<Vec<T>, WireError> {
+    let count = r.bounded(4096, "the number of statements")?;
+    (0..count).map(|_| Ok(decode(r.bytes(FRAME_MAX_BYTES, "a statement")?)?)).collect()
 }
 
 /// The longest front part of a text that fits.

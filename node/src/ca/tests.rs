@@ -477,3 +477,24 @@ fn only_the_next_certificates_of_the_same_node_are_taken() {
     let no = accept(renewed(&tree.root, &tree.leaf, None, later));
     assert!(matches!(no, Err(EnrolError::Refused { code, .. }) if code < 100), "{no:?}");
 }
+
+#[test]
+fn orders_are_of_the_roots_node_alone() {
+    let tree = Tree::new();
+    let trust = tree.trust();
+    let [from, to] =
+        ["trung-uong/ha-giang/dong-van", "trung-uong/dong-van"].map(|place| place.parse().unwrap());
+    let steps = vec![sync_core::order::Step::Move { from, to, address: String::new() }];
+    let order = trust::sign_order(&tree.root, 1, NOW, steps.clone());
+    assert_eq!(trust.verify_order(&order), Ok(()));
+    let altered = sync_core::order::Order { number: 2, ..order.clone() };
+    assert!(matches!(trust.verify_order(&altered), Err(Refusal::BadSignature { .. })));
+    let other = sync_core::order::Order { signer: tree.hub.key.id(), ..order };
+    assert!(matches!(trust.verify_order(&other), Err(Refusal::OtherNode { .. })));
+    for lower in [&tree.hub, &tree.leaf] {
+        let order = trust::sign_order(lower, 1, NOW, steps.clone());
+        assert!(matches!(trust.verify_order(&order), Err(Refusal::WrongRole { .. })));
+    }
+    let stranger = trust::sign_order(&Tree::new().root, 1, NOW, steps);
+    assert!(matches!(trust.verify_order(&stranger), Err(Refusal::WrongTree { .. })));
+}

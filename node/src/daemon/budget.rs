@@ -170,10 +170,7 @@ impl Core {
     pub fn keep_to_budget(&mut self) -> Result<(), StoreError> {
         self.budgets.looked_at = Instant::now();
         let now = self.budget_time();
-        let month = self.config.budget.month(now);
-        for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.direction == Direction::Up) {
-            self.budgets.count(month, *id, &peer.connection);
-        }
+        let month = self.count_links();
         if let Some(warning) = self.budgets.warning(&self.config.budget, month) {
             self.alerts.retain(|alert| alert.code != ALERT);
             if let Some(text) = warning {
@@ -199,6 +196,15 @@ impl Core {
             self.let_out()?;
         }
         Ok(())
+    }
+
+    /// Counts what the links to the parent have carried since the last time, in this month.
+    fn count_links(&mut self) -> Month {
+        let month = self.config.budget.month(self.budget_time());
+        for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.direction == Direction::Up) {
+            self.budgets.count(month, *id, &peer.connection);
+        }
+        month
     }
 
     /// On a metered line a node dials seldom, unless something urgent waits.
@@ -231,10 +237,7 @@ impl Core {
 
     /// The daemon stops in order.
     pub fn end_budget(&mut self) -> Result<(), StoreError> {
-        let month = self.config.budget.month(self.budget_time());
-        for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.direction == Direction::Up) {
-            self.budgets.count(month, *id, &peer.connection);
-        }
+        self.count_links();
         self.budgets.write(&mut self.store, &self.dir)
     }
 

@@ -10,7 +10,7 @@ use sync_core::{
     codec::Reader as Bytes,
     feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq},
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
-    identity::{Announcement, NodeInfo, Revocation, Role},
+    identity::{Announcement, Malformed, NodeInfo, Revocation, Role},
     order::Order,
     store::{Frontier, Gain, Head, Mark, Projected, Store, StoreError},
 };
@@ -250,6 +250,23 @@ impl SqliteStore {
             newest.insert(lane(row.get(0)?)?, cursor(segment, row.get(2)?, row.get(3)?));
         }
         Ok(newest.into_iter().collect())
+    }
+
+    fn statements<T>(
+        &self,
+        sql: &str,
+        decode: impl Fn(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached(sql)?;
+            let mut rows = statement.query([])?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                let one = decode(row.get_ref(0)?.as_blob().unwrap_or_default());
+                all.push(one.or_else(|e| broken(format!("a stored statement is damaged: {e}")))?);
+            }
+            Ok(all)
+        })
     }
 
     fn announced(&self, incarnation: Incarnation) -> Fallible<Option<(Announcement, NodeInfo)>> {
@@ -516,30 +533,11 @@ impl Store for SqliteStore {
     }
 
     fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
-        self.reading(|| {
-            let mut statement = self.conn.prepare_cached("SELECT body FROM revocation ORDER BY id")?;
-            let mut rows = statement.query([])?;
-            let mut revocations = Vec::new();
-            while let Some(row) = rows.next()? {
-                let revocation = Revocation::decode(row.get_ref(0)?.as_blob().unwrap_or_default());
-                revocations
-                    .push(revocation.or_else(|e| broken(format!("a stored revocation is damaged: {e}")))?);
-            }
-            Ok(revocations)
-        })
+        self.statements("SELECT body FROM revocation ORDER BY id", Revocation::decode)
     }
 
     fn orders(&self) -> Result<Vec<Order>, StoreError> {
-        self.reading(|| {
-            let mut statement = self.conn.prepare_cached("SELECT body FROM tree_order ORDER BY id")?;
-            let mut rows = statement.query([])?;
-            let mut orders = Vec::new();
-            while let Some(row) = rows.next()? {
-                let order = Order::decode(row.get_ref(0)?.as_blob().unwrap_or_default());
-                orders.push(order.or_else(|e| broken(format!("a stored order is damaged: {e}")))?);
-            }
-            Ok(orders)
-        })
+        self.statements("SELECT body FROM tree_order ORDER BY id", Order::decode)
     }
 
     fn gain(&self) -> Result<Option<Gain>, StoreError> {

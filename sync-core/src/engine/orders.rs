@@ -6,7 +6,7 @@
 //! those who have left it.
 
 use super::{commit::Draft, *};
-use crate::{feed::CHAIN_START, order::Order, session::InFlight, store::Gain};
+use crate::{order::Order, store::Gain};
 
 /// Rows that are looked at in one commit for what children have gained.
 const GAIN_ROWS: usize = 4_096;
@@ -16,11 +16,6 @@ impl<I: Identity> Engine<I> {
     pub fn place(&self) -> &OrgPath {
         let certified = &self.identity.info().place;
         self.places.stands(certified.org()).unwrap_or(certified)
-    }
-
-    /// How many rows have still to be looked at for what children have gained.
-    pub fn gain_left(&self) -> u64 {
-        self.gain.map_or(0, |gain| gain.upto - gain.done)
     }
 
     /// The number of the last order that this node has heard of; 0 when of none.
@@ -80,7 +75,7 @@ impl<I: Identity> Engine<I> {
         if self.links.get(&link).is_some_and(|state| !state.stranger) {
             self.send_orders(link);
             if !self.is_neighbour(link) {
-                self.refuse_stranger(link);
+                self.refuse_no_neighbour(link);
             }
         }
     }
@@ -95,7 +90,7 @@ impl<I: Identity> Engine<I> {
     /// A stranger has told all orders that it knows.
     fn meet_stranger(&mut self, link: LinkId) {
         if !self.is_neighbour(link) {
-            return self.refuse_stranger(link);
+            return self.refuse_no_neighbour(link);
         }
         if let Some(state) = self.links.get_mut(&link) {
             state.stranger = false;
@@ -103,7 +98,7 @@ impl<I: Identity> Engine<I> {
         self.begin(link);
     }
 
-    pub(super) fn refuse_stranger(&mut self, link: LinkId) {
+    pub(super) fn refuse_no_neighbour(&mut self, link: LinkId) {
         let Some(state) = self.links.get(&link) else { return };
         let (own, peer) = (self.place().clone(), state.peer.clone());
         let certified = [&self.info().place, &state.certified.place];
@@ -181,19 +176,14 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         let above = self.above[lane as usize];
         let Some(at) = self.position(above) else { return Ok(()) };
-        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        let out = &mut state.out[lane as usize];
+        let parent = self.links.get_mut(&link).filter(|state| state.direction == Direction::Up);
+        let Some(out) = parent.map(|state| &mut state.out[lane as usize]) else { return Ok(()) };
         if out.next.is_none_or(|next| next >= above) {
             return Ok(());
         }
         let after = out.after(at.segment);
         (out.next, out.told) = (Some(above), Some(at));
-        out.in_flight.push_back(InFlight { upto: above, bytes: 0, sent_at: now.mono });
-        let chain = store.chain(above)?.unwrap_or(CHAIN_START);
-        let (segment, upto) = (at.segment, Some((at.pos, chain)));
-        let batch = EntryBatch { lane, segment, after, upto, origin: segment, entries: Vec::new() };
-        self.send(link, Frame::Batch(batch));
-        Ok(())
+        self.say_place(link, lane, at, above, after, store, now)
     }
 }
 
@@ -208,9 +198,4 @@ fn moved(own: &OrgPath, peer: &OrgPath) -> String {
     format!(
         "by an order of the root {peer} is no neighbour of {own} any more: its node belongs to its new parent"
     )
-}
-
-/// A digest of a set of orders, like that of revocations.
-pub(super) fn digest(orders: &[Order]) -> u64 {
-    super::digest_of(orders.iter().map(Order::encode))
 }

@@ -26,7 +26,7 @@ impl<I: Identity> Engine<I> {
             return Ok(());
         }
         if state.stranger && !matches!(frame, Frame::Orders(_) | Frame::Refuse { .. }) {
-            self.refuse_stranger(link);
+            self.refuse_no_neighbour(link);
             return Ok(());
         }
         if std::mem::take(&mut state.rival) {

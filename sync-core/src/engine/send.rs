@@ -180,13 +180,29 @@ impl<I: Identity> Engine<I> {
             let out = self.links.get_mut(&link).map(|state| &mut state.out[lane as usize]);
             let Some((out, at)) = out.and_then(|out| out.told.map(|at| (out, at))) else { continue };
             let Some(upto) = out.next else { continue };
-            out.in_flight.push_back(InFlight { upto, bytes: 0, sent_at: now.mono });
-            let chain = if at.pos == 0 { None } else { store.chain(upto)? }.unwrap_or(CHAIN_START);
-            let (segment, upto) = (at.segment, Some((at.pos, chain)));
-            let batch =
-                EntryBatch { lane, segment, after: at.pos, upto, origin: segment, entries: Vec::new() };
-            self.send(link, Frame::Batch(batch));
+            self.say_place(link, lane, at, upto, at.pos, store, now)?;
         }
+        Ok(())
+    }
+
+    /// Tells the reader that it stands at this place of the feed, which is row `upto`, by a batch without entries after `after`.
+    #[expect(clippy::too_many_arguments, reason = "a batch has as many parts")]
+    pub(super) fn say_place(
+        &mut self,
+        link: LinkId,
+        lane: Lane,
+        at: Position,
+        upto: Seq,
+        after: u64,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
+        state.out[lane as usize].in_flight.push_back(InFlight { upto, bytes: 0, sent_at: now.mono });
+        let chain = if at.pos == 0 { None } else { store.chain(upto)? }.unwrap_or(CHAIN_START);
+        let (segment, upto) = (at.segment, Some((at.pos, chain)));
+        let batch = EntryBatch { lane, segment, after, upto, origin: segment, entries: Vec::new() };
+        self.send(link, Frame::Batch(batch));
         Ok(())
     }
 

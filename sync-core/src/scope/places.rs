@@ -20,6 +20,8 @@ pub struct Places {
     /// By their numbers, and by their bytes where a root that was put back has used a number twice.
     orders: Vec<Order>,
     stands: BTreeMap<OrgId, OrgPath>,
+    /// To whom what belonged to those that are closed belongs.
+    heirs: BTreeMap<OrgId, OrgId>,
 }
 
 /// Why an order cannot be given.
@@ -83,6 +85,11 @@ impl Places {
         let Err(at) = self.orders.binary_search_by_key(&name(order), name) else { return false };
         self.orders.insert(at, order.clone());
         self.stands = self.enrolled.iter().map(|(org, place)| (org.clone(), self.now(place))).collect();
+        let closed = self.orders.iter().flat_map(|order| &order.steps).filter_map(|step| match step {
+            Step::Close { org, .. } => Some(org),
+            Step::Move { .. } => None,
+        });
+        self.heirs = closed.map(|org| (org.clone(), self.heir(org, self.orders.len()).clone())).collect();
         true
     }
 
@@ -104,13 +111,13 @@ impl Places {
     /// Where what belongs to the organization stands: its own place, or that of its successor. None when nobody has
     /// announced it.
     pub fn of(&self, org: &OrgId) -> Option<&OrgPath> {
-        self.stands.get(self.heir(org, self.orders.len()))
+        self.stands.get(self.heirs.get(org).unwrap_or(org))
     }
 
     /// Of whom nobody has announced where it stands, so that it is not known where what belongs to `home` stands: the
     /// organization itself, or its successor.
     pub fn unknown_of<'a>(&'a self, home: &'a OrgId) -> Option<&'a OrgId> {
-        [home, self.heir(home, self.orders.len())].into_iter().find(|org| self.stands(org).is_none())
+        [home, self.heirs.get(home).unwrap_or(home)].into_iter().find(|org| self.stands(org).is_none())
     }
 
     /// Every organization that this node has heard of, with where what belongs to it stands.
@@ -124,17 +131,8 @@ impl Places {
     }
 
     /// To whom what belonged to an organization belongs, when it is closed.
-    pub fn successor<'a>(&'a self, org: &'a OrgId) -> Option<&'a OrgId> {
-        Some(self.heir(org, self.orders.len())).filter(|heir| *heir != org)
-    }
-
-    /// Where this organization's new parent listens, by the last order that has moved it; none when none has, or none says.
-    pub fn parent_address(&self, org: &OrgId) -> Option<&str> {
-        let mut moves = self.orders.iter().flat_map(|order| &order.steps).filter_map(|step| match step {
-            Step::Move { from, address, .. } if from.org() == org => Some(address.as_str()),
-            _ => None,
-        });
-        moves.next_back().filter(|address| !address.is_empty())
+    pub fn successor(&self, org: &OrgId) -> Option<&OrgId> {
+        self.heirs.get(org)
     }
 
     /// Whether an order has ever moved this organization, by itself or with what is above it.
@@ -378,21 +376,6 @@ mod tests {
             let found = [0, 1, u64::MAX].map(|number| branch(at, home, number));
             assert_eq!(found, branches.map(|org| org.map(str::to_owned)), "{at} {home}");
         }
-    }
-
-    #[test]
-    fn addresses_are_of_the_last_move() {
-        let mut places = country();
-        let to = |number, from: &str, to: &str, address: &str| {
-            let address = address.to_owned();
-            order(number, vec![Step::Move { from: path(from), to: path(to), address }])
-        };
-        assert_eq!(places.parent_address(&org("mv")), None);
-        places.follow(&to(1, "tw/hg/mv", "tw/tq/mv", "tq:1"));
-        assert_eq!(places.parent_address(&org("mv")), Some("tq:1"));
-        assert_eq!(places.parent_address(&org("dv")), None);
-        places.follow(&to(2, "tw/tq/mv", "tw/hg/mv", ""));
-        assert_eq!(places.parent_address(&org("mv")), None);
     }
 
     #[test]
