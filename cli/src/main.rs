@@ -6,6 +6,7 @@
 
 mod chunk;
 mod commands;
+mod date;
 mod duration;
 mod interrupt;
 mod output;

@@ -21,9 +21,13 @@ use sync_core::{
 
 mod line;
 mod outages;
+mod tree;
 
 pub use self::line::{Line, Waiting};
 pub use self::outages::{ClockStep, Neighbour, Outage, Outages, Stretch};
+pub use self::tree::{
+    Amount, Arrange, Arranged, NodeChange, OrderLine, OrgLine, Plan, Rearrangement, StepLine, Tree,
+};
 
 /// The socket's name in the node's folder.
 pub const SOCKET: &str = "admin.sock";
@@ -207,6 +211,15 @@ pub enum Request {
         org: OrgId,
         /// Why: lost, compromised, replaced, left or mistake.
         reason: sync_core::identity::Reason,
+    },
+    /// Rearranges the tree; only at the root. Answered by [`Arranged`].
+    Arrange(Arrange),
+    /// Answered by [`Tree`].
+    Tree,
+    /// Takes a plan back. Answered by [`Tree`].
+    CancelPlan {
+        /// Its number.
+        plan: u64,
     },
     /// Makes a backup of the node. Answered by [`Answer::Bytes`], the whole file, and then its
     /// [`Manifest`](crate::backup::Manifest).
@@ -407,7 +420,7 @@ pub struct LinkState {
 pub struct AlertLine {
     /// When, in milliseconds since 1970 by this machine's clock.
     pub at: i64,
-    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `renewal`, `damaged`, `repaired`.
+    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `renewal`, `damaged`, `repaired`, `moved`, `order`.
     pub code: String,
     /// What, why, what to do.
     pub text: String,

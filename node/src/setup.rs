@@ -55,6 +55,7 @@ pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<Node
     let token: Token =
         token.parse().map_err(|e: ca::TokenError| Failure::new(FailureKind::Usage, e.to_string()))?;
     let known = lock_of_known(dir, &token, listen)?;
+    let stands = known.as_ref().map(|_| load(dir)).transpose()?.map(|config| config.place);
     if token.role == Role::Hub && listen.is_none() && known.is_none() {
         let text =
             "this token enrols a hub, which must be reachable for its children; add --listen ADDRESS:PORT";
@@ -63,7 +64,7 @@ pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<Node
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let folder = IdentityFolder::of_node(dir);
     let identity = runtime
-        .block_on(transport::enrol(&token, &folder, &[], clock::wall()))
+        .block_on(transport::enrol(&token, &folder, &[], stands.as_ref(), clock::wall()))
         .map_err(|error| Failure::new(kind_of(&error), text_of(&error)))?;
     if known.is_some() {
         return info_of(&identity);

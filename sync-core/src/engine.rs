@@ -91,6 +91,9 @@ pub enum Event {
     Revoke(Revocation),
     /// An order that the root's operator has signed.
     Order(Order),
+    /// A child that has said HELLO is asked where it stands, if nobody has announced it: one that has written nothing is
+    /// given children by orders as well.
+    Locate(LinkId),
     /// A check of the whole store has been made.
     Checked(Checkup),
     /// Compare what this node and a neighbour hold. Answered by [`Effect::Audited`], unless the link ends before.
@@ -451,6 +454,7 @@ impl<I: Identity> Engine<I> {
             Event::Folded(ops) => self.intents.push_back(Intent::Folded(ops)),
             Event::Revoke(revocation) => self.intents.push_back(Intent::Revoke(revocation)),
             Event::Order(order) => self.intents.push_back(Intent::Order(order)),
+            Event::Locate(link) => self.locate(link),
             Event::Checked(checkup) => self.checked(checkup, store)?,
             Event::Audit(link) => self.begin_audit(link, store)?,
             Event::Surveyed(link, summary) => {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{Incarnation, NodeId, OrgPath},
     order::Order,
+    scope::Places,
 };
 
 /// Longest chain that travels, in certificates: the node's own and up to [`CHAIN_MAX_CERTIFICATES`] - 1
@@ -402,8 +403,9 @@ pub trait Authority {
     fn verify_issued(&self, author: &Announcement, statement: &[u8], signature: &[u8])
     -> Result<(), Refusal>;
 
-    /// Whether a revocation is genuine: signed by a hub or the root whose place covers the one revoked.
-    fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal>;
+    /// Whether a revocation is genuine: signed by a hub or the root whose place covers the one revoked, as their certificates
+    /// say or by the orders that have moved them since.
+    fn verify_revocation(&self, revocation: &Revocation, places: &Places) -> Result<(), Refusal>;
 
     /// Whether an order is genuine: signed by a node of the root.
     fn verify_order(&self, order: &Order) -> Result<(), Refusal>;
@@ -460,6 +462,16 @@ pub enum Refusal {
         reason: Reason,
         /// When, in milliseconds since 1970.
         at: i64,
+    },
+    /// A certificate of before its node was moved.
+    #[error(
+        "this certificate of {who} has ended: an order has moved it, and it has shown a newer one. If its machine was put \
+         back from an old copy, make a token at its parent (`tuyen invite`), stop its daemon and run `tuyen enrol TOKEN` on \
+         the folder that it has; if not, somebody uses an old copy of its keys: find out who. No record is lost"
+    )]
+    Ended {
+        /// The place that the certificate names.
+        who: String,
     },
     /// An issuer or signer spoke for a place that is not below it.
     #[error(
@@ -518,6 +530,7 @@ impl Refusal {
             Refusal::WrongRole { .. } => 7,
             Refusal::NoCertificate => 8,
             Refusal::Malformed { .. } => 9,
+            Refusal::Ended { .. } => 10,
         }
     }
 }

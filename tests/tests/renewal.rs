@@ -227,7 +227,9 @@ fn a_child_gets_certificates_for_itself_only() {
         country.root.wait("told", |s| has_alert(&s.alerts, "renewal", "asked with another CA key"));
         let own = identity(&country.hub);
         let trust = TrustStore::of(&own, TrustedClock::new(0)).unwrap();
-        let granted = renew::accept(hub.certificates(Some(&own_ca)).unwrap(), &own, &trust).unwrap();
+        let stands = country.hub.config().place;
+        let response = hub.certificates(Some(&own_ca)).unwrap();
+        let granted = renew::accept(response, &own, &stands, &trust).unwrap();
         let (granted, before) = (Facts::read(&granted.chain[0]).unwrap(), facts(&country.hub));
         assert_eq!((granted.subject, granted.key), (before.subject, before.key));
         // What is not understood ends its stream, and not the link.

@@ -11,6 +11,7 @@ pub mod import;
 pub mod link;
 pub mod links;
 pub mod membership;
+pub mod org;
 pub mod outages;
 pub mod records;
 pub mod scope;
@@ -78,6 +79,14 @@ pub enum Command {
     Enrol(membership::Enrol),
     Revoke(children::Revoke),
     Replace(children::Replace),
+    /// Rearrange the tree: move, split, merge and close organizations
+    #[command(
+        subcommand,
+        before_help = "Example:\n  tuyen --dir root org list\n  \
+                       tuyen --dir root org merge ha-giang --into tuyen-quang --address 10.2.0.1:7401 \\\n    \
+                       --effective 2027-01-01 --dry-run"
+    )]
+    Org(org::Command),
     /// Import, read, write and delete records
     #[command(
         subcommand,
@@ -130,6 +139,7 @@ impl Command {
             Command::Enrol(command) => command.run(context),
             Command::Revoke(command) => command.run(context),
             Command::Replace(command) => command.run(context),
+            Command::Org(command) => command.run(context),
             Command::Records(command) => command.run(context),
             Command::Status(command) => command.run(context),
             Command::Peers(command) => command.run(context),

@@ -213,8 +213,11 @@ pub(super) fn belongs(small: &[(String, Vec<u8>)], manifest: &Manifest) -> Resul
     if info.role != Role::Leaf {
         Ca::of(&identity).map_err(|error| error.to_string())?;
     }
-    let named = (&manifest.node, &manifest.place, manifest.role);
-    if (&info.node, &info.place, info.role) != named || (&config.place, config.role) != (named.1, named.2) {
+    // Where an order has moved it, its certificate may not say so yet.
+    let named = (&manifest.node, manifest.place.org(), manifest.role);
+    if (&info.node, info.place.org(), info.role) != named
+        || (config.place.org(), config.role) != (named.1, named.2)
+    {
         return Err(format!(
             "its settings, its certificate and its name ({}) are not of one node",
             manifest.place

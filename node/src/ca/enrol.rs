@@ -200,7 +200,9 @@ pub enum EnrolError {
     NotAsked(&'static str),
     /// A folder that holds another node.
     #[error(
-        "the token leads to {found}, but this folder holds the node of {here}; use a token for {here}, or another folder"
+        "the token leads to {found}, but this folder holds the node of {here}; use a token for {here}, or another folder. If \
+         an order has moved it, it has not heard of it: write where its new parent listens into its config.json, start it, \
+         and enrol it when it says that it has moved"
     )]
     OtherPlace {
         /// The place of the node that is there.

@@ -11,6 +11,7 @@ use sync_core::{
     id::Incarnation,
     identity::{Announcement, Authority, NodeInfo, Refusal, Revocation},
     order::Order,
+    scope::Places,
 };
 
 use super::trust::{TrustStore, When, announce};
@@ -40,7 +41,7 @@ impl Own {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes renewed certificates of the same key, place and role for what is signed from now on.
+    /// Takes renewed certificates of the same key and role for what is signed from now on.
     pub fn renew(&self, identity: Arc<Identity>) {
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
     }
@@ -69,8 +70,8 @@ impl Authority for Own {
         self.trust.verify_issued(author, statement, signature)
     }
 
-    fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
-        self.trust.verify_revocation(revocation)
+    fn verify_revocation(&self, revocation: &Revocation, places: &Places) -> Result<(), Refusal> {
+        self.trust.verify_revocation(revocation, places)
     }
 
     fn verify_order(&self, order: &Order) -> Result<(), Refusal> {

@@ -1,19 +1,17 @@
-//! The next certificates of a node that has some: the same keys, the same place, the same role.
+//! The next certificates of a node that has some: the same keys, the same role, and the place where it stands.
 //!
-//! What always holds: the parent goes by the certificate that the connection has proved and by its own book, and
-//! takes nothing else from the request; the node takes only certificates that lead to its own root, are made for
-//! its own keys, place and role, and end later than those before. A hub's CA is renewed with its node, so that it
+//! What always holds: the parent goes by the certificate that the connection has proved, by the orders that have moved it,
+//! and by its own book, and takes nothing else from the request, but the key of the CA of a hub that an order has moved to
+//! it; the node takes only certificates that lead to its own root, are made for its own keys and role and for the place
+//! where it stands, and that end later than those before unless it has moved. A hub's CA is renewed with its node, so that it
 //! hardly ever shortens what it issues; what the old one has issued goes on with the old one in its chain. Not here:
 //! the stream (`transport`), the files (`keys`), and when to ask (the daemon).
 
 use rustls::pki_types::CertificateDer;
-use sync_core::{
-    id::{NodeId, OrgPath},
-    identity::Refusal,
-};
+use sync_core::{id::OrgPath, identity::Refusal, scope::Places};
 
 use super::{
-    certificate::{Ca, CaError, Facts, Grant, Order},
+    certificate::{Ca, CaError, Facts, Grant, Issued, Order},
     enrol::{EnrolError, Response, check_ca},
     trust::{TrustStore, Verified, When},
 };
@@ -59,23 +57,31 @@ pub fn due(identity: &Identity, now: i64) -> bool {
     identity.chain.first().into_iter().chain(ca).filter_map(Facts::read).any(|facts| facts.renewal_due(now))
 }
 
-/// The parent's side: issues for whom the connection's certificate names, which has just been checked. `enrolled_ca`
-/// is the CA that the book has for this node; a hub's request carries the key of its CA.
+/// The parent's side: issues for whom the connection's certificate names, which has just been checked, where it stands by
+/// the orders. `known` is what the book has last issued to this node; a hub's request carries the key of its CA. The order
+/// that has moved a node here stands for the token that it has not had.
 pub fn renew(
     parent: &Identity,
     child: &Verified,
     ca_key: Option<PublicKey>,
-    enrolled_ca: Option<NodeId>,
+    known: Option<&Issued>,
+    places: &Places,
     now: i64,
 ) -> Result<Grant, RenewRefusal> {
     let ca = Ca::of(parent)?;
-    let place = &child.info.place;
-    if place.parent().as_ref() != Some(ca.place()) {
-        let (place, issuer) = (place.to_string(), ca.place().to_string());
+    let certified = &child.info.place;
+    let (place, own) = (places.now(certified), places.now(ca.place()));
+    if place.parent().as_ref() != Some(&own) {
+        let (place, issuer) = (place.to_string(), own.to_string());
         return Err(Refusal::OutsideSubtree { place, issuer }.into());
     }
-    if ca_key.map(|key| key.id()) != enrolled_ca {
-        return Err(RenewRefusal::OtherCa(place.clone()));
+    let was_moved_here = certified.parent().as_ref() != Some(ca.place());
+    let is_known = match known {
+        Some(known) => ca_key.map(|key| key.id()) == known.ca,
+        None => was_moved_here || ca_key.is_none(),
+    };
+    if !is_known {
+        return Err(RenewRefusal::OtherCa(place));
     }
     let order = Order { org: place.org().clone(), role: child.info.role, key: child.key, ca_key };
     Ok(ca.issue(&order, now)?)
@@ -90,8 +96,13 @@ pub struct Renewed {
     pub ca_chain: Option<Vec<CertificateDer<'static>>>,
 }
 
-/// The child's side: checks the parent's answer against the identity that it is for.
-pub fn accept(response: Response, own: &Identity, trust: &TrustStore) -> Result<Renewed, EnrolError> {
+/// The child's side: checks the parent's answer against the identity that it is for. `stands`: where this node stands.
+pub fn accept(
+    response: Response,
+    own: &Identity,
+    stands: &OrgPath,
+    trust: &TrustStore,
+) -> Result<Renewed, EnrolError> {
     let granted = response.granted()?;
     if granted.root != own.root {
         return Err(EnrolError::NotAsked("certificates of another root"));
@@ -99,17 +110,21 @@ pub fn accept(response: Response, own: &Identity, trust: &TrustStore) -> Result<
     let now = trust.clock().now();
     let before = trust.verify_chain(&own.chain, When::Issued)?;
     let verified = trust.verify_chain(&granted.chain, When::Now(now))?;
-    if verified.info != before.info {
+    let (info, place) = (&verified.info, &verified.info.place);
+    if (info.node, info.role) != (before.info.node, before.info.role)
+        || ![&before.info.place, stands].contains(&place)
+    {
         return Err(EnrolError::NotAsked("a certificate for another key, place or role"));
     }
+    let is_elsewhere = *place != before.info.place;
     let end =
         |chain: &[CertificateDer<'_>]| chain.first().and_then(Facts::read).map_or(0, |facts| facts.not_after);
-    if end(&granted.chain) <= end(&own.chain) {
+    if !is_elsewhere && end(&granted.chain) <= end(&own.chain) {
         return Err(EnrolError::NoLater { until: end(&granted.chain) });
     }
     match (&own.ca, &granted.ca_chain) {
         (None, None) => {}
-        (Some(ca), Some(chain)) => check_ca(&ca.key, chain, &own.root, &before.info.place, now)?,
+        (Some(ca), Some(chain)) => check_ca(&ca.key, chain, &own.root, place, now)?,
         _ => return Err(EnrolError::NotAsked("a CA's certificate that was not asked for, or none")),
     }
     Ok(Renewed { chain: granted.chain, ca_chain: granted.ca_chain })

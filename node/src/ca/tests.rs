@@ -6,6 +6,8 @@ use rustls::pki_types::CertificateDer;
 use sync_core::{
     id::{Incarnation, NodeId, OrgId, OrgPath},
     identity::{Announcement, Authority, NodeInfo, Reason, Refusal, Role},
+    order::Step,
+    scope::Places,
 };
 
 use super::{
@@ -237,7 +239,7 @@ fn a_revoked_node_may_not_speak_but_its_history_stays() {
     let chain = announce(&tree.leaf, Incarnation([1; 16]), None).chain;
     let revocations = revoke(&tree.hub, &tree.leaf_issued, Reason::Lost, NOW);
     assert_eq!(revocations.len(), 1);
-    trust.verify_revocation(&revocations[0]).unwrap();
+    trust.verify_revocation(&revocations[0], &Places::default()).unwrap();
     trust.admit(&chain).unwrap();
     trust.revoke(&revocations[0]).unwrap();
     trust.revoke(&revocations[0]).unwrap();
@@ -417,11 +419,22 @@ fn an_answer_is_held_to_the_token() {
 }
 
 /// What the parent would answer now to a child that shows this chain.
-fn renewed(parent: &Identity, child: &Identity, enrolled_ca: Option<NodeId>, now: i64) -> Response {
+fn renewed(parent: &Identity, child: &Identity, known: Option<&Issued>, now: i64) -> Response {
+    renewed_after(&Places::default(), parent, child, known, now)
+}
+
+/// The same after orders.
+fn renewed_after(
+    places: &Places,
+    parent: &Identity,
+    child: &Identity,
+    known: Option<&Issued>,
+    now: i64,
+) -> Response {
     let trust = TrustStore::of(parent, TrustedClock::with_wall(0, now)).unwrap();
     let shown = trust.verify_chain(&child.chain, When::Now(now)).unwrap();
     let ca_key = child.ca.as_ref().map(|ca| *ca.key.public());
-    match renew::renew(parent, &shown, ca_key, enrolled_ca, now) {
+    match renew::renew(parent, &shown, ca_key, known, places, now) {
         Ok(grant) => Response::from(&grant),
         Err(refusal) => Response::from(&refusal),
     }
@@ -433,8 +446,8 @@ fn what_a_ca_has_issued_stays_good_when_it_is_renewed() {
     let later = NOW + 400 * DAY;
     let trust = TrustStore::of(&tree.hub, TrustedClock::with_wall(0, later)).unwrap();
     assert!(renew::due(&tree.hub, later) && !renew::due(&tree.hub, NOW));
-    let response = renewed(&tree.root, &tree.hub, tree.hub_issued.ca, later);
-    let new = renew::accept(response, &tree.hub, &trust).unwrap();
+    let response = renewed(&tree.root, &tree.hub, Some(&tree.hub_issued), later);
+    let new = renew::accept(response, &tree.hub, &tree.hub_issued.place, &trust).unwrap();
     let new_ca = new.ca_chain.unwrap();
 
     // The power may go between any two files.
@@ -449,7 +462,8 @@ fn what_a_ca_has_issued_stays_good_when_it_is_renewed() {
         assert_eq!(own.unwrap().files().chain, *chain);
         // A leaf of before comes with the old CA, and gets the next from the new.
         trust.verify_chain(&tree.leaf.chain, When::Now(later)).unwrap();
-        let leaf = renew::accept(renewed(&hub, &tree.leaf, None, later), &tree.leaf, &trust).unwrap();
+        let response = renewed(&hub, &tree.leaf, None, later);
+        let leaf = renew::accept(response, &tree.leaf, &tree.leaf_issued.place, &trust).unwrap();
         assert_eq!(leaf.chain[1..], ca_chain[..]);
         let far = Facts::read(&leaf.chain[0]).unwrap().not_after - DAY;
         assert!(trust.verify_chain(&tree.leaf.chain, When::Now(far)).is_err());
@@ -462,7 +476,7 @@ fn only_the_next_certificates_of_the_same_node_are_taken() {
     let tree = Tree::new();
     let later = NOW + 400 * DAY;
     let trust = TrustStore::of(&tree.leaf, TrustedClock::with_wall(0, later)).unwrap();
-    let accept = |response| renew::accept(response, &tree.leaf, &trust).map(|_| ());
+    let accept = |response| renew::accept(response, &tree.leaf, &tree.leaf_issued.place, &trust).map(|_| ());
     accept(renewed(&tree.hub, &tree.leaf, None, later)).unwrap();
     let (other, _) = child(&tree.hub, "dong-van", Role::Leaf);
     assert!(matches!(accept(renewed(&tree.hub, &other, None, later)), Err(EnrolError::NotAsked(_))));
@@ -471,11 +485,86 @@ fn only_the_next_certificates_of_the_same_node_are_taken() {
     let foreign = Tree::new();
     let refused = accept(renewed(&foreign.hub, &foreign.leaf, None, later));
     assert!(matches!(refused, Err(EnrolError::NotAsked(_))), "{refused:?}");
-    let no = accept(renewed(&tree.hub, &tree.leaf, Some(other.key.id()), later));
+    let with_ca = Issued { ca: Some(other.key.id()), ..tree.leaf_issued.clone() };
+    let no = accept(renewed(&tree.hub, &tree.leaf, Some(&with_ca), later));
     assert!(matches!(no, Err(EnrolError::Refused { code: 210, .. })), "{no:?}");
     // A hub above that is not the parent.
     let no = accept(renewed(&tree.root, &tree.leaf, None, later));
     assert!(matches!(no, Err(EnrolError::Refused { code, .. }) if code < 100), "{no:?}");
+}
+
+/// An order of the tree's root.
+fn moves(tree: &Tree, number: u64, from: &str, to: &str) -> sync_core::order::Order {
+    let steps = vec![Step::Move { from: path(from), to: path(to), address: String::new() }];
+    trust::sign_order(&tree.root, number, NOW, steps)
+}
+
+#[test]
+fn whoever_was_moved_gets_certificates_for_its_new_place() {
+    let tree = Tree::new();
+    let (other, _) = child(&tree.root, "tuyen-quang", Role::Hub);
+    let (hub, leaf) = ("trung-uong/tuyen-quang/ha-giang", "trung-uong/tuyen-quang/ha-giang/dong-van");
+    let trust = tree.trust();
+    let accept = |response, own: &Identity, stands: &str| renew::accept(response, own, &path(stands), &trust);
+    let refused = |response: Response, own: &Identity, stands: &str| match accept(response, own, stands) {
+        Err(EnrolError::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    let mut places = Places::default();
+    let before = renewed_after(&places, &other, &tree.hub, None, NOW);
+    assert_eq!(refused(before, &tree.hub, hub), 5, "nobody has moved it");
+    places.follow(&moves(&tree, 1, "trung-uong/ha-giang", hub));
+    let late = renewed_after(&places, &tree.root, &tree.hub, Some(&tree.hub_issued), NOW);
+    assert_eq!(refused(late, &tree.hub, hub), 5, "its old parent renews it no more");
+    // The hub with its CA, which the new parent has never seen, and no later than before.
+    let granted = || renewed_after(&places, &other, &tree.hub, None, NOW);
+    let new = accept(granted(), &tree.hub, hub).unwrap();
+    assert_eq!(trust.verify_chain(&new.chain, When::Now(NOW)).unwrap().info.place, path(hub));
+    let elsewhere = accept(granted(), &tree.hub, "trung-uong/cao-bang/ha-giang");
+    assert!(matches!(elsewhere, Err(EnrolError::NotAsked(_))));
+    let with_other_ca = Issued { ca: Some(tree.leaf.key.id()), ..tree.hub_issued.clone() };
+    let again = renewed_after(&places, &other, &tree.hub, Some(&with_other_ca), NOW);
+    assert_eq!(refused(again, &tree.hub, hub), 210, "from then on the book counts");
+    // What is below goes along, and gets its own when the hub has its CA's.
+    let old = renewed_after(&places, &tree.hub, &tree.leaf, Some(&tree.leaf_issued), NOW + 400 * DAY);
+    assert!(accept(old, &tree.leaf, leaf).is_ok(), "for where it stood");
+    let Identity { key, ca, root, .. } = tree.hub;
+    let ca = ca.zip(new.ca_chain).map(|(ca, chain)| CaFiles { key: ca.key, chain });
+    let files = Identity { key, chain: new.chain, root, ca };
+    let granted = renewed_after(&places, &files, &tree.leaf, Some(&tree.leaf_issued), NOW);
+    let chain = accept(granted, &tree.leaf, leaf).unwrap().chain;
+    let shown = trust.verify_chain(&chain, When::Now(NOW)).unwrap();
+    assert_eq!(shown.info.place, path(leaf));
+
+    // The old one ends, the new one stays good.
+    trust.end(tree.leaf_issued.serial.clone());
+    let refusal = trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap_err();
+    assert!(matches!(refusal, Refusal::Ended { .. }) && refusal.to_string().contains("tuyen enrol TOKEN"));
+    trust.verify_chain(&tree.leaf.chain, When::Issued).unwrap();
+    trust.verify_chain(&chain, When::Now(NOW)).unwrap();
+}
+
+#[test]
+fn a_revocation_follows_whom_an_order_has_moved() {
+    let tree = Tree::new();
+    let (other, _) = child(&tree.root, "tuyen-quang", Role::Hub);
+    let mut places = Places::default();
+    let order = moves(&tree, 1, "trung-uong/ha-giang/dong-van", "trung-uong/tuyen-quang/dong-van");
+    let revocation = revoke(&other, &tree.leaf_issued, Reason::Lost, NOW).remove(0);
+    let (early, trust) = (tree.trust(), tree.trust());
+    assert!(matches!(early.verify_revocation(&revocation, &places), Err(Refusal::OutsideSubtree { .. })));
+    places.follow(&order);
+    trust.verify_revocation(&revocation, &places).unwrap();
+    trust.follow(&order);
+    trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap();
+    trust.revoke(&revocation).unwrap();
+    let refusal = trust.verify_chain(&tree.leaf.chain, When::Now(NOW)).unwrap_err();
+    assert!(matches!(refusal, Refusal::Revoked { .. }), "{refusal}");
+    // What its parent of before has revoked stays so.
+    trust.revoke(&revoke(&tree.hub, &tree.leaf_issued, Reason::Lost, NOW).remove(0)).unwrap();
+    early.revoke(&revoke(&tree.hub, &tree.leaf_issued, Reason::Lost, NOW).remove(0)).unwrap();
+    early.follow(&order);
+    assert!(early.verify_chain(&tree.leaf.chain, When::Now(NOW)).is_err());
 }
 
 #[test]
@@ -484,7 +573,7 @@ fn orders_are_of_the_roots_node_alone() {
     let trust = tree.trust();
     let [from, to] =
         ["trung-uong/ha-giang/dong-van", "trung-uong/dong-van"].map(|place| place.parse().unwrap());
-    let steps = vec![sync_core::order::Step::Move { from, to, address: String::new() }];
+    let steps = vec![Step::Move { from, to, address: String::new() }];
     let order = trust::sign_order(&tree.root, 1, NOW, steps.clone());
     assert_eq!(trust.verify_order(&order), Ok(()));
     let altered = sync_core::order::Order { number: 2, ..order.clone() };

@@ -7,9 +7,9 @@
 //! (`certificate`), sockets (`transport`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -24,6 +24,7 @@ use sync_core::{
         Revocation, Role, Serial,
     },
     order::{Order, Step},
+    scope::Places,
 };
 use webpki::EndEntityCert;
 
@@ -130,10 +131,11 @@ struct Revoked {
     at: i64,
 }
 
-/// The root that is trusted, and what was revoked under it. Shared by all that asks.
+/// The root that is trusted, what was revoked under it, and the orders that have moved its places. Shared by all that asks.
 ///
-/// It remembers revocations in memory only: whoever keeps them durably gives each to [`TrustStore::revoke`], at
-/// the start of the process and as soon as a new one is durable, before the engine asks who is still admitted.
+/// It remembers them in memory only: whoever keeps them durably gives each to [`TrustStore::follow`] and
+/// [`TrustStore::revoke`], at the start of the process and as soon as a new one is durable, before the engine asks who is
+/// still admitted.
 pub struct TrustStore {
     root: CertificateDer<'static>,
     anchor: TrustAnchor<'static>,
@@ -141,6 +143,8 @@ pub struct TrustStore {
     fingerprint: Fingerprint,
     clock: TrustedClock,
     revoked: RwLock<BTreeMap<NodeId, Vec<Revoked>>>,
+    places: RwLock<Places>,
+    ended: RwLock<BTreeSet<Serial>>,
 }
 
 impl std::fmt::Debug for TrustStore {
@@ -160,8 +164,8 @@ impl TrustStore {
         }
         let anchor = webpki::anchor_from_trusted_cert(&root).map_err(|_| malformed())?.to_owned();
         let fingerprint = Fingerprint::of(&root);
-        let revoked = RwLock::new(BTreeMap::new());
-        Ok(Self { root, anchor, place: facts.subject.place, fingerprint, clock, revoked })
+        let (revoked, places, ended) = Default::default();
+        Ok(Self { root, anchor, place: facts.subject.place, fingerprint, clock, revoked, places, ended })
     }
 
     /// Trusts the root of an identity, and learns from its certificates that their time has come.
@@ -222,6 +226,9 @@ impl TrustStore {
         }
         if let When::Now(_) = when {
             self.not_revoked(&verified.info.node, Some(&verified.serial), &verified.info.place, "")?;
+            if self.ended.read().unwrap_or_else(PoisonError::into_inner).contains(&verified.serial) {
+                return Err(Refusal::Ended { who: verified.info.place.to_string() });
+            }
         }
         Ok(verified)
     }
@@ -281,8 +288,9 @@ impl TrustStore {
         what: &str,
     ) -> Result<(), Refusal> {
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        let places = self.places();
         let counts = |entry: &&Revoked| {
-            place.is_within(&entry.within) && (entry.serial.is_none() || entry.serial.as_ref() == serial)
+            places.covers(&entry.within, place) && (entry.serial.is_none() || entry.serial.as_ref() == serial)
         };
         match revoked.get(key).and_then(|entries| entries.iter().find(counts)) {
             Some(entry) => {
@@ -298,12 +306,26 @@ impl TrustStore {
         keys.try_for_each(|key| self.not_revoked(&key, None, &issued.place, ""))
     }
 
+    /// Takes in an order that is genuine.
+    pub fn follow(&self, order: &Order) {
+        self.places.write().unwrap_or_else(PoisonError::into_inner).follow(order);
+    }
+
+    /// A certificate that this node has issued, or its neighbour before it, ends here. Others are told nothing.
+    pub fn end(&self, serial: Serial) {
+        self.ended.write().unwrap_or_else(PoisonError::into_inner).insert(serial);
+    }
+
+    fn places(&self) -> RwLockReadGuard<'_, Places> {
+        self.places.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes in a revocation, if it is genuine. Sessions with the node it names are to be checked again after.
     ///
     /// One whose signer was itself revoked still counts: it can only take trust away, and a stolen clinic must
     /// not come back because its hub was replaced.
     pub fn revoke(&self, revocation: &Revocation) -> Result<(), Refusal> {
-        let within = self.signer_of(revocation)?.place;
+        let within = self.signer_of(revocation, &self.places())?.place;
         let entry = Revoked {
             serial: revocation.serial.clone(),
             within,
@@ -318,7 +340,7 @@ impl TrustStore {
         Ok(())
     }
 
-    fn signer_of(&self, revocation: &Revocation) -> Result<NodeInfo, Refusal> {
+    fn signer_of(&self, revocation: &Revocation, places: &Places) -> Result<NodeInfo, Refusal> {
         let signer = self.verify_chain(&to_der(&revocation.chain), When::Issued)?;
         check_key(revocation.signer, &signer)?;
         if !signer.key.verifies(&revocation.to_be_signed(), &revocation.signature) {
@@ -328,7 +350,7 @@ impl TrustStore {
             let (who, role) = (signer.info.place.to_string(), signer.info.role);
             return Err(Refusal::WrongRole { who, role, what: "revoke anybody" });
         }
-        if !revocation.place.is_within(&signer.info.place) {
+        if !places.covers(&signer.info.place, &revocation.place) {
             return Err(outside(&revocation.place, &signer.info.place));
         }
         Ok(signer.info)
@@ -362,8 +384,8 @@ impl Authority for TrustStore {
         Err(Refusal::BadSignature { what: "an issued record" })
     }
 
-    fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
-        self.signer_of(revocation).map(|_| ())
+    fn verify_revocation(&self, revocation: &Revocation, places: &Places) -> Result<(), Refusal> {
+        self.signer_of(revocation, places).map(|_| ())
     }
 
     fn verify_order(&self, order: &Order) -> Result<(), Refusal> {

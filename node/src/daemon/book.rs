@@ -1,7 +1,11 @@
 //! The CA's book: whom this node has invited, and what it has issued. Kept whole as one setting of the store.
 
 use serde::{Deserialize, Serialize};
-use sync_core::{id::NodeId, identity::NodeInfo, store::StoreError};
+use sync_core::{
+    id::NodeId,
+    identity::{NodeInfo, Role, Serial},
+    store::StoreError,
+};
 
 use crate::{
     ca::{Invite, Issued, SecretHash},
@@ -15,6 +19,9 @@ const SETTING: &str = "ca-book";
 pub struct Book {
     invites: Vec<(SecretHash, Invite)>,
     issued: Vec<Issued>,
+    /// Certificates of places that their nodes have been moved from, and have newer ones.
+    #[serde(default)]
+    ended: Vec<Issued>,
 }
 
 impl Book {
@@ -59,9 +66,41 @@ impl Book {
         self.issue(issued, store)
     }
 
-    /// The CA of a node that this node has enrolled as a hub.
-    pub fn ca_of(&self, node: &NodeInfo) -> Option<NodeId> {
-        self.issued.iter().rev().find(|one| is_of(one, node)).and_then(|one| one.ca)
+    /// What this node has last issued to another.
+    pub fn last_of(&self, node: NodeId, role: Role) -> Option<&Issued> {
+        self.issued.iter().rev().find(|one| (one.node, one.role) == (node, role))
+    }
+
+    /// A node has come with this certificate. When it is the last that it was given, those of other places end; gives them.
+    pub fn shown(
+        &mut self,
+        node: NodeId,
+        serial: &Serial,
+        store: &mut SqliteStore,
+    ) -> Result<Vec<Serial>, StoreError> {
+        let of_node = |one: &Issued| one.node == node;
+        let Some(last) =
+            self.issued.iter().rev().find(|one| of_node(one)).filter(|one| one.serial == *serial)
+        else {
+            return Ok(Vec::new());
+        };
+        let last = last.place.clone();
+        let (old, issued) =
+            std::mem::take(&mut self.issued).into_iter().partition(|one| of_node(one) && one.place != last);
+        self.issued = issued;
+        if old.is_empty() {
+            return Ok(Vec::new());
+        }
+        let serials = old.iter().map(|one: &Issued| one.serial.clone()).collect();
+        self.ended.extend(old);
+        self.save(store)?;
+        Ok(serials)
+    }
+
+    /// The certificates that have ended before their time; those whose time has come are forgotten.
+    pub fn ended(&mut self, now: i64) -> impl Iterator<Item = &Serial> {
+        self.ended.retain(|one| one.not_after > now);
+        self.ended.iter().map(|one| &one.serial)
     }
 
     /// A node has got certificates: they take the place of those before.

@@ -11,10 +11,10 @@ use std::{
 use quinn::Connection;
 use serde::Serialize;
 use sync_core::{
-    engine::{Alert, Effect, Engine, Event, LinkId, Ticket},
+    engine::{Alert, Effect, Engine, Event, LinkId, Ticket, refusal},
     feed::Seq,
     fold,
-    id::{Lane, OrgPath, RecordId},
+    id::{Lane, NodeId, OrgId, RecordId},
     identity::{Date, NodeInfo},
     session::Direction,
     store::{Frontier, Op, StoreError},
@@ -23,8 +23,15 @@ use sync_core::{
 use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
-    Message, Numbers, SOFTWARE, book::Book, budget::Budgets, failed, links::Outbox, outages::Outages,
-    verify::Verify, wall,
+    Message, Numbers, SOFTWARE,
+    book::Book,
+    budget::Budgets,
+    failed,
+    links::Outbox,
+    orders::Plans,
+    outages::{News, Outages},
+    verify::Verify,
+    wall,
 };
 use crate::{
     admin::{AlertLine, Answer, Failure, FailureKind, Progress, Request},
@@ -81,13 +88,14 @@ pub(super) struct Core {
     pub book: Book,
     pub numbers: Arc<Numbers>,
     pub peers: BTreeMap<LinkId, Peer>,
-    pub last_contact: BTreeMap<OrgPath, i64>,
+    pub last_contact: BTreeMap<OrgId, i64>,
     pub alerts: VecDeque<AlertLine>,
     /// Why there is no link to the parent.
     pub no_parent: Option<(FailureKind, String)>,
     pub verify: Verify,
     pub outages: Outages,
     pub budgets: Budgets,
+    pub plans: Plans,
     waiters: Vec<Waiter>,
     tickets: u64,
     /// Records of which an entry has come back to its row.
@@ -97,6 +105,8 @@ pub(super) struct Core {
     batch_at: Option<Instant>,
     /// When the parent last said something, or was asked whether it is there.
     parent_at: Instant,
+    /// Who has answered when the parent was last dialled.
+    dialled: Option<NodeId>,
 }
 
 impl Core {
@@ -113,7 +123,9 @@ impl Core {
         let integrity = |error: StoreError| failed(kind_of_failure(&store), error);
         let outages = outages.map_err(integrity)?;
         let engine = Engine::new(identity, SOFTWARE, &store).map_err(integrity)?;
-        let book = Book::load(&store).map_err(integrity)?;
+        let mut book = Book::load(&store).map_err(integrity)?;
+        book.ended(wall()).for_each(|serial| engine.identity().trust().end(serial.clone()));
+        let plans = Plans::load(&store).map_err(integrity)?;
         let budgets = Budgets::load(&store).map_err(integrity)?;
         let verify = Verify::new(messages, store.setting(Verify::SETTING).map_err(integrity)?);
         Ok(Self {
@@ -131,12 +143,14 @@ impl Core {
             verify,
             outages,
             budgets,
+            plans,
             waiters: Vec::new(),
             tickets: 0,
             refold: BTreeSet::new(),
             folded_at: Instant::now(),
             batch_at: None,
             parent_at: Instant::now(),
+            dialled: None,
         })
     }
 
@@ -152,6 +166,7 @@ impl Core {
 
     fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
         self.keep_to_budget()?;
+        self.stand_where_orders_say();
         loop {
             let Some(first) = self.next_message(messages, runtime)? else { continue };
             // None is taken from the queue that is not handled: what is lost here nobody sends again.
@@ -171,6 +186,7 @@ impl Core {
             self.verify_daily()?;
             self.write_outages()?;
             self.mind_budget()?;
+            self.mind_plans()?;
         }
     }
 
@@ -234,6 +250,7 @@ impl Core {
                 self.verify_daily()?;
                 self.write_outages()?;
                 self.mind_budget()?;
+                self.mind_plans()?;
                 Ok(None)
             }
         }
@@ -261,20 +278,26 @@ impl Core {
                 tracing::info!(peer = %peer.place, ?direction, "connected");
                 if direction == Direction::Up {
                     self.parent_at = Instant::now();
+                    self.dialled = Some(peer.node);
+                } else {
+                    self.end_certificates_before(&peer, &chain)?;
                 }
-                self.last_contact.insert(peer.place.clone(), wall());
-                self.peers.insert(id, Peer { info: peer.clone(), direction, outbox, connection });
+                self.last_contact.insert(peer.place.org().clone(), wall());
+                let stands = self.engine.places().now(&peer.place);
+                let info = NodeInfo { place: stands, ..peer.clone() };
+                self.peers.insert(id, Peer { info, direction, outbox, connection });
                 Event::Connected { link: id, peer, chain, direction }
             }
             Message::Frame(id, frame, _room) => {
                 self.outages.frame(id);
                 if let Some(peer) = self.peers.get(&id) {
-                    self.last_contact.insert(peer.info.place.clone(), wall());
+                    self.last_contact.insert(peer.info.place.org().clone(), wall());
                     if peer.direction == Direction::Up {
                         self.parent_at = Instant::now();
                         if matches!(frame, Frame::Hello(_)) {
                             // Only now: a parent that refuses does so after the handshake.
                             self.no_parent = None;
+                            self.numbers.greeted.notify_one();
                         }
                     }
                 }
@@ -312,7 +335,7 @@ impl Core {
             }
             Message::Renewed(identity) => {
                 tracing::info!("the certificates of this node are renewed");
-                self.engine.identity().renew(identity);
+                self.renewed(identity);
                 return Ok(());
             }
             Message::NotRenewed { until, why } => {
@@ -343,6 +366,9 @@ impl Core {
             Message::Stop => return Ok(()),
         };
         self.engine.handle(event, &self.store, clock::now())?;
+        if let Some(News::Hello(id, _)) = news {
+            self.engine.handle(Event::Locate(id), &self.store, clock::now())?;
+        }
         self.note_link(news);
         Ok(())
     }
@@ -356,14 +382,7 @@ impl Core {
                     let log = self.outages.with_commit();
                     self.store.commit_with(&batch, log.as_ref())?;
                     for op in &batch {
-                        if let Op::Revoke(revocation) = op
-                            && let Err(error) = self.engine.identity().trust().revoke(revocation)
-                        {
-                            tracing::error!(%error, "a revocation was kept that does not hold");
-                        }
-                        if let Op::Heal { entry, .. } = op {
-                            self.refold.insert(entry.record().clone());
-                        }
+                        self.is_durable(op);
                     }
                     self.engine.handle(Event::Committed, &self.store, clock::now())?;
                 }
@@ -386,6 +405,23 @@ impl Core {
         Ok(written)
     }
 
+    /// Tells those beside the engine what a commit has made durable.
+    fn is_durable(&mut self, op: &Op) {
+        let trust = self.engine.identity().trust();
+        match op {
+            Op::Order(order) => trust.follow(order),
+            Op::Revoke(revocation) => {
+                if let Err(error) = trust.revoke(revocation) {
+                    tracing::error!(%error, "a revocation was kept that does not hold");
+                }
+            }
+            Op::Heal { entry, .. } => {
+                self.refold.insert(entry.record().clone());
+            }
+            _ => {}
+        }
+    }
+
     /// One step of folding. False when there is nothing to fold.
     fn fold(&mut self) -> Result<bool, StoreError> {
         self.folded_at = Instant::now();
@@ -406,13 +442,13 @@ impl Core {
 
     fn raise(&mut self, alert: Alert) {
         match alert {
-            Alert::Refused { peer, text, .. } => {
+            Alert::Refused { peer, code, text } => {
                 let text = format!("refused {}: {text}", peer.place);
-                self.refused(&peer, text);
+                self.refused(&peer, code, text);
             }
-            Alert::RefusedByPeer { peer, text, .. } => {
+            Alert::RefusedByPeer { peer, code, text } => {
                 let text = format!("{} refused this node: {text}", peer.place);
-                self.refused(&peer, text);
+                self.refused(&peer, code, text);
             }
             Alert::Restored { peer } => {
                 self.audit_soon([peer.place.clone()]);
@@ -433,11 +469,7 @@ impl Core {
                 );
                 self.alert("forked", text);
             }
-            Alert::Moved { to } => {
-                let text =
-                    format!("by an order of the root this node stands at {to} from now on. Nothing is lost");
-                self.alert("moved", text);
-            }
+            Alert::Moved { .. } => self.stand_where_orders_say(),
             Alert::TwoMachines { peer } => {
                 let text = format!(
                     "two machines are connected as {}; both sides' entries are kept. Find the second copy and \
@@ -461,14 +493,17 @@ impl Core {
         self.alert("damaged_log", text);
     }
 
-    fn refused(&mut self, peer: &NodeInfo, text: String) {
+    fn refused(&mut self, peer: &NodeInfo, code: u16, text: String) {
         self.note_refusal(peer);
-        let parent = self.config.place.parent();
-        if parent.as_ref() == Some(&peer.place) {
+        if self.dialled == Some(peer.node) {
             self.no_parent = Some((FailureKind::Refused, text.clone()));
             self.fail_waiters(FailureKind::Refused, &text);
         }
-        self.alert("refused", text);
+        match code {
+            // As the root has ordered: whoever was moved says so itself.
+            refusal::MOVED => tracing::info!("{text}"),
+            _ => self.alert("refused", text),
+        }
     }
 
     pub fn alert(&mut self, code: &str, text: String) {
@@ -603,6 +638,9 @@ impl Core {
             Request::Replace { org, reason, expires_seconds, address } => {
                 self.replace(org, reason, expires_seconds, address).map(|it| json(&it))
             }
+            Request::Arrange(arrange) => self.arrange(arrange).map(|it| json(&it)),
+            Request::Tree => self.tree().map(|it| json(&it)),
+            Request::CancelPlan { plan } => self.cancel_plan(plan).map(|it| json(&it)),
             Request::Outages { org, since_seconds } => {
                 self.tell_outages(org.as_ref(), since_seconds).map(|it| json(&it))
             }

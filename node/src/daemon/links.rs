@@ -372,6 +372,7 @@ mod tests {
     use super::*;
     use crate::{
         ca::tests::Tree,
+        daemon::Stand,
         transport::tests::{link, meet, node_at},
     };
 
@@ -384,7 +385,7 @@ mod tests {
         let (dialled, arrived) = meet(&leaf, &hub).await;
         let (dialled, arrived) = (dialled.unwrap(), link(arrived));
         let (core, mut told) = mpsc::channel(10);
-        let numbers = Arc::new(Numbers::new(false));
+        let numbers = Arc::new(Numbers::new(false, Stand { place: "tw/hg".parse().unwrap(), parent: None }));
         let id = numbers.next_link();
         let (Message::Connected { outbox, .. }, queues) = connected(&dialled, id, Direction::Up) else {
             panic!("that is what it makes")

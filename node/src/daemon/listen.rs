@@ -1,9 +1,9 @@
-//! Children: whoever knocks is let in as a node of this node's own part of the tree, enrolled with a token, or
-//! told why not.
+//! Children: whoever knocks with a certificate of the tree is let in to the engine, which knows who is a neighbour; whoever
+//! has a token is enrolled; others are told why not.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sync_core::{id::OrgPath, scope::check_neighbour, session::Direction};
+use sync_core::session::Direction;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Message, Numbers, links, renewal};
@@ -13,25 +13,18 @@ use crate::{
 };
 
 /// Answers everybody who knocks, for as long as the process runs.
-pub async fn serve(
-    transport: Arc<Transport>,
-    own: OrgPath,
-    core: mpsc::Sender<Message>,
-    numbers: Arc<Numbers>,
-) {
+pub async fn serve(transport: Arc<Transport>, core: mpsc::Sender<Message>, numbers: Arc<Numbers>) {
     let invites = Arc::new(CoreInvites {
         core: core.clone(),
         transport: transport.clone(),
         one_at_a_time: Mutex::new(()),
     });
     while let Some(incoming) = transport.accept().await {
-        let (transport, own, core) = (transport.clone(), own.clone(), core.clone());
+        let (transport, core) = (transport.clone(), core.clone());
         let (numbers, invites) = (numbers.clone(), invites.clone());
         tokio::spawn(async move {
             match transport.finish(incoming).await {
-                Ok(Arrival::Node(link)) => {
-                    admit(&link, &own, transport.trust().clock(), core, &numbers).await
-                }
+                Ok(Arrival::Node(link)) => admit(&link, transport.trust().clock(), core, &numbers).await,
                 Ok(Arrival::Enrolling(enrolling)) => {
                     let address = enrolling.address();
                     match enrolling.serve(invites, transport.trust().clock().now()).await {
@@ -61,19 +54,8 @@ pub async fn serve(
     }
 }
 
-async fn admit(
-    link: &Link,
-    own: &OrgPath,
-    clock: &TrustedClock,
-    core: mpsc::Sender<Message>,
-    numbers: &Arc<Numbers>,
-) {
-    let (connection, peer) = (link.connection().clone(), link.peer());
-    if let Err(refusal) = check_neighbour(own, peer, Direction::Down) {
-        transport::refuse(&connection, &refusal);
-        let _ = core.send(Message::Stranger(refusal.to_string())).await;
-        return;
-    }
+async fn admit(link: &Link, clock: &TrustedClock, core: mpsc::Sender<Message>, numbers: &Arc<Numbers>) {
+    let connection = link.connection().clone();
     if numbers.paused() {
         connection.close(quinn::VarInt::from_u32(transport::DONE), b"syncing is paused at this node");
         return;

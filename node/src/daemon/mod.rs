@@ -44,6 +44,7 @@ mod conflicts;
 mod core;
 mod links;
 mod listen;
+mod orders;
 mod outages;
 mod pace;
 mod records;
@@ -109,11 +110,21 @@ enum Message {
     Stop,
 }
 
+/// Where this node stands, and where its parent listens (`host:port`): an order may change both.
+#[derive(Debug, Clone)]
+pub(crate) struct Stand {
+    place: OrgPath,
+    parent: Option<String>,
+}
+
 /// What the tasks and the core share.
 pub(crate) struct Numbers {
     links: AtomicU64,
     paused: watch::Sender<bool>,
+    stand: watch::Sender<Stand>,
     dial: Arc<Notify>,
+    /// The parent has said HELLO.
+    greeted: Notify,
     traffic: Arc<links::Traffic>,
     inbound: Arc<Semaphore>,
     /// How fast entries may go to the parent and come from it.
@@ -128,11 +139,13 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    fn new(paused: bool) -> Self {
+    fn new(paused: bool, stand: Stand) -> Self {
         Self {
             links: AtomicU64::new(1),
             paused: watch::Sender::new(paused),
+            stand: watch::Sender::new(stand),
             dial: Arc::default(),
+            greeted: Notify::new(),
             traffic: Arc::default(),
             inbound: Arc::new(Semaphore::new(links::INBOUND_MAX_BYTES)),
             pace_up: Arc::default(),
@@ -149,6 +162,10 @@ impl Numbers {
 
     fn paused(&self) -> bool {
         *self.paused.borrow()
+    }
+
+    fn place(&self) -> OrgPath {
+        self.stand.borrow().place.clone()
     }
 
     fn stopping(&self) -> bool {
@@ -210,6 +227,9 @@ pub(crate) fn open(dir: &Path) -> Result<Opened, Failure> {
     }
     let reader = Reader::open(&database, &key).map_err(unopened)?;
     let damaged = damaged_logs(&database).map_err(|error| failed(FailureKind::Failed, error))?;
+    for order in sync_core::store::Store::orders(&store).map_err(|e| failed(FailureKind::Integrity, e))? {
+        trust.follow(&order);
+    }
     for revocation in
         sync_core::store::Store::revocations(&store).map_err(|e| failed(FailureKind::Integrity, e))?
     {
@@ -252,7 +272,8 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
 
 async fn serve(opened: Opened) -> Result<(), Failure> {
     let Opened { dir, config, folder, identity, clock, key, store, reader, damaged, _lock } = opened;
-    let numbers = Arc::new(Numbers::new(config.paused));
+    let stand = Stand { place: config.place.clone(), parent: config.parent.clone() };
+    let numbers = Arc::new(Numbers::new(config.paused, stand));
     numbers.metered.store(config.budget.metered, Ordering::Relaxed);
     let any = "0.0.0.0:0".parse().expect("this is an address");
     let transport = Transport::bind(
@@ -264,25 +285,29 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     );
     let transport = Arc::new(transport.map_err(|error| failed(FailureKind::Failed, error))?);
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let own = config.place.clone();
-    let renewal = Renewal { transport: transport.clone(), folder: folder.clone(), core: sender.clone() };
-    if let Some(parent) = config.parent.clone() {
+    let renewal = Renewal {
+        transport: transport.clone(),
+        folder: folder.clone(),
+        core: sender.clone(),
+        numbers: numbers.clone(),
+    };
+    if config.parent.is_some() {
         let control = uplink::Control { paused: numbers.paused.subscribe(), now: numbers.dial.clone() };
-        let parent = uplink::Parent { own: own.clone(), address: parent, settings: config.link.clone() };
-        tokio::spawn(uplink::keep(parent, control, renewal.clone(), sender.clone(), numbers.clone()));
+        let settings = config.link.clone();
+        tokio::spawn(uplink::keep(settings, control, renewal.clone(), sender.clone(), numbers.clone()));
     }
     if config.role == Role::Root {
         tokio::spawn(renewal.at_root());
     }
     if config.listen.is_some() {
         let (transport, core, numbers) = (transport.clone(), sender.clone(), numbers.clone());
-        tokio::spawn(listen::serve(transport, own.clone(), core, numbers));
+        tokio::spawn(listen::serve(transport, core, numbers));
     }
     let socket = socket::bind(&dir)?;
     let answering = Arc::new(RwLock::new(()));
     let backups = Backups::new(dir.clone(), identity.clone(), key, clock.clone(), numbers.clone());
     tokio::spawn(socket::serve(socket, sender.clone(), backups, answering.clone()));
-    tracing::info!(place = %own, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
+    tracing::info!(place = %config.place, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
     stop_on_signal(sender.clone(), numbers.clone())?;
 
     let mut core = Core::new(dir.clone(), config, identity, store, reader, numbers, sender)?;

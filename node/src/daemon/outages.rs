@@ -300,8 +300,8 @@ impl Core {
         let begin = from.unwrap_or(now);
         let parent = self.config.place.parent();
         let mut places: Vec<OrgPath> = parent.iter().cloned().collect();
-        let issued = self.book.issued().iter().map(|one| &one.place);
-        for place in issued.chain(events.iter().filter_map(|event| event.neighbour.as_ref())) {
+        let children = self.children()?;
+        for place in children.keys().chain(events.iter().filter_map(|event| event.neighbour.as_ref())) {
             if place.parent().as_ref() == Some(&self.config.place) && !places.contains(place) {
                 places.push(place.clone());
             }

@@ -379,9 +379,11 @@ impl Core {
         let from =
             head.and_then(|head| head.src).map(|src| self.store.announcement(src.segment)).transpose()?;
         let from = from.flatten().map(|(_, info)| info);
-        if let Some(above) =
-            from.filter(|info| self.config.place.is_within(&info.place) && info.place != self.config.place)
-        {
+        let is_above = |info: &sync_core::identity::NodeInfo| {
+            let place = self.engine.places().now(&info.place);
+            self.config.place.is_within(&place) && place != self.config.place
+        };
+        if let Some(above) = from.filter(is_above) {
             return Ok(if above.role == Role::Root { "root" } else { "hub" });
         }
         let reached = |which| seq <= self.engine.frontier(which, lane);

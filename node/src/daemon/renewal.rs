@@ -1,7 +1,7 @@
 //! Certificates are renewed long before they end: a node asks its parent, the root renews its own.
 //!
 //! A node looks at each new link to its parent, and once a day, whether the time has come, by its own clock or by its
-//! parent's. What always holds: the old certificates stay until the new ones are checked and on the disk; a renewal
+//! parent's. One that an order has moved asks as soon as its parent has greeted it and shows that it has moved itself. What always holds: the old certificates stay until the new ones are checked and on the disk; a renewal
 //! that fails is an alert and stops nothing. Connections that stand keep the certificates that they were opened
 //! with, and end with them; the next one shows the new ones. Not here: what is right to issue and to accept
 //! (`ca::renew`).
@@ -9,12 +9,12 @@
 use std::{sync::Arc, time::Duration};
 
 use quinn::Connection;
-use sync_core::{id::OrgPath, store::StoreError};
+use sync_core::{id::OrgPath, identity::NodeInfo, store::StoreError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Message, core::Core};
+use super::{Message, Numbers, core::Core};
 use crate::{
-    ca::{Facts, Response, TrustedClock, certificate::renew_root_node, renew, trust::When},
+    ca::{Facts, Issued, Response, TrustedClock, certificate::renew_root_node, renew, trust::When},
     keys::{Identity, IdentityFolder, PublicKey},
     transport::{
         Link, Transport,
@@ -33,6 +33,7 @@ pub struct Renewal {
     pub transport: Arc<Transport>,
     pub folder: IdentityFolder,
     pub core: mpsc::Sender<Message>,
+    pub numbers: Arc<Numbers>,
 }
 
 impl Renewal {
@@ -41,7 +42,14 @@ impl Renewal {
         let asking = async {
             loop {
                 self.look(link).await;
-                tokio::time::sleep(LOOK_EVERY).await;
+                let day = tokio::time::sleep(LOOK_EVERY);
+                tokio::pin!(day);
+                loop {
+                    tokio::select! {
+                        () = &mut day => break,
+                        () = self.numbers.greeted.notified() => self.look_after_a_move(link).await,
+                    }
+                }
             }
         };
         tokio::select! { () = asking => {}, () = over(link, self.clock()) => {} }
@@ -51,6 +59,22 @@ impl Renewal {
         let identity = self.transport.identity();
         let now = self.time_with(link).await;
         if !renew::due(&identity, now) {
+            return;
+        }
+        if let Err(error) = self.ask(link.connection(), &identity).await {
+            self.failed(&identity, error).await;
+        }
+    }
+
+    /// Whoever has been moved is given certificates that say so; the old ones end.
+    async fn look_after_a_move(&self, link: &Link) {
+        let identity = self.transport.identity();
+        let ca = identity.ca.as_ref().and_then(|ca| ca.chain.first());
+        let mut certified = identity.chain.first().into_iter().chain(ca).filter_map(Facts::read);
+        let stands = self.numbers.place();
+        // A parent that has been moved itself can say where its children stand when it has new certificates.
+        let can_tell = stands.parent().as_ref() == Some(&link.peer().place);
+        if !can_tell || certified.all(|facts| facts.subject.place == stands) {
             return;
         }
         if let Err(error) = self.ask(link.connection(), &identity).await {
@@ -81,7 +105,7 @@ impl Renewal {
     async fn ask(&self, connection: &Connection, identity: &Identity) -> anyhow::Result<()> {
         let ca_key = identity.ca.as_ref().map(|ca| ca.key.public());
         let response = beside::ask_certificates(connection, ca_key).await?;
-        let renewed = renew::accept(response, identity, self.transport.trust())?;
+        let renewed = renew::accept(response, identity, &self.numbers.place(), self.transport.trust())?;
         self.folder.renew(&renewed.chain, renewed.ca_chain.as_deref())?;
         self.use_renewed().await
     }
@@ -157,6 +181,17 @@ pub async fn with_child(link: &Link, clock: &TrustedClock, core: &mpsc::Sender<M
 }
 
 impl Core {
+    /// A child has come with this chain: what it was given before it was moved ends when it shows what it was given since.
+    pub fn end_certificates_before(&mut self, peer: &NodeInfo, chain: &[Vec<u8>]) -> Result<(), StoreError> {
+        let own = chain.first().and_then(|der| Facts::read(&der.as_slice().into()));
+        let Some(own) = own else { return Ok(()) };
+        for serial in self.book.shown(peer.node, &own.serial, &mut self.store)? {
+            tracing::info!(place = %peer.place, "a certificate of before a move has ended");
+            self.engine.identity().trust().end(serial);
+        }
+        Ok(())
+    }
+
     /// Issues the next certificates of a child that has proved to hold these, and writes them into the book.
     pub fn renew_child(
         &mut self,
@@ -168,11 +203,24 @@ impl Core {
         let now = own.trust().clock().now();
         let chain: Vec<_> = chain.iter().map(|der| der.as_slice().into()).collect();
         let child = own.trust().verify_chain(&chain, When::Now(now)).map_err(renew::RenewRefusal::from);
-        let grant = child
-            .and_then(|child| renew::renew(&own.files(), &child, ca_key, self.book.ca_of(&child.info), now));
+        let grant = child.and_then(|child| {
+            let known = self.book.last_of(child.info.node, child.info.role);
+            let grant = renew::renew(&own.files(), &child, ca_key, known, self.engine.places(), now)?;
+            Ok((child, grant))
+        });
         match grant {
-            Ok(grant) => {
+            Ok((child, grant)) => {
                 tracing::info!(%place, node = %grant.issued.node, "renewed the certificates of a child");
+                if child.info.place != grant.issued.place {
+                    // Its old one ends when it has come with the new one.
+                    let old = Issued {
+                        place: child.info.place,
+                        serial: child.serial,
+                        not_after: child.not_after,
+                        ..grant.issued.clone()
+                    };
+                    self.book.issue(old, &mut self.store)?;
+                }
                 self.book.issue(grant.issued.clone(), &mut self.store)?;
                 Ok(Response::from(&grant))
             }
@@ -190,12 +238,17 @@ mod tests {
     use crate::{
         ca::{
             TrustStore,
-            tests::{NOW, Tree},
+            tests::{NOW, Tree, path},
         },
+        daemon::Stand,
         transport::tests::{link, meet, node_at},
     };
 
     const DAY: i64 = 86_400_000;
+
+    fn stand() -> Stand {
+        Stand { place: path("trung-uong/ha-giang/dong-van"), parent: None }
+    }
 
     /// A leaf whose clock says `leaf_says` meets a hub whose clock says `hub_says`: whether it asks for certificates,
     /// and what time it goes by then.
@@ -213,7 +266,8 @@ mod tests {
         let (dialled, arrived) = (dialled.unwrap(), link(arrived));
         let (to_hub, mut hub_core) = mpsc::channel(1);
         let (core, mut told) = mpsc::channel(1);
-        let renewal = Renewal { transport: leaf, folder: folder.clone(), core };
+        let numbers = Arc::new(Numbers::new(false, stand()));
+        let renewal = Renewal { transport: leaf, folder: folder.clone(), core, numbers };
         let asked = tokio::select! {
             () = with_child(&arrived, hub.trust().clock(), &to_hub) => panic!("the link is good"),
             () = renewal.look(&dialled) => false,
@@ -248,7 +302,9 @@ mod tests {
         let (dialled, arrived) = meet(&leaf, &hub).await;
         let (dialled, arrived) = (dialled.unwrap(), link(arrived));
         let (core, _told) = mpsc::channel(1);
-        let renewal = Renewal { transport: leaf, folder: IdentityFolder::of_node("/".as_ref()), core };
+        let (folder, numbers) =
+            (IdentityFolder::of_node("/".as_ref()), Arc::new(Numbers::new(false, stand())));
+        let renewal = Renewal { transport: leaf, folder, core, numbers };
         let wrong = TrustedClock::with_wall(0, 4_070_908_800_000);
         let answer = async {
             let Some(Question::Time(asked)) = beside::next_question(arrived.connection()).await else {

@@ -1,6 +1,6 @@
 //! Requests about the node itself: status, peers, pausing, invitations, revocations.
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use serde_json::value::RawValue;
 use sync_core::{
@@ -43,7 +43,7 @@ impl Core {
         Ok(Status {
             node: info.node,
             org: info.place.org().clone(),
-            place: info.place.clone(),
+            place: self.config.place.clone(),
             role: info.role,
             software: SOFTWARE.to_owned(),
             listen: self.config.listen.map(|address| address.to_string()),
@@ -105,7 +105,18 @@ impl Core {
 
     fn parent_node(&self) -> Result<Option<NodeId>, StoreError> {
         let Some(place) = self.config.place.parent() else { return Ok(None) };
-        Ok(self.store.nodes()?.into_iter().find(|info| info.place == place).map(|info| info.node))
+        let stands = |info: &NodeInfo| self.engine.places().now(&info.place);
+        Ok(self.store.nodes()?.into_iter().find(|info| stands(info) == place).map(|info| info.node))
+    }
+
+    /// Who stands directly below this node: whom it has enrolled, and whom orders have moved here.
+    pub fn children(&self) -> Result<BTreeMap<OrgPath, Role>, StoreError> {
+        let places = self.engine.places();
+        let enrolled = self.book.issued().iter().map(|one| (&one.place, one.role));
+        let announced = self.store.nodes()?;
+        let all = announced.iter().map(|info| (&info.place, info.role)).chain(enrolled);
+        let all = all.map(|(place, role)| (places.now(place), role));
+        Ok(all.filter(|(place, _)| place.parent().as_ref() == Some(&self.config.place)).collect())
     }
 
     fn link_states(&self) -> Result<Vec<(Direction, LinkState)>, StoreError> {
@@ -114,12 +125,8 @@ impl Core {
             let role = if parent.depth() == 1 { Role::Root } else { Role::Hub };
             states.push((Direction::Up, self.link_state(&parent, role, Direction::Up)?));
         }
-        let mut seen = Vec::new();
-        for issued in self.book.issued() {
-            if issued.place.parent().as_ref() == Some(&self.config.place) && !seen.contains(&&issued.place) {
-                seen.push(&issued.place);
-                states.push((Direction::Down, self.link_state(&issued.place, issued.role, Direction::Down)?));
-            }
+        for (place, role) in self.children()? {
+            states.push((Direction::Down, self.link_state(&place, role, Direction::Down)?));
         }
         Ok(states)
     }
@@ -147,7 +154,7 @@ impl Core {
             node: peer.map(|p| p.info.node),
             state: state.to_owned(),
             problem: refused.filter(|_| peer.is_none()).map(|(_, text)| text.clone()),
-            last_contact: self.last_contact.get(place).copied(),
+            last_contact: self.last_contact.get(place.org()).copied(),
             address: peer.map(|p| p.connection.remote_address().to_string()),
             software: link.as_ref().and_then(|link| link.software.clone()),
             rtt_millis: peer.map(|p| u64::try_from(p.connection.rtt().as_millis()).unwrap_or(u64::MAX)),
@@ -226,6 +233,15 @@ impl Core {
         let info = self.engine.info();
         if info.role == Role::Leaf {
             return refuse(FailureKind::Usage, "a leaf has no children; ask its hub for the token");
+        }
+        if let Some(stands) = self.engine.places().stands(&org)
+            && stands.parent().as_ref() != Some(&self.config.place)
+        {
+            let text = format!(
+                "{org} stands at {stands}, and no name is used twice: have it moved here by its root (`tuyen org move`), or \
+                 invite the new one under another name"
+            );
+            return refuse(FailureKind::Usage, text);
         }
         let listen = self.config.listen.filter(|listen| !listen.ip().is_unspecified());
         let Some(address) = address.or_else(|| listen.map(|listen| listen.to_string())) else {

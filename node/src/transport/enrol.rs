@@ -7,6 +7,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{RecvStream, SendStream};
+use sync_core::id::OrgPath;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{DONE, LinkError, LinkSettings, close, dial, socket, tls};
@@ -100,11 +101,12 @@ impl Enrolling {
 /// Enrols this machine with a token: makes the keys, asks the parent at each of its addresses in turn, checks the
 /// answer, and writes the identity. `now` is the time by this machine's clock, however wrong. `parents` takes the
 /// place of the addresses in the token unless it is empty. A folder that holds a node gets new certificates for that
-/// node or stays as it is.
+/// node, at its place or where it `stands` by an order, or stays as it is.
 pub async fn enrol(
     token: &Token,
     folder: &IdentityFolder,
     parents: &[String],
+    stands: Option<&OrgPath>,
     now: i64,
 ) -> Result<Identity, EnrolLinkError> {
     let with_ca = token.role == sync_core::identity::Role::Hub;
@@ -115,7 +117,7 @@ pub async fn enrol(
     let (identity, found) = Response::from_json(&response)?.accept(token, key, ca_key, now)?;
     if folder.is_complete() {
         let before = folder.load()?.chain.first().and_then(Facts::read).map(|facts| facts.subject.place);
-        if let Some(here) = before.filter(|here| *here != found) {
+        if let Some(here) = before.filter(|here| *here != found && stands != Some(&found)) {
             return Err(EnrolError::OtherPlace { here, found }.into());
         }
     }

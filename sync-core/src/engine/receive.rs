@@ -112,8 +112,9 @@ impl<I: Identity> Engine<I> {
         }
         if knows_others {
             let all = store.revocations()?;
-            self.send_revocations(link, &all);
+            // First where everybody stands: who may revoke whom hangs on it.
             self.send_orders(link);
+            self.send_revocations(link, &all);
         }
         self.on_cursors(link, &cursors, false, store, now)
     }
@@ -307,7 +308,13 @@ impl<I: Identity> Engine<I> {
     fn tell_places(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
         let wanted = self.links.get(&link).map(|state| state.wanted_places.clone()).unwrap_or_default();
         for org in wanted {
-            let announcement = store.announcement_of(&org)?;
+            let mut announcement = store.announcement_of(&org)?;
+            let own = self.info();
+            if announcement.is_none() && org == *own.place.org() {
+                // This node has written nothing yet: it announces a run that it will never write in.
+                let unused = Incarnation::of(own.node, [0; Incarnation::FRESH_LEN]);
+                announcement = Some(self.identity.announce(unused, None));
+            }
             if let (Some(announcement), Some(state)) = (announcement, self.links.get_mut(&link)) {
                 state.wanted_places.remove(&org);
                 self.send(link, Frame::Announce(announcement));
@@ -336,17 +343,28 @@ impl<I: Identity> Engine<I> {
         link: LinkId,
         entries: impl Iterator<Item = &'e Entry>,
     ) -> bool {
-        let Some(state) = self.links.get_mut(&link) else { return true };
         let unknown: BTreeSet<_> =
             entries.filter_map(|entry| self.places.unknown_of(entry.home())).cloned().collect();
-        let mut asks = Vec::new();
-        for org in &unknown {
-            if state.asked_places.len() < PLACES_MAX && state.asked_places.insert(org.clone()) {
-                asks.push(org.clone());
-            }
+        let all_known = unknown.is_empty();
+        unknown.into_iter().for_each(|org| self.ask_place(link, org));
+        all_known || !self.links.contains_key(&link)
+    }
+
+    /// Asks a child that nobody has announced where it stands.
+    pub(super) fn locate(&mut self, link: LinkId) {
+        let child =
+            self.links.get(&link).filter(|state| state.direction == Direction::Down && !state.stranger);
+        let org = child.map(|state| state.peer.place.org().clone());
+        if let Some(org) = org.filter(|org| self.places.stands(org).is_none()) {
+            self.ask_place(link, org);
         }
-        asks.into_iter().for_each(|org| self.send(link, Frame::NeedPlace(org)));
-        unknown.is_empty()
+    }
+
+    fn ask_place(&mut self, link: LinkId, org: OrgId) {
+        let Some(state) = self.links.get_mut(&link) else { return };
+        if state.asked_places.len() < PLACES_MAX && state.asked_places.insert(org.clone()) {
+            self.send(link, Frame::NeedPlace(org));
+        }
     }
 
     pub(super) fn announced(
@@ -480,7 +498,7 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         let known = store.revocations()?;
         for revocation in all.into_iter().filter(|one| !known.contains(one)) {
-            match self.identity.verify_revocation(&revocation) {
+            match self.identity.verify_revocation(&revocation, &self.places) {
                 Ok(()) => self.intents.push_back(Intent::Revoke(revocation)),
                 Err(error) => {
                     self.refuse(link, error.code(), error.to_string());

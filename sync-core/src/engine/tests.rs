@@ -74,7 +74,7 @@ impl Authority for Test {
         }
     }
 
-    fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
+    fn verify_revocation(&self, revocation: &Revocation, _: &Places) -> Result<(), Refusal> {
         match revocation.signature[..] {
             [] => Err(Refusal::BadSignature { what: "a revocation" }),
             _ => Ok(()),

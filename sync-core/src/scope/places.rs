@@ -98,6 +98,12 @@ impl Places {
         self.moves(0).fold(place.clone(), |place, (from, to)| place.moved(from, to).unwrap_or(place))
     }
 
+    /// Whether whoever stands at the one place of a certificate stands above the other, or is the same: as the certificates
+    /// say, or by now.
+    pub fn covers(&self, above: &OrgPath, place: &OrgPath) -> bool {
+        place.is_within(above) || self.now(place).is_within(&self.now(above))
+    }
+
     /// Whether any order moves a place of a certificate, if only there and back.
     pub fn moves_place(&self, place: &OrgPath) -> bool {
         self.moves(0).any(|(from, _)| place.is_within(from))
@@ -174,8 +180,26 @@ impl Places {
         home.is_within(&own).then(|| home.org_at(own.depth()).cloned()).flatten()
     }
 
-    /// Whether these steps can follow on the orders that are known.
-    pub fn check(&self, steps: &[Step]) -> Result<(), OrderError> {
+    /// The organizations that are open directly below this one.
+    pub fn below<'a>(&'a self, org: &'a OrgId) -> impl Iterator<Item = &'a OrgId> {
+        let place = self.stands(org);
+        let is_below = move |at: &OrgPath| place.is_some() && at.parent().as_ref() == place;
+        let below = self.stands.iter().filter(move |(_, at)| is_below(at)).map(|(below, _)| below);
+        below.filter(|below| self.successor(below).is_none())
+    }
+
+    /// Where the parent of an organization listens, by the last order that moved this very organization; none when none
+    /// did, or it does not say.
+    pub fn address_above(&self, org: &OrgId) -> Option<&str> {
+        let mut moves = self.orders.iter().flat_map(|order| &order.steps).filter_map(|step| match step {
+            Step::Move { to, address, .. } if to.org() == org => Some(address.as_str()),
+            _ => None,
+        });
+        moves.next_back().filter(|address| !address.is_empty())
+    }
+
+    /// Where everything would stand after these steps; why they cannot follow on the orders that are known.
+    pub fn check(&self, steps: &[Step]) -> Result<Self, OrderError> {
         let mut after = self.clone();
         let number = self.orders.last().map_or(0, |order| order.number) + 1;
         for (nth, step) in steps.iter().enumerate() {
@@ -198,7 +222,7 @@ impl Places {
                 return Err(OrderError::NotEmpty { org: org.clone(), below: below.clone() });
             }
         }
-        Ok(())
+        Ok(after)
     }
 
     fn check_step(&self, step: &Step) -> Result<(), OrderError> {
@@ -306,6 +330,15 @@ mod tests {
             assert_eq!(places.now(&path(place)), path("tw/tq/dd/dv"));
         }
         assert_eq!(places.clashes(&path("tw/hg/dv")), Some(&path("tw/tq/dd/dv")));
+        for (above, below, covers) in [
+            ("tw/hg", "tw/hg/dd/dv", true),
+            ("tw/tq", "tw/hg/dd/dv", true),
+            ("tw/tq/dd", "tw/hg/dd/dv", true),
+            ("tw/tq", "tw/hg/mv", false),
+            ("tw/hg", "tw/tq/dd/dv", false),
+        ] {
+            assert_eq!(places.covers(&path(above), &path(below)), covers, "{above} {below}");
+        }
         assert!(!places.learn(&path("tw/hg/dv")));
         // One that is heard of later, by its new place, has stood at the old one.
         assert!(places.learn(&path("tw/tq/dd/bt")));
@@ -379,17 +412,38 @@ mod tests {
     }
 
     #[test]
+    fn the_last_order_tells_where_the_parent_listens() {
+        let mut places = country();
+        let step = |from: &str, to: &str, address: &str| Step::Move {
+            from: path(from),
+            to: path(to),
+            address: address.to_owned(),
+        };
+        assert_eq!(places.address_above(&org("dd")), None);
+        places.follow(&order(1, vec![step("tw/hg/dd", "tw/tq/dd", "tq.example:7401")]));
+        assert_eq!(places.address_above(&org("dd")), Some("tq.example:7401"));
+        assert_eq!(places.address_above(&org("dv")), None, "its parent is the same");
+        places.follow(&order(3, vec![step("tw/hg/dd", "tw/tq/dd", "")]));
+        places.follow(&order(2, vec![step("tw/tq/dd", "tw/hg/dd", "hg.example:7401")]));
+        assert_eq!(places.address_above(&org("dd")), None);
+    }
+
+    #[test]
     fn what_cannot_be_is_not_ordered() {
         let places = country();
         let wrong = |steps: &[Step]| places.check(steps).unwrap_err();
-        assert_eq!(
-            places.check(&[
-                moved("tw/hg/dd", "tw/tq/dd"),
-                moved("tw/tq/dd/dv", "tw/tq/dv"),
-                closed("dd", "tq")
-            ]),
-            Ok(())
-        );
+        let after = places.check(&[
+            moved("tw/hg/dd", "tw/tq/dd"),
+            moved("tw/tq/dd/dv", "tw/tq/dv"),
+            closed("dd", "tq"),
+        ]);
+        let after = after.unwrap();
+        assert_eq!((stands(&after, "dv"), stands(&places, "dv")), ("tw/tq/dv".into(), "tw/hg/dd/dv".into()));
+        let below =
+            |places: &Places, org_: &str| places.below(&org(org_)).map(OrgId::to_string).collect::<Vec<_>>();
+        assert_eq!((below(&places, "hg"), below(&places, "tq")), (vec!["dd".into(), "mv".into()], vec![]));
+        assert_eq!((below(&after, "hg"), below(&after, "tq")), (vec!["mv".into()], vec!["dv".to_string()]));
+        assert!(below(&places, "xx").is_empty());
         assert_eq!(wrong(&[moved("tw/hg/xx", "tw/tq/xx")]), OrderError::Unknown(org("xx")));
         assert_eq!(wrong(&[moved("tw/hg/mv", "tw/xx/mv")]), OrderError::Unknown(org("xx")));
         let elsewhere =
@@ -404,6 +458,6 @@ mod tests {
         assert_eq!(wrong(&[closed("mv", "mv")]), OrderError::Closed(org("mv")));
         assert_eq!(wrong(&[closed("mv", "dv"), closed("hg", "mv")]), OrderError::Closed(org("mv")));
         assert_eq!(wrong(&[closed("dd", "tq")]), OrderError::NotEmpty { org: org("dd"), below: org("dv") });
-        assert_eq!(places.check(&[closed("dv", "mv"), closed("dd", "tq")]), Ok(()));
+        assert!(places.check(&[closed("dv", "mv"), closed("dd", "tq")]).is_ok());
     }
 }

@@ -17,6 +17,7 @@ use sync_core::{
     id::{Incarnation, NodeId},
     identity::{Announcement, Authority, NodeInfo, Reason, Refusal, Revocation, Role},
     order::{Order, Step},
+    scope::Places,
 };
 
 use super::rng::Rng;
@@ -153,12 +154,14 @@ impl Authority for SimIdentity {
         Err(Refusal::BadSignature { what: "an issued record" })
     }
 
-    fn verify_revocation(&self, revocation: &Revocation) -> Result<(), Refusal> {
+    fn verify_revocation(&self, revocation: &Revocation, places: &Places) -> Result<(), Refusal> {
         let genuine = revocation.chain == Self::chain(revocation.signer)
             && revocation.signature == Self::signature_of(revocation.signer, &revocation.to_be_signed());
         match self.registry.get(&revocation.signer) {
             Some(signer)
-                if genuine && signer.role != Role::Leaf && revocation.place.is_within(&signer.place) =>
+                if genuine
+                    && signer.role != Role::Leaf
+                    && places.covers(&signer.place, &revocation.place) =>
             {
                 Ok(())
             }

@@ -52,6 +52,34 @@ fn the_old_parent_tells_the_order_and_lets_go() {
 const DOWN_AGAIN: LinkId = LinkId(3);
 
 #[test]
+fn a_child_that_has_written_nothing_says_where_it_stands() {
+    let mut hub = Node::new(HUB);
+    hub.meets(DOWN, CHILD, Direction::Down);
+    hub.says(DOWN, hello(CHILD));
+    let dv = || OrgId::new("dv").unwrap();
+    let asks = |hub: &mut Node| frames(&hub.told(Event::Locate(DOWN)), DOWN);
+    assert_eq!(asks(&mut hub), [Frame::NeedPlace(dv())]);
+    assert!(asks(&mut hub).is_empty(), "once");
+    let mut child = Node::new(CHILD);
+    child.meets(UP, HUB, Direction::Up);
+    child.says(UP, hello(HUB));
+    let told = frames(&child.says(UP, Frame::NeedPlace(dv())), UP);
+    let [Frame::Announce(announced)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((announced.node, announced.parent), (info(CHILD).node, None));
+    hub.says(DOWN, told[0].clone());
+    assert_eq!(hub.engine.places().stands(&dv()), Some(&info(CHILD).place));
+    assert!(hub.store.announcement_of(&dv()).unwrap().is_some(), "it can tell others");
+    // Neither the parent nor one who is known is asked.
+    assert!(frames(&child.told(Event::Locate(UP)), UP).is_empty());
+    hub.meets(DOWN_AGAIN, CHILD, Direction::Down);
+    hub.says(DOWN_AGAIN, hello(CHILD));
+    assert!(frames(&hub.told(Event::Locate(DOWN_AGAIN)), DOWN_AGAIN).is_empty());
+    // What it writes then has another name.
+    child.writes(1);
+    assert!(child.store.announcement(announced.incarnation).unwrap().is_none());
+}
+
+#[test]
 fn an_order_of_nobody_is_refused() {
     let mut hub = Node::with_child();
     let false_order = Order { signature: Vec::new(), ..away() };

@@ -210,7 +210,11 @@ impl World<'_> {
                     if let Frame::Ack(lane, at) = frame {
                         self.rows_are_acknowledged(conn, 1 - from, lane, at)?;
                     }
+                    let is_hello = matches!(frame, Frame::Hello(_));
                     self.drive(machine, Event::Received(link, frame))?;
+                    if is_hello && self.plan.faults().any(|fault| fault == Fault::Move) {
+                        self.drive(machine, Event::Locate(link))?;
+                    }
                 }
                 Ok(None) => return Ok(()),
                 Err(error) if self.conns[&conn].garbled_at.is_some_and(|at| at <= now) => {

@@ -1,0 +1,422 @@
+//! `tuyen org`: how the root rearranges the tree, and what the tree is. Not here: what an order means to nodes; see
+//! `sync_core::scope`.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use node::admin::{
+    Amount, Arrange, Arranged, NodeChange, OrderLine, OrgLine, Plan, Rearrangement, Request, StepLine, Tree,
+};
+use serde::Serialize;
+use sync_core::id::OrgId;
+
+use super::Context;
+use crate::{
+    date,
+    output::{Exit, Outcome},
+    render::{self, many},
+};
+
+/// What to do with the tree.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show the tree, what was ordered and what is planned
+    #[command(before_help = "Example:\n  tuyen --dir root org list")]
+    List,
+    Move(Move),
+    Split(Split),
+    Merge(Merge),
+    Close(Close),
+    /// Take a plan back that still waits for its day
+    #[command(before_help = "Example:\n  tuyen --dir root org cancel 2")]
+    Cancel {
+        /// Its number, as `tuyen org list` shows it
+        plan: u64,
+    },
+}
+
+/// Give an organization, with all below it, another parent
+///
+/// Only at the root. Its nodes follow the order as they hear of it, keep their data, and are given new certificates by the new
+/// parent. What the new parent is to hold comes to it from above.
+#[derive(Args)]
+#[command(
+    before_help = "Example:\n  tuyen --dir root org move dong-van --to tuyen-quang --address 10.2.0.1:7401 \\\n    \
+                   --effective 2027-01-01 --dry-run"
+)]
+pub struct Move {
+    /// The organization
+    org: OrgId,
+    /// Its new parent
+    #[arg(long, value_name = "ORG")]
+    to: OrgId,
+    #[command(flatten)]
+    when: When,
+}
+
+/// Give some of an organization's children another parent
+#[derive(Args)]
+#[command(
+    before_help = "Example:\n  tuyen --dir root org split ha-giang dong-van meo-vac --to cao-nguyen \\\n    \
+                   --address 10.3.0.1:7401 --effective 2027-01-01"
+)]
+pub struct Split {
+    /// Their parent so far
+    org: OrgId,
+    /// The children that go
+    #[arg(required = true, value_name = "CHILD")]
+    children: Vec<OrgId>,
+    /// Their new parent, which has to be enrolled before
+    #[arg(long, value_name = "ORG")]
+    to: OrgId,
+    #[command(flatten)]
+    when: When,
+}
+
+/// Close organizations and hand their children and their records on to one of their kind
+#[derive(Args)]
+#[command(
+    before_help = "Example:\n  tuyen --dir root org merge ha-giang --into tuyen-quang --address 10.2.0.1:7401 \\\n    \
+                   --effective 2027-01-01 --dry-run"
+)]
+pub struct Merge {
+    /// Those that are closed
+    #[arg(required = true, value_name = "ORG")]
+    orgs: Vec<OrgId>,
+    /// The one that goes on
+    #[arg(long, value_name = "ORG")]
+    into: OrgId,
+    #[command(flatten)]
+    when: When,
+}
+
+/// Close organizations and hand their children and their records on to their parents
+///
+/// So a tier disappears.
+#[derive(Args)]
+#[command(
+    before_help = "Example:\n  tuyen --dir root org close huyen-a huyen-b --address 10.2.0.1:7401 --effective now"
+)]
+pub struct Close {
+    /// Those that are closed
+    #[arg(required = true, value_name = "ORG")]
+    orgs: Vec<OrgId>,
+    #[command(flatten)]
+    when: When,
+}
+
+/// From when on, and where to go.
+#[derive(Args)]
+pub struct When {
+    /// Where the new parent listens: what the nodes that get it are to dial
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+    /// From when on: 2027-01-01, '2027-01-01 06:00' (Vietnam's time) or now. Until then it can be cancelled
+    #[arg(long, value_name = "DATE", value_parser = date::parse)]
+    effective: i64,
+    /// Only say what it would do
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct ArrangedBody<'a> {
+    dry_run: bool,
+    effective: String,
+    order: Option<u64>,
+    plan: Option<u64>,
+    steps: &'a [StepLine],
+    nodes: &'a [NodeChange],
+}
+
+#[derive(Serialize)]
+struct OrderBody<'a> {
+    number: u64,
+    at: String,
+    steps: &'a [StepLine],
+}
+
+#[derive(Serialize)]
+struct PlanBody<'a> {
+    plan: u64,
+    effective: String,
+    address: Option<&'a str>,
+    change: &'a Rearrangement,
+    problem: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct TreeBody<'a> {
+    orgs: &'a [OrgLine],
+    orders: Vec<OrderBody<'a>>,
+    plans: Vec<PlanBody<'a>>,
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        match self {
+            Command::List => show(context, &context.call(&Request::Tree)?),
+            Command::Cancel { plan } => {
+                let tree = context.call(&Request::CancelPlan { plan })?;
+                show(context, &tree)
+            }
+            Command::Move(Move { org, to, when }) => when.arrange(context, Rearrangement::Move { org, to }),
+            Command::Split(Split { org, children, to, when }) => {
+                when.arrange(context, Rearrangement::Split { org, to, children })
+            }
+            Command::Merge(Merge { orgs, into, when }) => {
+                when.arrange(context, Rearrangement::Close { orgs, into: Some(into) })
+            }
+            Command::Close(Close { orgs, when }) => {
+                when.arrange(context, Rearrangement::Close { orgs, into: None })
+            }
+        }
+    }
+}
+
+impl When {
+    fn arrange(self, context: &Context, change: Rearrangement) -> Outcome {
+        let Self { address, effective, dry_run } = self;
+        let arranged: Arranged =
+            context.call(&Request::Arrange(Arrange { change, address, effective, dry_run }))?;
+        let body = ArrangedBody {
+            dry_run,
+            effective: render::rfc3339(arranged.effective),
+            order: arranged.order,
+            plan: arranged.plan,
+            steps: &arranged.steps,
+            nodes: &arranged.nodes,
+        };
+        context.output.result(text(&arranged), &body)?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn step(step: &StepLine) -> String {
+    match step {
+        StepLine::Move { from, to, address } => {
+            format!("{} moves from {from} to {to}, and dials {address}", to.org())
+        }
+        StepLine::Close { org, successor } => format!("{org} is closed; what was its own is {successor}'s"),
+    }
+}
+
+fn amount(amount: Amount) -> String {
+    match amount.homes {
+        0 => "-".to_owned(),
+        homes => format!(
+            "{} of {}",
+            many(amount.entries, "entry", "entries"),
+            many(homes, "organization", "organizations")
+        ),
+    }
+}
+
+fn text(arranged: &Arranged) -> String {
+    let mut text = format!("From {} on:\n", render::local(arranged.effective));
+    for line in &arranged.steps {
+        let _ = writeln!(text, "  {}", step(line));
+    }
+    let head = ["NODE", "STANDS AT", "IS SENT IN ADDITION", "IS SENT NO MORE", "OF ITS OWN THE CENTRE HAS"];
+    let row = |node: &NodeChange| {
+        let stands = if node.closed { format!("{}, closed", node.after) } else { node.after.to_string() };
+        let own = many(node.at_root, "entry", "entries");
+        vec![node.before.org().to_string(), stands, amount(node.gains), amount(node.loses), own]
+    };
+    let head = head.map(str::to_owned).to_vec();
+    let rows: Vec<_> = std::iter::once(head).chain(arranged.nodes.iter().map(row)).collect();
+    let _ = write!(
+        text,
+        "\n{}\nWhat a node has of its own beyond what the centre has it still has to send: it sends it to the parent that it has \
+         then, and nothing is lost. What is sent to a node no more stays where it was sent.\n",
+        render::table(&rows)
+    );
+    let _ = match (arranged.order, arranged.plan) {
+        (Some(order), _) => {
+            writeln!(text, "Order {order} is given. Nodes follow it as soon as they hear of it.")
+        }
+        (None, Some(plan)) => writeln!(
+            text,
+            "Plan {plan}: it is ordered on {}, for the tree as it is then. Until then `tuyen org cancel {plan}` takes it back.",
+            render::local(arranged.effective)
+        ),
+        (None, None) => writeln!(text, "Nothing is ordered: this was a dry run."),
+    };
+    text
+}
+
+fn show(context: &Context, tree: &Tree) -> Outcome {
+    let order = |order: &'_ OrderLine| (order.number, render::rfc3339(order.at));
+    let orders = tree.orders.iter().map(|one| {
+        let (number, at) = order(one);
+        OrderBody { number, at, steps: &one.steps }
+    });
+    let plans = tree.plans.iter().map(|plan| PlanBody {
+        plan: plan.plan,
+        effective: render::rfc3339(plan.effective),
+        address: plan.address.as_deref(),
+        change: &plan.change,
+        problem: plan.problem.as_deref(),
+    });
+    let body = TreeBody { orgs: &tree.orgs, orders: orders.collect(), plans: plans.collect() };
+    context.output.result(in_words(tree), &body)?;
+    Ok(if tree.plans.iter().any(|plan| plan.problem.is_some()) { Exit::Attention } else { Exit::Ok })
+}
+
+fn in_words(tree: &Tree) -> String {
+    let row = |line: &OrgLine| {
+        let indent = "  ".repeat(line.place.depth().saturating_sub(1));
+        let closed = line.successor.as_ref().map(|heir| format!(" (closed, its own is {heir}'s)"));
+        vec![
+            format!("{indent}{}{}", line.org, closed.unwrap_or_default()),
+            many(line.entries, "entry", "entries"),
+        ]
+    };
+    let mut text = render::table(&tree.orgs.iter().map(row).collect::<Vec<_>>());
+    for order in &tree.orders {
+        let _ = writeln!(text, "\nOrder {}, given on {}:", order.number, render::local(order.at));
+        for line in &order.steps {
+            let _ = writeln!(text, "  {}", step(line));
+        }
+    }
+    for plan in &tree.plans {
+        let dial = plan.address.as_ref().map(|it| format!("; those that get another parent dial {it}"));
+        let _ = writeln!(
+            text,
+            "\nPlan {}, for {}: {}{}",
+            plan.plan,
+            render::local(plan.effective),
+            planned(plan),
+            dial.unwrap_or_default()
+        );
+        if let Some(problem) = &plan.problem {
+            let _ = writeln!(
+                text,
+                "  It was due and could not be ordered: {problem}. Cancel it, and order what is right."
+            );
+        }
+    }
+    text
+}
+
+fn planned(plan: &Plan) -> String {
+    let list = |orgs: &[OrgId]| orgs.iter().map(OrgId::to_string).collect::<Vec<_>>().join(", ");
+    match &plan.change {
+        Rearrangement::Move { org, to } => format!("{org} goes to {to}"),
+        Rearrangement::Split { org, to, children } => format!("{} go from {org} to {to}", list(children)),
+        Rearrangement::Close { orgs, into: Some(into) } => format!("{} merges into {into}", list(orgs)),
+        Rearrangement::Close { orgs, into: None } => format!("{} closes into its parent", list(orgs)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn org(name: &str) -> OrgId {
+        OrgId::new(name).unwrap()
+    }
+
+    fn arranged() -> Arranged {
+        let change = |before: &str, after: &str, closed, gains, loses| NodeChange {
+            before: before.parse().unwrap(),
+            after: after.parse().unwrap(),
+            closed,
+            gains: Amount { homes: u64::from(gains > 0), entries: gains },
+            loses: Amount { homes: u64::from(loses > 0), entries: loses },
+            at_root: 1_204,
+        };
+        Arranged {
+            steps: vec![
+                StepLine::Move {
+                    from: "tw/hg/dv".parse().unwrap(),
+                    to: "tw/tq/dv".parse().unwrap(),
+                    address: "10.2.0.1:7401".to_owned(),
+                },
+                StepLine::Close { org: org("hg"), successor: org("tq") },
+            ],
+            nodes: vec![
+                change("tw/hg", "tw/hg", true, 0, 1_204),
+                change("tw/hg/dv", "tw/tq/dv", false, 0, 0),
+                change("tw/tq", "tw/tq", false, 1_204, 0),
+            ],
+            effective: 1_798_736_400_000,
+            order: None,
+            plan: None,
+        }
+    }
+
+    #[test]
+    fn a_dry_run_says_what_each_node_gains_and_loses() {
+        let expected = "\
+From 2027-01-01 00:00 on:
+  dv moves from tw/hg/dv to tw/tq/dv, and dials 10.2.0.1:7401
+  hg is closed; what was its own is tq's
+
+NODE  STANDS AT      IS SENT IN ADDITION              IS SENT NO MORE                  OF ITS OWN THE CENTRE HAS
+hg    tw/hg, closed  -                                1,204 entries of 1 organization  1,204 entries
+dv    tw/tq/dv       -                                -                                1,204 entries
+tq    tw/tq          1,204 entries of 1 organization  -                                1,204 entries
+
+What a node has of its own beyond what the centre has it still has to send: it sends it to the parent that it has then, and \
+                        nothing is lost. What is sent to a node no more stays where it was sent.
+Nothing is ordered: this was a dry run.
+";
+        assert_eq!(text(&arranged()), expected);
+        let ordered = text(&Arranged { order: Some(3), ..arranged() });
+        assert!(
+            ordered.ends_with("Order 3 is given. Nodes follow it as soon as they hear of it.\n"),
+            "{ordered}"
+        );
+        let planned = text(&Arranged { plan: Some(2), ..arranged() });
+        assert!(
+            planned.contains("Plan 2: it is ordered on 2027-01-01 00:00") && planned.contains("org cancel 2")
+        );
+    }
+
+    #[test]
+    fn the_tree_is_shown_with_what_was_ordered_and_what_waits() {
+        let line = |place: &str, successor: Option<&str>| OrgLine {
+            org: place.parse::<sync_core::id::OrgPath>().unwrap().org().clone(),
+            place: place.parse().unwrap(),
+            successor: successor.map(org),
+            entries: 1,
+        };
+        let plan = Plan {
+            plan: 2,
+            change: Rearrangement::Close { orgs: vec![org("dd")], into: None },
+            address: Some("10.2.0.1:7401".to_owned()),
+            effective: 1_798_736_400_000,
+            order: None,
+            problem: None,
+        };
+        let problem = Some("dd is closed".to_owned());
+        let tree = Tree {
+            orgs: vec![
+                line("tw", None),
+                line("tw/hg", Some("tq")),
+                line("tw/tq", None),
+                line("tw/tq/dv", None),
+            ],
+            orders: vec![OrderLine { number: 1, at: 1_798_736_400_000, steps: arranged().steps }],
+            plans: vec![plan.clone(), Plan { plan: 3, problem, ..plan }],
+        };
+        let expected = "\
+tw                              1 entry
+  hg (closed, its own is tq's)  1 entry
+  tq                            1 entry
+    dv                          1 entry
+
+Order 1, given on 2027-01-01 00:00:
+  dv moves from tw/hg/dv to tw/tq/dv, and dials 10.2.0.1:7401
+  hg is closed; what was its own is tq's
+
+Plan 2, for 2027-01-01 00:00: dd closes into its parent; those that get another parent dial 10.2.0.1:7401
+
+Plan 3, for 2027-01-01 00:00: dd closes into its parent; those that get another parent dial 10.2.0.1:7401
+  It was due and could not be ordered: dd is closed. Cancel it, and order what is right.
+";
+        assert_eq!(in_words(&tree), expected);
+    }
+}

@@ -1,0 +1,319 @@
+//! The tree is rearranged while it runs: nodes follow the root's orders to another parent, keep their data, and are given
+//! new certificates there.
+
+use std::{path::Path, time::Duration};
+
+use node::{
+    admin::{FailureKind, Request, Revoked, Status},
+    ca::Facts,
+    clock,
+    keys::IdentityFolder,
+    setup,
+};
+use serde_json::Value;
+use sync_core::identity::{Reason, Role};
+use tuyen_tests::{
+    cluster::{Country, Node, has_alert, org, wait_equal, wait_for},
+    run::{Ran, tuyen},
+};
+
+fn address(node: &Node) -> String {
+    node.config().listen.expect("a hub listens").to_string()
+}
+
+/// `tuyen org` at a node, with JSON.
+fn org_at(node: &Node, arguments: &[&str]) -> Ran {
+    tuyen(&node.dir, &[&["org"], arguments, &["--json"]].concat(), b"")
+}
+
+/// An order that holds at once.
+fn order(root: &Node, arguments: &[&str], parent: &Node) -> Value {
+    let address = address(parent);
+    let all = [arguments, &["--address", &address, "--effective", "now"]].concat();
+    org_at(root, &all).expect(0).json()
+}
+
+/// The same, refused in these words.
+#[track_caller]
+fn refused(node: &Node, arguments: &[&str], words: &str) {
+    let ran = org_at(node, arguments).expect(2).json();
+    let text = ran["error"]["text"].as_str().unwrap();
+    assert!(text.contains(words), "{arguments:?}: {text}");
+}
+
+fn basic(id: &str) -> [String; 1] {
+    [format!(r#"{{"resourceType":"Basic","id":"{id}"}}"#)]
+}
+
+fn facts(node: &Node) -> Facts {
+    Facts::read(&IdentityFolder::of_node(&node.dir).load().unwrap().chain[0]).unwrap()
+}
+
+fn certified(node: &Node) -> String {
+    facts(node).subject.place.to_string()
+}
+
+fn place(status: &Status) -> String {
+    status.place.to_string()
+}
+
+fn is_connected(status: &Status) -> bool {
+    status.up.as_ref().is_some_and(|up| up.state == "connected")
+}
+
+/// The children of a node that are connected, by their organizations.
+fn children(node: &Node) -> Vec<String> {
+    let down = node.status().down;
+    let name = |place: &str| place.rsplit('/').next().unwrap().to_owned();
+    down.iter().filter(|link| link.state == "connected").map(|link| name(&link.place)).collect()
+}
+
+/// The same with a second hub, `tuyen-quang`.
+fn country(dir: &Path) -> (Country, Node) {
+    let country = Country::new();
+    let other = country.root.child(&dir.join("tq"), Role::Hub, "tuyen-quang");
+    country.leaf.put(basic("before"));
+    country.leaf.wait_safe();
+    (country, other)
+}
+
+const LEAF: &str = "trung-uong/tuyen-quang/dong-van";
+
+#[test]
+fn a_clinic_goes_to_another_hub_and_syncs_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut country, other) = country(dir.path());
+    let parent = address(&other);
+    let arguments = ["move", "dong-van", "--to", "tuyen-quang", "--address", &parent, "--effective", "now"];
+    let dry = org_at(&country.root, &[&arguments[..], &["--dry-run"]].concat()).expect(0).json();
+    assert_eq!((dry["dry_run"].as_bool(), dry["order"].as_u64()), (Some(true), None));
+    let change = |org: &str| {
+        let nodes = dry["nodes"].as_array().unwrap();
+        nodes.iter().find(|node| node["before"].as_str().unwrap().ends_with(org)).unwrap().clone()
+    };
+    let entries = |org: &str, which: &str| change(org)[which]["entries"].as_u64();
+    assert_eq!((entries("tuyen-quang", "gains"), entries("tuyen-quang", "loses")), (Some(1), Some(0)));
+    assert_eq!((entries("ha-giang", "gains"), entries("ha-giang", "loses")), (Some(0), Some(1)));
+    assert_eq!(change("dong-van")["after"], LEAF);
+    assert_eq!(org_at(&country.root, &["list"]).expect(0).json()["orders"].as_array().unwrap().len(), 0);
+
+    let old_folder = dir.path().join("old");
+    country.leaf.stop();
+    country.leaf.copy(&old_folder);
+    country.leaf.start();
+    assert_eq!(order(&country.root, &arguments[..4], &other)["order"], 1);
+    country.leaf.wait("moved", |s| place(s) == LEAF && is_connected(s));
+    country.leaf.put(basic("after"));
+    country.leaf.wait_safe();
+    wait_equal(&[&country.root, &other, &country.leaf], 2);
+    assert!(country.leaf.has_alert("moved", LEAF));
+    country.leaf.wait("has new certificates", |_| certified(&country.leaf) == LEAF);
+    assert_eq!((children(&other), children(&country.hub)), (vec!["dong-van".to_owned()], vec![]));
+    assert!(country.hub.status().down.is_empty(), "it is nobody's child there any more");
+    // What it wrote before is held there still; what came after is not sent there.
+    assert_eq!(country.hub.status().entries, 1);
+    for node in [&country.root, &country.hub, &other] {
+        assert!(node.status().alerts.is_empty(), "{:?}", node.status().alerts);
+    }
+
+    // All is as it was after any process has died.
+    for node in [&mut country.root, &mut country.leaf] {
+        node.kill();
+        node.start();
+    }
+    let status = country.leaf.wait("connected", is_connected);
+    assert_eq!((place(&status), status.parent), (LEAF.to_owned(), Some(parent)));
+    other.wait("connected", |s| s.down.iter().any(|link| link.state == "connected"));
+
+    // It has shown its new certificate: whoever comes with the old one is an old copy of the machine.
+    country.leaf.stop();
+    let new_folder = dir.path().join("new");
+    country.leaf.copy(&new_folder);
+    country.leaf.restore(&old_folder);
+    country.leaf.start();
+    country.leaf.put(basic("in-the-old-copy"));
+    let refused = country.leaf.wait("refused", |s| {
+        s.up.as_ref().and_then(|up| up.problem.as_ref()).is_some_and(|problem| problem.contains("has ended"))
+    });
+    assert_eq!(place(&refused), LEAF, "it has heard of the order all the same");
+    country.leaf.stop();
+    setup::enrol(&country.leaf.dir, &other.invite(Role::Leaf, "dong-van").token, None).unwrap();
+    country.leaf.start();
+    country.leaf.wait_safe();
+    wait_equal(&[&country.root, &other, &country.leaf], 3);
+
+    // And its new parent can put it out.
+    let revoked: Revoked = other.ask(&Request::Revoke { org: org("dong-van"), reason: Reason::Lost });
+    assert_eq!(revoked.nodes, [country.leaf.status().node]);
+    country.leaf.wait("refused", |s| s.up.as_ref().is_some_and(|up| up.state == "refused"));
+}
+
+/// Two provinces become one while a clinic is away that has something to send. Its own hub is gone when it comes back, but
+/// for the machine that listens at its address.
+#[test]
+fn provinces_merge_while_a_clinic_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut country, mut other) = country(dir.path());
+    let second = country.hub.child(&dir.path().join("mv"), Role::Leaf, "meo-vac");
+    second.put(basic("second"));
+    second.wait_safe();
+    country.leaf.pause();
+    country.leaf.put(basic("while-away"));
+    country.leaf.stop();
+
+    order(&country.root, &["merge", "ha-giang", "--into", "tuyen-quang"], &other);
+    second.wait("moved", |s| place(s) == "trung-uong/tuyen-quang/meo-vac" && is_connected(s));
+    // The hub's own records belong to its successor, and those of its children.
+    country.hub.put(basic("of-the-hub"));
+    country.hub.wait_safe();
+    other.wait("has what is its own now", |s| s.entries == 3);
+    other.kill();
+    other.start();
+
+    country.leaf.start();
+    country.leaf.resume();
+    country.leaf.wait("moved", |s| place(s) == LEAF && is_connected(s));
+    country.leaf.wait_safe();
+    second.put(basic("at-the-new-hub"));
+    second.wait_safe();
+    wait_equal(&[&country.root, &other], 5);
+    let list = org_at(&country.root, &["list"]).expect(0).json();
+    let hub = list["orgs"].as_array().unwrap().iter().find(|line| line["org"] == "ha-giang").unwrap().clone();
+    assert_eq!(hub["successor"], "tuyen-quang");
+    assert_eq!(children(&other), ["dong-van", "meo-vac"]);
+    assert_eq!(country.leaf.status().entries, 2, "no more than its own");
+    assert_eq!(second.status().entries, 2);
+}
+
+/// A province becomes a part of another one, with its clinics.
+#[test]
+fn a_hub_goes_below_another_with_all_below_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut country, other) = country(dir.path());
+    let hub = "trung-uong/tuyen-quang/ha-giang";
+    let leaf = "trung-uong/tuyen-quang/ha-giang/dong-van";
+    order(&country.root, &["move", "ha-giang", "--to", "tuyen-quang"], &other);
+    country.hub.wait("moved", |s| place(s) == hub && is_connected(s));
+    country.leaf.wait("moved along", |s| place(s) == leaf && is_connected(s));
+    country.leaf.put(basic("after"));
+    country.leaf.wait_safe();
+    wait_equal(&[&country.root, &other, &country.hub, &country.leaf], 2);
+    wait_for("new certificates", &[&country.hub, &country.leaf], |_| {
+        certified(&country.hub) == hub && certified(&country.leaf) == leaf
+    });
+    let ca = IdentityFolder::of_node(&country.hub.dir).load().unwrap().ca.unwrap();
+    assert_eq!(Facts::read(&ca.chain[0]).unwrap().subject.place.to_string(), hub);
+
+    // It goes on taking in others, and what the clinic shows is good after a restart of all.
+    for node in [&mut country.root, &mut country.hub, &mut country.leaf] {
+        node.stop();
+        node.start();
+    }
+    let new = country.hub.child(&dir.path().join("new"), Role::Leaf, "yen-minh");
+    new.put(basic("new"));
+    new.wait_safe();
+    country.leaf.put(basic("again"));
+    country.leaf.wait_safe();
+    wait_equal(&[&country.root, &other, &country.hub], 4);
+    country
+        .hub
+        .wait("both are there", |s| s.down.iter().filter(|link| link.state == "connected").count() == 2);
+    for node in [&country.root, &other] {
+        assert!(node.status().alerts.is_empty(), "{:?}", node.status().alerts);
+    }
+}
+
+#[test]
+fn a_plan_waits_for_its_day_and_can_be_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut country, other) = country(dir.path());
+    let parent = address(&other);
+    let far = ["--address", &parent, "--effective", "2099-01-01"];
+    let plan = |arguments: &[&str]| org_at(&country.root, &[arguments, &far].concat());
+    let merge = ["merge", "ha-giang", "--into", "tuyen-quang"];
+    assert_eq!(plan(&merge).expect(0).json()["plan"], 1);
+    // What follows on a plan is held against it.
+    let on_it = [&["move", "dong-van", "--to", "ha-giang"], &far[..]].concat();
+    refused(&country.root, &on_it, "ha-giang is closed");
+    org_at(&country.root, &["cancel", "1"]).expect(0);
+    refused(&country.root, &["cancel", "1"], "there is no plan 1: `tuyen org list`");
+    assert_eq!(plan(&["move", "dong-van", "--to", "tuyen-quang"]).expect(0).json()["plan"], 2);
+    country.root.kill();
+    country.root.start();
+    // So they notice at once that it has died.
+    country.hub.sync();
+    other.sync();
+    let list = org_at(&country.root, &["list"]).expect(0).json();
+    assert_eq!((list["plans"][0]["plan"].as_u64(), list["plans"].as_array().unwrap().len()), (Some(2), 1));
+    org_at(&country.root, &["cancel", "2"]).expect(0);
+
+    // Soon, by whoever speaks to the daemon; the day is the same to it.
+    let soon = |change| -> node::admin::Arranged {
+        country.root.ask(&Request::Arrange(node::admin::Arrange {
+            change,
+            address: Some(parent.clone()),
+            effective: clock::wall() + 1_500,
+            dry_run: false,
+        }))
+    };
+    let moves = |name: &str, to: &str| node::admin::Rearrangement::Move { org: org(name), to: org(to) };
+    assert_eq!(soon(moves("dong-van", "tuyen-quang")).plan, Some(3));
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(place(&country.leaf.status()), "trung-uong/ha-giang/dong-van");
+    country.leaf.wait("moved", |s| place(s) == LEAF && is_connected(s));
+    let list = org_at(&country.root, &["list"]).expect(0).json();
+    assert_eq!((list["orders"][0]["number"].as_u64(), list["plans"].as_array().unwrap().len()), (Some(1), 0));
+
+    // One that has become wrong meanwhile is told, and orders nothing.
+    assert_eq!(soon(moves("dong-van", "ha-giang")).plan, Some(4));
+    order(&country.root, &["move", "dong-van", "--to", "ha-giang"], &country.hub);
+    country.root.wait("told", |s| has_alert(&s.alerts, "order", "plan 4 was due and cannot be ordered"));
+    let list = org_at(&country.root, &["list"]).expect(5).json();
+    assert!(
+        list["plans"][0]["problem"].as_str().unwrap().contains("stands below ha-giang already"),
+        "{list}"
+    );
+}
+
+#[test]
+fn what_cannot_be_ordered_is_told_why() {
+    let country = Country::new();
+    country.leaf.put(basic("heard-of"));
+    country.leaf.wait_safe();
+    let now = ["--effective", "now"];
+    let at = |node: &Node, arguments: &[&str]| org_at(node, &[arguments, &now].concat());
+    let (hub, root) = (&country.hub, &country.root);
+    let from_below = ["move", "dong-van", "--to", "trung-uong", "--address", "h:1", "--effective", "now"];
+    refused(hub, &from_below, "rearranged at its root alone, trung-uong");
+    for (arguments, words) in [
+        (&["move", "dong-vang", "--to", "trung-uong", "--address", "h:1"][..], "dong-vang is not known here"),
+        (&["move", "dong-van", "--to", "ha-giang", "--address", "h:1"], "stands below ha-giang already"),
+        (&["move", "dong-van", "--to", "trung-uong"], "would not find trung-uong: say where"),
+        (&["move", "dong-van", "--to", "trung-uong", "--address", "h"], "'h' is no address"),
+        (&["move", "dong-van", "--to", "trung-uong", "--address", "h:0"], "'h:0' is no address"),
+        (&["move", "ha-giang", "--to", "dong-van", "--address", "h:1"], "cannot be moved below itself"),
+        (&["move", "trung-uong", "--to", "ha-giang", "--address", "h:1"], "is the root of the tree"),
+        (
+            &["split", "trung-uong", "dong-van", "--to", "trung-uong", "--address", "h:1"],
+            "does not stand directly below",
+        ),
+        (&["close", "trung-uong"], "is the root of the tree"),
+        (&["close", "ha-giang", "dong-van", "--address", "h:1"], "has another parent"),
+        (&["merge", "ha-giang", "--into", "ha-giang", "--address", "h:1"], "stands below ha-giang already"),
+    ] {
+        refused(root, &[arguments, &now].concat(), words);
+    }
+    // A clinic without children needs no address; what was its own is its hub's.
+    let closed = at(root, &["close", "dong-van"]).expect(0).json();
+    assert_eq!(closed["steps"][0]["successor"], "ha-giang");
+    refused(root, &["close", "dong-van", "--effective", "now"], "dong-van is closed");
+    country.leaf.put(basic("still-taken"));
+    country.leaf.wait_safe();
+    // A name that stands elsewhere is not invited.
+    let invite =
+        Request::Invite { role: Role::Leaf, org: org("dong-van"), expires_seconds: 60, address: None };
+    let failure = country.root.try_ask::<node::admin::Invited>(&invite).unwrap_err();
+    assert!(failure.text.contains("dong-van stands at trung-uong/ha-giang/dong-van"), "{failure}");
+    let failure = country.hub.try_ask::<node::admin::Tree>(&Request::CancelPlan { plan: 1 }).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Usage);
+}
