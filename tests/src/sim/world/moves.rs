@@ -21,7 +21,7 @@ impl World<'_> {
         self.plan.nodes.iter().position(|node| node.info.place.org() == org)
     }
 
-    /// A leaf is moved to another hub or to the root, or a hub is closed and its leaves go with it.
+    /// A leaf is moved to another hub or to the root, or a hub with all below it, or a hub is closed and its leaves go with it.
     pub(super) fn rearrange(&mut self) -> Result<bool, Failure> {
         let Some(root) = self.root() else { return Ok(false) };
         let engine = self.machines[root].engine.as_ref().expect("it is awake");
@@ -39,21 +39,30 @@ impl World<'_> {
         let above = leaf.parent().expect("a leaf has a parent");
         let others: Vec<_> = hubs.iter().filter(|hub| **hub != above).collect();
         let Some(target) = self.rng.pick(&others).map(|hub| (*hub).clone()) else { return Ok(false) };
+        if above.depth() > 1 && !target.is_within(&above) && self.rng.one_in(4) {
+            return self.order(root, vec![moves(above, &target)]);
+        }
         let closes = above.depth() > 1 && self.rng.one_in(3);
         let moved: Vec<_> = if closes {
             leaves.into_iter().filter(|leaf| leaf.parent().as_ref() == Some(&above)).collect()
         } else {
             vec![leaf]
         };
-        let step =
-            |from: OrgPath| Step::Move { to: target.child(from.org().clone()), from, address: String::new() };
-        let mut steps: Vec<_> = moved.into_iter().map(step).collect();
+        let mut steps: Vec<_> = moved.into_iter().map(|from| moves(from, &target)).collect();
         if closes {
             steps.push(Step::Close { org: above.org().clone(), successor: target.org().clone() });
         }
-        let engine = self.machines[root].engine.as_ref().expect("it is awake");
         // A hub with a leaf of which the root has not heard, or that is revoked, is not closed.
-        if engine.places().check(&steps).is_err() || (closes && self.has_others_below(&above, &steps)) {
+        if closes && self.has_others_below(&above, &steps) {
+            return Ok(false);
+        }
+        self.order(root, steps)
+    }
+
+    /// The root gives an order, if it can be followed.
+    fn order(&mut self, root: usize, steps: Vec<Step>) -> Result<bool, Failure> {
+        let engine = self.machines[root].engine.as_ref().expect("it is awake");
+        if engine.places().check(&steps).is_err() {
             return Ok(false);
         }
         let order = engine.identity().order_of(engine.last_order() + 1, self.clock(root).wall, steps);
@@ -110,4 +119,9 @@ impl World<'_> {
         };
         entries.iter().find(is_out).map(|entry| (*entry).clone())
     }
+}
+
+/// An organization goes below this place.
+fn moves(from: OrgPath, to: &OrgPath) -> Step {
+    Step::Move { to: to.child(from.org().clone()), from, address: String::new() }
 }
