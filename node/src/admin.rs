@@ -420,7 +420,7 @@ pub struct LinkState {
 pub struct AlertLine {
     /// When, in milliseconds since 1970 by this machine's clock.
     pub at: i64,
-    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `renewal`, `damaged`, `repaired`, `moved`, `order`.
+    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `renewal`, `damaged`, `repaired`, `moved`, `closed`, `order`.
     pub code: String,
     /// What, why, what to do.
     pub text: String,

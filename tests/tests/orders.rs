@@ -163,6 +163,7 @@ fn provinces_merge_while_a_clinic_is_away() {
 
     order(&country.root, &["merge", "ha-giang", "--into", "tuyen-quang"], &other);
     second.wait("moved", |s| place(s) == "trung-uong/tuyen-quang/meo-vac" && is_connected(s));
+    country.hub.wait("told", |s| has_alert(&s.alerts, "closed", "what was its own is tuyen-quang's"));
     // The hub's own records belong to its successor, and those of its children.
     country.hub.put(basic("of-the-hub"));
     country.hub.wait_safe();

@@ -167,6 +167,7 @@ impl Core {
     fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
         self.keep_to_budget()?;
         self.stand_where_orders_say();
+        self.tell_if_closed();
         loop {
             let Some(first) = self.next_message(messages, runtime)? else { continue };
             // None is taken from the queue that is not handled: what is lost here nobody sends again.
@@ -385,6 +386,9 @@ impl Core {
                         self.is_durable(op);
                     }
                     self.engine.handle(Event::Committed, &self.store, clock::now())?;
+                    if batch.iter().any(|op| matches!(op, Op::Order(_))) {
+                        self.tell_if_closed();
+                    }
                 }
                 Effect::Send(link, frame) => {
                     if let Some(peer) = self.peers.get(&link) {

@@ -236,6 +236,17 @@ impl Core {
         self.numbers.dial.notify_one();
     }
 
+    /// Tells that an order has closed this node's organization, also at each start: its machine is not for ever.
+    pub fn tell_if_closed(&mut self) {
+        let own = self.config.place.org();
+        let Some(heir) = self.engine.places().successor(own) else { return };
+        let text = format!(
+            "by an order of the root {own} is closed, and what was its own is {heir}'s. Leave this machine running until all that \
+             stood below it are connected at their new parents (`tuyen peers` there); then have it revoked by its parent"
+        );
+        self.alert("closed", text);
+    }
+
     /// Signs with new certificates from now on. Children come again when they name another place: theirs may follow.
     pub fn renewed(&mut self, identity: Arc<Identity>) {
         let named = |identity: &Identity| {

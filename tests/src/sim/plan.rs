@@ -234,6 +234,26 @@ impl Plan {
         Self { calm_at, part: false, ..plan }
     }
 
+    /// A quiet country with opaque records: so many provinces below the root, a district in each, and so many leaves below the
+    /// districts in turn, all of the leaves on this line.
+    pub fn country(provinces: usize, leaves: usize, line: Line, calm_at: Millis) -> Self {
+        let mut plan = Self::of_bytes(&[], Taste { real: Some(false), ..Taste::default() });
+        plan.nodes.truncate(1);
+        let mut names = Rng::new(0, "country");
+        let mut add = |plan: &mut Self, name: String, above: usize, role, line| {
+            let place = plan.nodes[above].info.place.child(OrgId::new(&name).expect("a plain name"));
+            let info = NodeInfo { node: NodeId(names.array()), place, role };
+            plan.nodes.push(NodePlan { info, parent: Some(above), line });
+        };
+        let good = line_of(0);
+        (0..provinces).for_each(|nth| add(&mut plan, format!("p{nth}"), 0, Role::Hub, good));
+        (0..provinces).for_each(|nth| add(&mut plan, format!("d{nth}"), 1 + nth, Role::Hub, good));
+        for nth in 0..leaves {
+            add(&mut plan, format!("l{nth}"), 1 + provinces + nth % provinces, Role::Leaf, line);
+        }
+        Self { calm_at, part: false, ..plan }
+    }
+
     /// The faults that are to happen.
     pub fn faults(&self) -> impl Iterator<Item = Fault> {
         self.acts.iter().filter_map(|act| match act.what {

@@ -1,11 +1,12 @@
 //! Scenes that seeds do not come upon: five hundred leaves that wake at once, a record that is edited a hundred thousand
-//! times, an entry of 900 kB on a bad line. Everything that is promised of a world is held here as well.
+//! times, an entry of 900 kB on a bad line, a country whose provinces are merged. Everything that is promised of a world is held here as well.
 
 use std::fmt;
 
 use sync_core::{
     change::{Entry, opaque_chunk},
     id::Incarnation,
+    order::Order,
     time::Stamp,
 };
 
@@ -27,6 +28,15 @@ const EDITS_AT_ONCE: u64 = 500;
 const LARGE_BYTES: usize = 900_000;
 /// How often the line fails while it is under way: before it can pass.
 const FAILURES: usize = 3;
+/// Vietnam's provinces until and from 1 July 2025, when the districts went as well; and leaves, a district's worth each.
+const PROVINCES: usize = 63;
+const PROVINCES_LEFT: usize = 34;
+const CLINICS: usize = 700;
+/// One clinic in so many is off when the order is given, and comes back when the others have followed it.
+const AWAY_ONE_IN: usize = 20;
+/// Minutes in which clinics go on writing after the order, and how many of them write in each.
+const MINUTES_AFTER: usize = 30;
+const WRITERS: usize = 40;
 
 /// A scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +47,17 @@ pub enum Scene {
     LongRecord,
     /// One large entry goes up a line that fails three times before it has passed.
     LargeEntry,
+    /// 63 provinces become 34 and the districts go, by one order, while clinics write.
+    Merger,
 }
 
 /// All of them, with their names.
-pub const ALL: [(Scene, &str); 3] =
-    [(Scene::Storm, "storm"), (Scene::LongRecord, "long-record"), (Scene::LargeEntry, "large-entry")];
+pub const ALL: [(Scene, &str); 4] = [
+    (Scene::Storm, "storm"),
+    (Scene::LongRecord, "long-record"),
+    (Scene::LargeEntry, "large-entry"),
+    (Scene::Merger, "merger"),
+];
 
 /// What a scene came to.
 #[derive(Debug)]
@@ -70,14 +86,19 @@ impl fmt::Display for Outcome {
 impl Scene {
     /// Plays it.
     pub fn play(self, trace: &mut Trace) -> Result<Outcome, Failure> {
-        let leaves = if self == Scene::Storm { LEAVES } else { 2 };
-        let mut world = World::new(Plan::one_hub(leaves, CLINIC_LINE, 24 * HOUR), trace);
+        let plan = match self {
+            Scene::Storm => Plan::one_hub(LEAVES, CLINIC_LINE, 24 * HOUR),
+            Scene::LongRecord | Scene::LargeEntry => Plan::one_hub(2, CLINIC_LINE, 24 * HOUR),
+            Scene::Merger => Plan::country(PROVINCES, CLINICS, CLINIC_LINE, 24 * HOUR),
+        };
+        let mut world = World::new(plan, trace);
         let begin = match self {
             Scene::Storm => world.storm()?,
             Scene::LongRecord => world.long_record()?,
             Scene::LargeEntry => world.large_entry()?,
+            Scene::Merger => world.merger()?,
         };
-        let leaves = FIRST_LEAF..world.machines.len();
+        let leaves = world.first_leaf()..world.machines.len();
         let is_safe = |one: &Machine| one.engine.as_ref().is_some_and(Engine::all_at_root);
         while !world.machines[leaves.clone()].iter().all(is_safe) && !world.calm {
             world.pass(SECOND / 10)?;
@@ -93,6 +114,72 @@ impl Scene {
 }
 
 impl World<'_> {
+    /// Leaves are the last nodes of a scene's plan.
+    fn first_leaf(&self) -> usize {
+        self.plan.nodes.iter().take_while(|node| node.info.role != Role::Leaf).count()
+    }
+
+    fn merger(&mut self) -> Result<Millis, Failure> {
+        let leaves = self.first_leaf()..self.machines.len();
+        self.pass(60 * SECOND)?;
+        for machine in 1..self.machines.len() {
+            self.write(machine, None)?;
+        }
+        self.pass(HOUR / 4)?;
+        let away: Vec<_> = leaves.clone().step_by(AWAY_ONE_IN).collect();
+        for leaf in &away {
+            self.machines[*leaf].stays_away = true;
+            self.crash(*leaf);
+        }
+        let order = self.merge_provinces();
+        self.report.faults[Fault::Move.index()] += 1;
+        self.drive(0, Event::Order(order))?;
+        for _ in 0..MINUTES_AFTER {
+            for _ in 0..WRITERS {
+                let leaf = leaves.start + self.rng.below(leaves.len() as u64) as usize;
+                if self.is_awake(leaf) {
+                    self.write(leaf, None)?;
+                }
+            }
+            self.pass(60 * SECOND)?;
+        }
+        let stands =
+            |machine: &Machine| machine.engine.as_ref().is_none_or(|engine| engine.place().depth() == 3);
+        let all_stand = self.machines[leaves.clone()].iter().all(stands);
+        assert!(all_stand, "whoever is there has followed");
+        for leaf in away {
+            self.machines[leaf].stays_away = false;
+            self.happen(Ev::Start(leaf))?;
+            self.write(leaf, None)?;
+        }
+        let back = self.now;
+        self.pass(SECOND)?;
+        Ok(back)
+    }
+
+    /// Each province that goes is merged into one that stays; all leaves go to the province that stays, and districts go.
+    fn merge_provinces(&self) -> Order {
+        let engine = self.machines[0].engine.as_ref().expect("it runs");
+        let root = engine.place();
+        let left =
+            |province: usize| if province < PROVINCES_LEFT { province } else { province - PROVINCES_LEFT };
+        let org = |name: String| OrgId::new(&name).expect("a plain name");
+        let mut steps = Vec::new();
+        for nth in 0..CLINICS {
+            let (district, leaf) = (nth % PROVINCES, org(format!("l{nth}")));
+            let province = |nth: usize| root.child(org(format!("p{nth}")));
+            let from = province(district).child(org(format!("d{district}"))).child(leaf.clone());
+            let to = province(left(district)).child(leaf);
+            steps.push(Step::Move { from, to, address: String::new() });
+        }
+        let close =
+            |name: String, into: usize| Step::Close { org: org(name), successor: org(format!("p{into}")) };
+        steps.extend((0..PROVINCES).map(|nth| close(format!("d{nth}"), left(nth))));
+        steps.extend((PROVINCES_LEFT..PROVINCES).map(|nth| close(format!("p{nth}"), left(nth))));
+        engine.places().check(&steps).expect("all have written, and so are known");
+        engine.identity().order_of(1, EPOCH, steps)
+    }
+
     fn storm(&mut self) -> Result<Millis, Failure> {
         self.machines[HUB].stays_away = true;
         self.pass(SECOND)?;
