@@ -2,8 +2,8 @@
 //!
 //! Each direction is a line of its own with the same properties: a datagram is lost by a seeded draw, waits
 //! until those before it have gone out at the line's rate (and is lost when too many wait), and then takes the
-//! line's delay. They never overtake one another. The line may change while it is in use. Nothing here knows
-//! QUIC.
+//! line's delay. They never overtake one another. The line may change while it is in use, and so
+//! may the address from which clients seem to come. Nothing here knows QUIC.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -58,6 +58,8 @@ pub struct Proxy {
     /// From the server to clients.
     pub down: Arc<Carried>,
     line: Arc<Mutex<Line>>,
+    /// How often clients have been given another address.
+    moves: Arc<AtomicU64>,
     _runtime: Runtime,
 }
 
@@ -72,8 +74,14 @@ impl Proxy {
         let (up, down) = (Arc::<Carried>::default(), Arc::<Carried>::default());
         let to_server = lane(&runtime, line.clone(), up.clone(), seed);
         let to_clients = lane(&runtime, line.clone(), down.clone(), !seed);
-        runtime.spawn(serve(Arc::new(front), server, to_server, to_clients));
-        Self { address, up, down, line, _runtime: runtime }
+        let moves = Arc::<AtomicU64>::default();
+        runtime.spawn(serve(Arc::new(front), server, to_server, to_clients, moves.clone()));
+        Self { address, up, down, line, moves, _runtime: runtime }
+    }
+
+    /// From now on clients come from other addresses, as when a modem dials anew or a router forgets them.
+    pub fn move_clients(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Changes the line for what comes from now on.
@@ -92,18 +100,25 @@ struct Datagram {
 type Entrance = mpsc::UnboundedSender<Datagram>;
 
 /// Takes in what clients send; each client has a socket of its own towards the server.
-async fn serve(front: Arc<UdpSocket>, server: SocketAddr, to_server: Entrance, to_clients: Entrance) {
-    let mut clients: BTreeMap<SocketAddr, Arc<UdpSocket>> = BTreeMap::new();
+async fn serve(
+    front: Arc<UdpSocket>,
+    server: SocketAddr,
+    to_server: Entrance,
+    to_clients: Entrance,
+    moves: Arc<AtomicU64>,
+) {
+    let mut clients: BTreeMap<(SocketAddr, u64), Arc<UdpSocket>> = BTreeMap::new();
     let mut buffer = vec![0; DATAGRAM_MAX_BYTES];
     // An error is news of an earlier datagram that found nobody; the next one may.
     loop {
         let Ok((length, client)) = front.recv_from(&mut buffer).await else { continue };
-        let out = match clients.get(&client) {
+        let known = (client, moves.load(Ordering::Relaxed));
+        let out = match clients.get(&known) {
             Some(out) => out.clone(),
             None => {
                 let out = UdpSocket::bind("127.0.0.1:0").await.expect("the loopback has a free port");
                 let out = Arc::new(out);
-                clients.insert(client, out.clone());
+                clients.insert(known, out.clone());
                 tokio::spawn(answers(out.clone(), front.clone(), client, to_clients.clone()));
                 out
             }

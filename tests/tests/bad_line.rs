@@ -122,3 +122,24 @@ fn mixed(n: u64) -> u64 {
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+/// A modem dials anew: the clinic's address changes under the connection, which goes on.
+#[test]
+fn a_connection_follows_a_clinic_to_another_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Node::root(&dir.path().join("hub"), "trung-uong");
+    let proxy = Proxy::to(hub.config().listen.unwrap(), Line::default(), 3);
+    let leaf = hub.child_through(Some(proxy.address), &dir.path().join("leaf"), Role::Leaf, "dong-van");
+    let seen_at = || hub.status().down[0].address.clone();
+    let mut addresses = Vec::new();
+    for n in 0..3 {
+        leaf.put([format!(r#"{{"resourceType":"Basic","id":"{n}"}}"#)]);
+        leaf.wait_safe();
+        addresses.push(seen_at().expect("it is connected"));
+        proxy.move_clients();
+    }
+    addresses.dedup();
+    assert_eq!(addresses.len(), 3, "{addresses:?}");
+    let dials = leaf.log().lines().filter(|line| line.contains(" connected peer=")).count();
+    assert_eq!(dials, 1, "{}", leaf.log());
+}

@@ -37,7 +37,10 @@ impl<I: Identity> Engine<I> {
             Frame::Hello(hello) => self.on_hello(link, hello, store, now)?,
             Frame::Announce(announcement) => self.on_announce(link, announcement, store)?,
             Frame::Need(run) => self.on_need(link, run, store)?,
-            Frame::NeedPlace(org) => self.on_need_place(link, org),
+            Frame::NeedPlace(org) => {
+                self.on_need_place(link, org);
+                self.ask_above();
+            }
             Frame::Lost => {
                 state.owes_cursors = true;
                 let peer = state.peer.clone();
@@ -116,7 +119,9 @@ impl<I: Identity> Engine<I> {
             self.send_orders(link);
             self.send_revocations(link, &all);
         }
-        self.on_cursors(link, &cursors, false, store, now)
+        self.on_cursors(link, &cursors, false, store, now)?;
+        self.ask_above();
+        Ok(())
     }
 
     /// The reader's word counts: sending goes on where the reader stands. `again`: these are the cursors that the
@@ -347,6 +352,9 @@ impl<I: Identity> Engine<I> {
             entries.filter_map(|entry| self.places.unknown_of(entry.home())).cloned().collect();
         let all_known = unknown.is_empty();
         unknown.into_iter().for_each(|org| self.ask_place(link, org));
+        if !all_known {
+            self.ask_above();
+        }
         all_known || !self.links.contains_key(&link)
     }
 
@@ -357,6 +365,22 @@ impl<I: Identity> Engine<I> {
         let org = child.map(|state| state.peer.place.org().clone());
         if let Some(org) = org.filter(|org| self.places.stands(org).is_none()) {
             self.ask_place(link, org);
+        }
+    }
+
+    /// Where the successor stands of one that is closed a child need not know, but the root does: whoever is asked for what it
+    /// does not know asks its parent.
+    pub(super) fn ask_above(&mut self) {
+        if self.places.orders().is_empty() {
+            return;
+        }
+        let down = self.links.values().filter(|link| link.direction == Direction::Down);
+        let asked = down.flat_map(|link| link.asked_places.iter().chain(&link.wanted_places));
+        let unknown: BTreeSet<_> = asked.filter(|org| self.places.stands(org).is_none()).cloned().collect();
+        let up = |link: &&Link| link.direction == Direction::Up && link.hello.is_some();
+        let parents: Vec<_> = self.links.values().filter(up).map(|link| link.id).collect();
+        for parent in parents {
+            unknown.iter().for_each(|org| self.ask_place(parent, org.clone()));
         }
     }
 

@@ -148,10 +148,12 @@ impl Places {
     }
 
     /// Whether a record with this home is for a child at this place: the home stands there or below it, or issues the record
-    /// and stands there or above. Whoever succeeds an issuer issues for itself.
+    /// and stands there or above. Whoever succeeds an issuer issues for itself; what one that is closed has issued goes to its
+    /// own place still, and so to those on the way there.
     pub fn reach(&self, home: &OrgId, issued: bool, child: &OrgPath) -> bool {
         self.is_within(home, child)
-            || (issued && self.stands(home).is_some_and(|place| child.is_within(place)))
+            || (issued
+                && self.stands(home).is_some_and(|place| child.is_within(place) || place.is_within(child)))
     }
 
     /// Whether what belongs to the organization stands at `subtree` or below it. An organization that nobody has announced

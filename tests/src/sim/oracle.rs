@@ -12,7 +12,7 @@ use std::{
 use sync_core::{
     change::Entry,
     feed::{Digest, Seq},
-    id::{ChangeHash, Lane, OrgPath, RecordId, Secrecy},
+    id::{ChangeHash, Lane, OrgId, OrgPath, RecordId, Secrecy},
     scope::Places,
     store::{MemStore, Store},
 };
@@ -289,7 +289,10 @@ fn check_scope(
 ) -> Result<(), Failure> {
     let in_scope = |record: &RecordId| {
         let homes = root.homes(record).expect("memory does not fail");
-        let issuer = record.issuer().and_then(|issuer| places.stands(&issuer).cloned());
+        // One that was closed and has been moved is not sent what a second machine of its own has issued.
+        let is_lost = |issuer: &OrgId| places.successor(issuer).is_some() && places.has_moved(issuer);
+        let issuer = record.issuer().filter(|issuer| !is_lost(issuer));
+        let issuer = issuer.and_then(|issuer| places.stands(&issuer).cloned());
         issuer.is_some_and(|issuer| one.place.is_within(&issuer))
             || homes.iter().any(|home| places.is_within(home, &one.place))
     };
@@ -303,12 +306,15 @@ fn check_scope(
     if let Some(missing) = wanted.difference(&distinct).next() {
         return Err(Failure::new("all converge", format_args!("{} lacks {missing:?}", one.who)));
     }
-    // What stood below it once is still there.
+    // What stood below it once is still there, and what whoever stood below it has had to bring up.
     let was_in_scope = |record: &RecordId| {
         let homes = one.store.homes(record).expect("memory does not fail");
         let own = one.place.org();
         record.issuer().is_some_and(|_| !places.orders().is_empty())
-            || homes.iter().any(|home| places.has_stood_within(home, own))
+            || homes.iter().any(|home| {
+                let brings = |org| places.has_stood_within(org, own) && places.has_stood_within(home, org);
+                brings(home) || places.all().any(|(org, _)| brings(org))
+            })
     };
     let mut foreign = distinct.difference(&wanted).filter(|key| !secret.contains(**key));
     if let Some(foreign) = foreign.find(|key| !was_in_scope(&key.0)) {
