@@ -380,6 +380,8 @@ impl Core {
                 Effect::Written(ticket) => written.push(ticket),
                 Effect::Survey(link, homes) => self.survey(link, homes),
                 Effect::Audited(link, audited) => self.audited(link, audited),
+                // Nobody gives it a bundle.
+                Effect::Imported(..) => {}
                 Effect::Alert(alert) => self.raise(alert),
             }
         }
