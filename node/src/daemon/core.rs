@@ -23,8 +23,8 @@ use sync_core::{
 use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
-    Message, Numbers, SOFTWARE, book::Book, budget::Budgets, failed, links::Outbox, outages::Outages,
-    verify::Verify, wall,
+    Message, Numbers, SOFTWARE, book::Book, budget::Budgets, courier::Courier, failed, links::Outbox,
+    outages::Outages, verify::Verify, wall,
 };
 use crate::{
     admin::{AlertLine, Answer, Failure, FailureKind, Progress, Request},
@@ -88,6 +88,7 @@ pub(super) struct Core {
     pub verify: Verify,
     pub outages: Outages,
     pub budgets: Budgets,
+    pub courier: Courier,
     waiters: Vec<Waiter>,
     tickets: u64,
     /// Records of which an entry has come back to its row.
@@ -115,6 +116,7 @@ impl Core {
         let engine = Engine::new(identity, SOFTWARE, &store).map_err(integrity)?;
         let book = Book::load(&store).map_err(integrity)?;
         let budgets = Budgets::load(&store).map_err(integrity)?;
+        let courier = Courier::load(store.setting(Courier::SETTING).map_err(integrity)?);
         let verify = Verify::new(messages, store.setting(Verify::SETTING).map_err(integrity)?);
         Ok(Self {
             dir,
@@ -131,6 +133,7 @@ impl Core {
             verify,
             outages,
             budgets,
+            courier,
             waiters: Vec::new(),
             tickets: 0,
             refold: BTreeSet::new(),
@@ -263,6 +266,7 @@ impl Core {
                     self.parent_at = Instant::now();
                 }
                 self.last_contact.insert(peer.place.clone(), wall());
+                self.has_met(&peer, &chain)?;
                 self.peers.insert(id, Peer { info: peer.clone(), direction, outbox, connection });
                 Event::Connected { link: id, peer, chain, direction }
             }
@@ -325,6 +329,7 @@ impl Core {
                 return Ok(());
             }
             Message::Request(request, answers) => return self.request(request, answers),
+            Message::Courier(ask) => return self.courier(ask),
             Message::Checking(done, total) => {
                 self.checking(done, total);
                 return Ok(());
@@ -380,8 +385,7 @@ impl Core {
                 Effect::Written(ticket) => written.push(ticket),
                 Effect::Survey(link, homes) => self.survey(link, homes),
                 Effect::Audited(link, audited) => self.audited(link, audited),
-                // Nobody gives it a bundle.
-                Effect::Imported(..) => {}
+                Effect::Imported(_, imported) => self.courier.imported(*imported),
                 Effect::Alert(alert) => self.raise(alert),
             }
         }
@@ -611,8 +615,19 @@ impl Core {
             Request::ExplainRecord { record } => self.explain_record(&record).map(|it| json(&it)),
             Request::ExplainOrg { org } => self.explain_org(&org).map(|it| json(&it)),
             Request::BackupKept { made_at } => self.backup_kept(made_at).map(|()| json(&())),
-            // The socket answers it by itself.
-            Request::Backup { .. } => refuse(FailureKind::Usage, "a backup is not made here"),
+            Request::BundleKept { node, made_at } => {
+                self.bundle_kept(node, made_at).map(|()| json(&())).map_err(Problem::from)
+            }
+            Request::BundleCard => Ok(json(&self.card())),
+            Request::BundleMeet { card } => match self.meet(&card)? {
+                Ok(met) => Ok(json(&met)),
+                Err(failure) => Err(failure.into()),
+            },
+            // The socket answers these by itself.
+            Request::Backup { .. }
+            | Request::BundleExport { .. }
+            | Request::BundleInspect { .. }
+            | Request::BundleImport { .. } => refuse(FailureKind::Usage, "this is not done here"),
         };
         let answer = match outcome {
             Ok(value) => Answer::Done(value),

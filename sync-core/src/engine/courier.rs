@@ -77,8 +77,11 @@ pub struct Imported {
     pub aside: u64,
     /// Lanes in which it goes on from a place that this node has not come to.
     pub gaps: Vec<Lane>,
-    /// It is a copy of an older state of the sender's store, or an old bundle of one: it does not know what was read of it.
+    /// The sender does not know what was read of it, and goes on from before: it came back from an older copy.
     pub older: bool,
+    /// The sender's feed ended before what was read of it: an old bundle, or one of an older copy that has written nothing
+    /// since.
+    pub behind: bool,
     /// The sender has read more of this node than this node knows: it came back from an older copy.
     pub lost: bool,
     /// Why the rest was not taken.
@@ -116,6 +119,8 @@ struct Session {
 #[derive(Debug, Clone, Default)]
 struct Reading {
     stands: bool,
+    /// Everything up to the end of the sender's feed has been read.
+    passed: bool,
     at: Option<Position>,
     stretch: Vec<EntryBatch>,
 }
@@ -363,6 +368,7 @@ impl<I: Identity> Engine<I> {
             aside: 0,
             gaps: Vec::new(),
             older: false,
+            behind: false,
             lost: false,
             refused: None,
             cursors: Vec::new(),
@@ -452,15 +458,26 @@ impl<I: Identity> Engine<I> {
             let of_lane = |all: &[(Lane, Cursor)]| all.iter().find(|(l, _)| *l == lane).map(|(_, c)| *c);
             let (current, from) = (of_lane(&read), of_lane(&import.from));
             let forgotten = |at: Position| lineage.as_ref().is_some_and(|lineage| !lineage.covers(at));
-            outcome.older |= current.is_some_and(|current| forgotten(current.at));
-            let stands = match (&lineage, current) {
-                (_, None) => from.is_none(),
-                (None, Some(_)) => false,
-                (Some(lineage), Some(current)) => {
-                    lineage.covers(current.at) && has_stood(lane, from, current, lineage, store)?
+            let passed = match (current, hello.tip) {
+                (Some(current), Some(tip)) => {
+                    walk(Some(current.at), store)?.is_some_and(|read| read.covers(tip))
                 }
+                (_, tip) => tip.is_none(),
             };
-            lanes[lane as usize] = Reading { stands, at: from.map(|from| from.at), stretch: Vec::new() };
+            let unknown = current.is_some_and(|current| forgotten(current.at));
+            outcome.older |= unknown && !passed;
+            outcome.behind |= unknown && passed;
+            // Whoever does not know us passes over what it takes us to have.
+            let stands = agrees
+                && match (&lineage, current) {
+                    (_, None) => from.is_none(),
+                    (None, Some(_)) => false,
+                    (Some(lineage), Some(current)) => {
+                        lineage.covers(current.at) && has_stood(lane, from, current, lineage, store)?
+                    }
+                };
+            let at = from.map(|from| from.at);
+            lanes[lane as usize] = Reading { stands, passed, at, stretch: Vec::new() };
         }
         let lineage = lineage.unwrap_or_default();
         import.session = Some(Session { direction, lineage, agrees, lanes });
@@ -563,7 +580,7 @@ impl<I: Identity> Engine<I> {
         let end = Position { segment, pos };
         let stretch = std::mem::take(&mut lane.stretch);
         lane.at = Some(end);
-        if !lane.stands && !import.outcome.gaps.contains(&slot) {
+        if !lane.stands && !lane.passed && !import.outcome.gaps.contains(&slot) {
             import.outcome.gaps.push(slot);
         }
         let node = import.outcome.sender.node;

@@ -299,3 +299,32 @@ fn a_link_that_stands_goes_on_from_what_a_bundle_has_brought() {
     child.imports(HUB, &hub.exports(CHILD, Since::Start));
     assert_eq!(child.hub_has(), 2);
 }
+
+#[test]
+fn what_a_restored_node_has_lost_is_not_passed_over() {
+    let mut hub = Node::new(HUB);
+    let mut child = child_with(1);
+    hub.imports(CHILD, &child.exports(HUB, Since::Start));
+    let copy = hub.clone();
+    hub.writes(9);
+    child.imports(HUB, &hub.exports(CHILD, Since::Start));
+    child.writes(2);
+    // The child takes the hub to remember its row 9, and passes it over.
+    let stick = child.exports(HUB, Since::Known(&[]));
+    assert_eq!(stick.entries(), 1);
+    let mut restored = Node { store: copy.store, ..hub.clone() };
+    restored.restarts();
+    let imported = restored.imports(CHILD, &stick);
+    assert!(imported.lost);
+    assert_eq!(counts(&imported), (1, 0, 0));
+    assert_eq!(restored.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at.pos, 1);
+    // It says so, and is given what it has lost.
+    let down = restored.exports(CHILD, Since::Start);
+    let heard = child.imports(HUB, &down);
+    assert!(heard.behind || heard.older);
+    let tip = Some(heard.tip);
+    let export = child.engine.export(info(HUB), Since::Known(&[]), tip, &child.store).unwrap();
+    let mut export = export.unwrap();
+    while child.engine.export_next(&mut export, &child.store).unwrap().is_some() {}
+    assert_eq!(export.entries().iter().sum::<u64>(), 2);
+}
