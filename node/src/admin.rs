@@ -19,10 +19,14 @@ use sync_core::{
     store::HomeDigest,
 };
 
+mod bundle;
 mod line;
 mod outages;
 mod tree;
 
+pub use self::bundle::{
+    BundleCard, BundleExported, BundleImported, BundleInspected, BundleMet, BundlePlace, BundleSince,
+};
 pub use self::line::{Line, Waiting};
 pub use self::outages::{ClockStep, Neighbour, Outage, Outages, Stretch};
 pub use self::tree::{
@@ -226,6 +230,39 @@ pub enum Request {
     Backup {
         /// The public keys of those who may read it.
         to: Vec<String>,
+    },
+    /// Writes a courier bundle for a neighbour. Answered by [`Answer::Bytes`], the whole file, and then [`BundleExported`].
+    BundleExport {
+        /// The neighbour's organization.
+        org: OrgId,
+        /// From where it goes on.
+        since: BundleSince,
+        /// How long the file may be.
+        max_bytes: Option<u64>,
+    },
+    /// Says that a bundle is durable where it was to be. Answered by null.
+    BundleKept {
+        /// For whom it was made.
+        node: NodeId,
+        /// When it was made.
+        made_at: i64,
+    },
+    /// Says what a bundle is, which stands behind this line. Answered by [`BundleInspected`].
+    BundleInspect {
+        /// How long it is.
+        bytes: u64,
+    },
+    /// Takes a bundle, which stands behind this line. Answered by [`BundleImported`].
+    BundleImport {
+        /// How long it is.
+        bytes: u64,
+    },
+    /// What makes this node known to a neighbour that has never met it. Answered by [`BundleCard`].
+    BundleCard,
+    /// Takes such a card. Answered by [`BundleMet`].
+    BundleMeet {
+        /// What the file holds.
+        card: String,
     },
     /// Says that a backup is durable where it was to be. Answered by null.
     BackupKept {
@@ -771,19 +808,44 @@ impl Client {
     pub fn receive<T: DeserializeOwned>(
         &mut self,
         request: &Request,
-        mut progress: impl FnMut(Progress),
-        mut keep: impl FnMut(&[u8]) -> Result<(), Failure>,
+        progress: impl FnMut(Progress),
+        keep: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<T, Failure> {
-        let lost = |error: &dyn std::fmt::Display| {
-            let text = format!("the daemon went away ({error}); see its log, and try again");
-            Failure::new(FailureKind::Unreachable, text)
-        };
+        self.write(request)?;
+        self.answer(progress, keep)
+    }
+
+    /// Sends a request with so many bytes behind it as it says, and waits for its answer.
+    pub fn send<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        mut bytes: impl FnMut() -> Result<Option<Vec<u8>>, Failure>,
+        progress: impl FnMut(Progress),
+    ) -> Result<T, Failure> {
+        self.write(request)?;
+        while let Some(piece) = bytes()? {
+            if self.lines.get_mut().write_all(&piece).is_err() {
+                // Whoever takes no more has said why.
+                break;
+            }
+        }
+        self.answer(progress, |_| Ok(()))
+    }
+
+    fn write(&mut self, request: &Request) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(request).map_err(|error| lost(&error))?;
         line.push(b'\n');
         if line.len() as u64 > LINE_MAX_BYTES {
             return Err(too_long());
         }
-        self.lines.get_mut().write_all(&line).map_err(|error| lost(&error))?;
+        self.lines.get_mut().write_all(&line).map_err(|error| lost(&error))
+    }
+
+    fn answer<T: DeserializeOwned>(
+        &mut self,
+        mut progress: impl FnMut(Progress),
+        mut keep: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<T, Failure> {
         loop {
             let mut line = String::new();
             if self.lines.read_line(&mut line).map_err(|error| lost(&error))? == 0 {
@@ -811,4 +873,10 @@ impl Client {
             }
         }
     }
+}
+
+/// Said when the connection to the daemon ends before its answer.
+fn lost(error: &dyn std::fmt::Display) -> Failure {
+    let text = format!("the daemon went away ({error}); see its log, and try again");
+    Failure::new(FailureKind::Unreachable, text)
 }

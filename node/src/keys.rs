@@ -38,6 +38,10 @@ const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0
 /// The length of an Ed25519 public key.
 const PUBLIC_KEY_BYTES: usize = 32;
 
+/// Where the seed of a private key stands in its PKCS#8 form (RFC 8410), of either version.
+const SEED_AT: usize = 16;
+const SEED_BYTES: usize = 32;
+
 /// What is wrong with a key or with the identity folder.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -94,6 +98,11 @@ impl PublicKey {
     pub fn id(&self) -> NodeId {
         let hash = Sha256::digest(self.spki());
         NodeId(hash[..NodeId::LEN].try_into().expect("a SHA-256 has 32 bytes"))
+    }
+
+    /// The key itself.
+    pub(crate) fn bytes(&self) -> &[u8; PUBLIC_KEY_BYTES] {
+        &self.0
     }
 
     /// Whether the holder of this key signed `message`.
@@ -165,6 +174,13 @@ impl Key {
     /// Signs `message`.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.pair.sign(message).expect("signing with Ed25519 cannot fail")
+    }
+
+    /// The 32 random bytes of which everything about the key is made.
+    pub(crate) fn seed(&self) -> [u8; SEED_BYTES] {
+        let der = self.pair.serialize_der();
+        let seed = der.get(SEED_AT..SEED_AT + SEED_BYTES);
+        seed.and_then(|seed| seed.try_into().ok()).expect("an Ed25519 key in PKCS#8 has its seed there")
     }
 
     pub(crate) fn pair(&self) -> &rcgen::KeyPair {

@@ -1,7 +1,7 @@
 //! The record node of Tuyến: the shell around the pure engine.
 //!
 //! `daemon` drives the engine and nothing else does; `store` is the only place with SQL; `transport` is QUIC,
-//! `ca` certificates; `fhir` reads and writes resources; `backup` puts a node into one file and back; `admin` is what
+//! `ca` certificates; `fhir` reads and writes resources; `backup` puts a node into one file and back; `courier` seals what goes by stick; `admin` is what
 //! the CLI and the daemon say to each other.
 
 pub mod admin;
@@ -10,6 +10,7 @@ pub mod budget;
 pub mod ca;
 pub mod clock;
 pub mod config;
+pub mod courier;
 pub mod daemon;
 pub mod fhir;
 pub mod keys;

@@ -23,10 +23,12 @@ use crate::{
 };
 
 pub use self::audit::Audited;
+pub use self::courier::{Export, Imported, Since};
 pub use crate::session::LinkId;
 
 pub(crate) mod audit;
 mod commit;
+pub(crate) mod courier;
 mod heal;
 mod orders;
 mod receive;
@@ -103,6 +105,22 @@ pub enum Event {
     /// The lanes that the link to the parent may carry from now on, either way. All, as long as nothing is said. What waits
     /// in another lane goes on when that is let go; nothing else waits for it.
     Lanes(Lanes),
+    /// A courier bundle has come whose seal and signature are good, under a name of its own. What it holds follows, and
+    /// then [`Event::BundleEnds`]. One is taken at a time.
+    Bundle {
+        /// Its name; never that of a link.
+        link: LinkId,
+        /// Who has made it, as the certificate says.
+        peer: NodeInfo,
+        /// The certificates, DER, without the root's.
+        chain: Vec<Vec<u8>>,
+        /// The places from which it goes on.
+        from: Vec<(Lane, Cursor)>,
+    },
+    /// A frame of the bundle.
+    Bundled(LinkId, Frame),
+    /// That was all of it. Answered by [`Effect::Imported`], when what was taken is durable.
+    BundleEnds(LinkId),
     /// The batch of the last [`Effect::Commit`] is durable.
     Committed,
     /// The time that [`Engine::poll_timeout`] gave has come.
@@ -124,6 +142,8 @@ pub enum Effect {
     Survey(LinkId, Vec<OrgId>),
     /// An audit that was ordered has ended.
     Audited(LinkId, Audited),
+    /// A bundle has been taken, or a part of it.
+    Imported(LinkId, Box<Imported>),
     /// Somebody should know.
     Alert(Alert),
 }
@@ -202,6 +222,8 @@ struct Sender {
 #[derive(Debug, Clone)]
 enum Intent {
     Receive(Sender, Vec<EntryBatch>),
+    /// Of a feed that is read further or not so far; the cursor stays.
+    Bring(Sender, Vec<EntryBatch>),
     Stand(Vec<(Lane, Cursor)>),
     Announce(LinkId, Announcement, NodeInfo),
     Write(Ticket, Vec<Entry>, Vec<Op>),
@@ -295,6 +317,7 @@ pub struct Engine<I> {
     marks: BTreeSet<Mark>,
     stale_marks: Vec<Mark>,
     intents: VecDeque<Intent>,
+    import: Option<Box<courier::Import>>,
     committing: Option<Consequences>,
     effects: VecDeque<Effect>,
     revocations: u64,
@@ -336,6 +359,7 @@ impl<I: Identity> Engine<I> {
             marks: store.marks()?.into_iter().collect(),
             stale_marks: Vec::new(),
             intents: VecDeque::new(),
+            import: None,
             committing: None,
             effects: VecDeque::new(),
             revocations: revocation_digest(&store.revocations()?),
@@ -462,9 +486,13 @@ impl<I: Identity> Engine<I> {
                 self.go_on(link, store, now)?;
             }
             Event::Lanes(lanes) => self.take_lanes(lanes, store, now)?,
+            Event::Bundle { link, peer, chain, from } => self.bundle_begins(link, peer, chain, from),
+            Event::Bundled(link, frame) => self.bundle_has(link, Some(frame)),
+            Event::BundleEnds(link) => self.bundle_has(link, None),
             Event::Committed => self.committed(store, now)?,
             Event::Timeout => self.refuse_the_unsettled(now),
         }
+        self.bundle_goes_on(store)?;
         self.commit_next(store, now)
     }
 
@@ -575,6 +603,10 @@ impl<I: Identity> Engine<I> {
 
     /// Ends a link, with a message on both sides.
     fn refuse(&mut self, link: LinkId, code: u16, text: String) {
+        if let Some(import) = self.import.as_mut().filter(|import| import.link == link) {
+            import.outcome.refused.get_or_insert((code, text));
+            return;
+        }
         let Some(gone) = self.links.remove(&link) else { return };
         self.send(link, Frame::Refuse { code, text: text.clone() });
         self.effects.push_back(Effect::Close(link));

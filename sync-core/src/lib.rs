@@ -136,6 +136,7 @@
 //! [`time::Now::wall`]. [`session`] and [`engine`] never look inside a change. No error holds a value of a record.
 
 pub mod audit;
+pub mod bundle;
 pub mod change;
 pub mod codec;
 pub mod conflict;

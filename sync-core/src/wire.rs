@@ -366,7 +366,7 @@ fn lane(r: &mut Reader<'_>) -> Result<Lane, DecodeError> {
 }
 
 /// Cursors are grouped: lanes that stand at the same place share one. Groups are in the order of their first lanes.
-fn put_cursors(w: &mut Writer, cursors: &[(Lane, Cursor)]) {
+pub(crate) fn put_cursors(w: &mut Writer, cursors: &[(Lane, Cursor)]) {
     let mut groups: Vec<(u8, Cursor)> = Vec::new();
     for (lane, cursor) in cursors {
         match groups.iter_mut().find(|(_, known)| known == cursor) {
@@ -383,7 +383,7 @@ fn put_cursors(w: &mut Writer, cursors: &[(Lane, Cursor)]) {
     }
 }
 
-fn cursors(r: &mut Reader<'_>) -> Result<Vec<(Lane, Cursor)>, DecodeError> {
+pub(crate) fn cursors(r: &mut Reader<'_>) -> Result<Vec<(Lane, Cursor)>, DecodeError> {
     let groups = r.bounded(CURSORS_MAX, "the cursors")?;
     let mut cursors: Vec<(Lane, Cursor)> = Vec::new();
     let (mut seen, mut first) = (0u8, 0u32);

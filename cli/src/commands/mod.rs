@@ -1,6 +1,7 @@
 //! The commands, a file for each noun, and what they share: the node's folder, its daemon, and who writes.
 
 pub mod backup;
+pub mod bundle;
 pub mod children;
 pub mod conflicts;
 pub mod daemon;
@@ -125,6 +126,13 @@ pub enum Command {
                        tuyen backup verify dv-2026-11-28.tuyen-backup --key province.key"
     )]
     Backup(backup::Command),
+    /// Sync with a neighbour by a stick, without a line
+    #[command(
+        subcommand,
+        before_help = "Example:\n  tuyen --dir dv bundle export --for ha-giang --out /media/stick/dv-1.bundle\n  \
+                       tuyen --dir hg bundle import /media/stick/dv-1.bundle"
+    )]
+    Bundle(bundle::Command),
     Verify(verify::Verify),
     Daemon(daemon::Daemon),
     Demo(demo::Demo),
@@ -149,6 +157,7 @@ impl Command {
             Command::Conflicts(command) => command.run(context),
             Command::Scope(command) => command.run(context),
             Command::Backup(command) => command.run(context),
+            Command::Bundle(command) => command.run(context),
             Command::Verify(command) => command.run(context),
             Command::Daemon(command) => command.run(context),
             Command::Demo(command) => command.run(context),

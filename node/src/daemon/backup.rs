@@ -131,7 +131,7 @@ impl Drop for UnderWay<'_> {
 }
 
 /// Hands over what is written.
-struct Pieces<'a>(&'a mpsc::Sender<Part>);
+pub(super) struct Pieces<'a>(pub &'a mpsc::Sender<Part>);
 
 impl io::Write for Pieces<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -26,6 +26,7 @@ use super::{
     Message, Numbers, SOFTWARE,
     book::Book,
     budget::Budgets,
+    courier::Courier,
     failed,
     links::Outbox,
     orders::Plans,
@@ -96,6 +97,7 @@ pub(super) struct Core {
     pub outages: Outages,
     pub budgets: Budgets,
     pub plans: Plans,
+    pub courier: Courier,
     waiters: Vec<Waiter>,
     tickets: u64,
     /// Records of which an entry has come back to its row.
@@ -127,6 +129,7 @@ impl Core {
         book.ended(wall()).for_each(|serial| engine.identity().trust().end(serial.clone()));
         let plans = Plans::load(&store).map_err(integrity)?;
         let budgets = Budgets::load(&store).map_err(integrity)?;
+        let courier = Courier::load(store.setting(Courier::SETTING).map_err(integrity)?);
         let verify = Verify::new(messages, store.setting(Verify::SETTING).map_err(integrity)?);
         Ok(Self {
             dir,
@@ -144,6 +147,7 @@ impl Core {
             outages,
             budgets,
             plans,
+            courier,
             waiters: Vec::new(),
             tickets: 0,
             refold: BTreeSet::new(),
@@ -284,6 +288,7 @@ impl Core {
                     self.end_certificates_before(&peer, &chain)?;
                 }
                 self.last_contact.insert(peer.place.org().clone(), wall());
+                self.has_met(&peer, &chain)?;
                 let stands = self.engine.places().now(&peer.place);
                 let info = NodeInfo { place: stands, ..peer.clone() };
                 self.peers.insert(id, Peer { info, direction, outbox, connection });
@@ -349,6 +354,7 @@ impl Core {
                 return Ok(());
             }
             Message::Request(request, answers) => return self.request(request, answers),
+            Message::Courier(ask) => return self.courier(ask),
             Message::Checking(done, total) => {
                 self.checking(done, total);
                 return Ok(());
@@ -403,6 +409,7 @@ impl Core {
                 Effect::Written(ticket) => written.push(ticket),
                 Effect::Survey(link, homes) => self.survey(link, homes),
                 Effect::Audited(link, audited) => self.audited(link, audited),
+                Effect::Imported(_, imported) => self.courier.imported(*imported),
                 Effect::Alert(alert) => self.raise(alert),
             }
         }
@@ -651,8 +658,19 @@ impl Core {
             Request::ExplainRecord { record } => self.explain_record(&record).map(|it| json(&it)),
             Request::ExplainOrg { org } => self.explain_org(&org).map(|it| json(&it)),
             Request::BackupKept { made_at } => self.backup_kept(made_at).map(|()| json(&())),
-            // The socket answers it by itself.
-            Request::Backup { .. } => refuse(FailureKind::Usage, "a backup is not made here"),
+            Request::BundleKept { node, made_at } => {
+                self.bundle_kept(node, made_at).map(|()| json(&())).map_err(Problem::from)
+            }
+            Request::BundleCard => Ok(json(&self.card())),
+            Request::BundleMeet { card } => match self.meet(&card)? {
+                Ok(met) => Ok(json(&met)),
+                Err(failure) => Err(failure.into()),
+            },
+            // The socket answers these by itself.
+            Request::Backup { .. }
+            | Request::BundleExport { .. }
+            | Request::BundleInspect { .. }
+            | Request::BundleImport { .. } => refuse(FailureKind::Usage, "this is not done here"),
         };
         let answer = match outcome {
             Ok(value) => Answer::Done(value),

@@ -42,6 +42,7 @@ mod book;
 mod budget;
 mod conflicts;
 mod core;
+mod courier;
 mod links;
 mod listen;
 mod orders;
@@ -55,7 +56,7 @@ mod socket;
 mod uplink;
 mod verify;
 
-use self::{backup::Backups, core::Core, renewal::Renewal};
+use self::{backup::Backups, core::Core, courier::Couriers, renewal::Renewal};
 pub(crate) use self::{backup::keep_last_backup, budget::NO_PARENT};
 
 /// How many messages may wait for the core before whoever sends has to wait.
@@ -101,6 +102,8 @@ enum Message {
         why: String,
     },
     Request(Request, mpsc::UnboundedSender<Answer>),
+    /// A step of a courier bundle.
+    Courier(courier::Ask),
     /// The check of the store has come so far, in rows.
     Checking(u64, u64),
     /// The check of the store has ended, or could not.
@@ -306,7 +309,9 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let socket = socket::bind(&dir)?;
     let answering = Arc::new(RwLock::new(()));
     let backups = Backups::new(dir.clone(), identity.clone(), key, clock.clone(), numbers.clone());
-    tokio::spawn(socket::serve(socket, sender.clone(), backups, answering.clone()));
+    let couriers = Couriers::new(dir.clone(), identity.clone(), sender.clone(), numbers.clone());
+    let beside = socket::Beside { backups, couriers };
+    tokio::spawn(socket::serve(socket, sender.clone(), beside, answering.clone()));
     tracing::info!(place = %config.place, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
     stop_on_signal(sender.clone(), numbers.clone())?;
 

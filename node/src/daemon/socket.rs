@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     Message,
     backup::{Backups, Part},
+    courier::Couriers,
 };
 use crate::admin::{self, Answer, Failure, FailureKind, LINE_MAX_BYTES, Request};
 
@@ -32,18 +33,25 @@ pub fn bind(dir: &Path) -> Result<UnixListener, Failure> {
     Ok(listener)
 }
 
+/// What is done beside the core.
+#[derive(Clone)]
+pub struct Beside {
+    pub backups: Arc<Backups>,
+    pub couriers: Arc<Couriers>,
+}
+
 /// Serves everybody who connects. `answering` is held for reading while somebody waits for an answer, so that a
 /// process which ends can let the last answers out.
 pub async fn serve(
     listener: UnixListener,
     core: mpsc::Sender<Message>,
-    backups: Arc<Backups>,
+    beside: Beside,
     answering: Arc<RwLock<()>>,
 ) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(converse(stream, core.clone(), backups.clone(), answering.clone()));
+                tokio::spawn(converse(stream, core.clone(), beside.clone(), answering.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "admin socket");
@@ -56,7 +64,7 @@ pub async fn serve(
 async fn converse(
     stream: UnixStream,
     core: mpsc::Sender<Message>,
-    backups: Arc<Backups>,
+    beside: Beside,
     answering: Arc<RwLock<()>>,
 ) {
     let (read, mut write) = stream.into_split();
@@ -68,9 +76,22 @@ async fn converse(
         match line.and_then(|line| understand(&line)) {
             Ok(Request::Backup { to }) => {
                 // The core has no part in it, so that nobody waits for it.
-                match hand_over(&mut write, backups.start(&to)).await {
+                match hand_over(&mut write, beside.backups.start(&to)).await {
                     Ok(true) => continue,
                     _ => return,
+                }
+            }
+            Ok(Request::BundleExport { org, since, max_bytes }) => {
+                match hand_over(&mut write, beside.couriers.export(org, since, max_bytes)).await {
+                    Ok(true) => continue,
+                    _ => return,
+                }
+            }
+            Ok(request @ (Request::BundleInspect { bytes } | Request::BundleImport { bytes })) => {
+                let takes = matches!(request, Request::BundleImport { .. });
+                match take_in(&mut read, bytes, &beside.couriers, takes).await {
+                    Some(outcome) => answers = outcome,
+                    None => return,
                 }
             }
             Ok(request) => {
@@ -118,6 +139,37 @@ async fn hand_over(write: &mut OwnedWriteHalf, mut parts: mpsc::Receiver<Part>) 
         }
     }
     Ok(ended)
+}
+
+/// Reads the bundle behind a request and gives it to be looked at or taken; none when it does not come.
+async fn take_in(
+    read: &mut (impl AsyncBufRead + Unpin),
+    bytes: u64,
+    couriers: &Arc<Couriers>,
+    takes: bool,
+) -> Option<mpsc::UnboundedReceiver<Answer>> {
+    let mut incoming = couriers.receive();
+    let mut left = bytes;
+    while left > 0 {
+        let piece = read.fill_buf().await.ok().filter(|piece| !piece.is_empty())?;
+        let taken = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if let Ok(file) = &mut incoming
+            && let Err(failure) = tokio::task::block_in_place(|| file.keep(&piece[..taken]))
+        {
+            // The rest is read all the same, or nobody would hear why.
+            incoming = Err(failure);
+        }
+        read.consume(taken);
+        left -= taken as u64;
+    }
+    Some(match incoming {
+        Ok(incoming) => couriers.import(incoming, takes),
+        Err(failure) => {
+            let (answer, answers) = mpsc::unbounded_channel();
+            let _ = answer.send(Answer::Failed(failure));
+            answers
+        }
+    })
 }
 
 /// The next request's line; none when there is no more. Of one that is too long nothing is kept.

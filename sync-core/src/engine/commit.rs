@@ -82,6 +82,7 @@ impl<I: Identity> Engine<I> {
     fn draft(&mut self, intent: Intent, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
         match intent {
             Intent::Receive(from, batches) => self.draft_received(&from, batches, draft, store)?,
+            Intent::Bring(from, batches) => self.draft_brought(&from, batches, draft, store)?,
             Intent::Stand(cursors) => {
                 let stand = |(lane, cursor)| Op::Read { lane, cursor, brought: false };
                 draft.ops.extend(cursors.into_iter().map(stand));
@@ -404,6 +405,7 @@ impl<I: Identity> Engine<I> {
         }
         self.live = after.live;
         self.run = after.run;
+        self.bundle_is_durable(&after.brought);
         self.gain = after.gain;
         self.marks.extend(after.new_marks);
         self.healed(after.healed);

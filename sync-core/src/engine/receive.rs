@@ -214,7 +214,7 @@ impl<I: Identity> Engine<I> {
     }
 
     /// A frontier of the own feed; the parent's HELLO may set it back, because the parent's word counts.
-    fn reach(&mut self, which: Frontier, lane: Lane, seq: Seq) {
+    pub(super) fn reach(&mut self, which: Frontier, lane: Lane, seq: Seq) {
         let all = match which {
             Frontier::Last => &mut self.last,
             Frontier::Hub => &mut self.hub,
@@ -236,13 +236,13 @@ impl<I: Identity> Engine<I> {
         }
     }
 
-    fn on_announce(
+    pub(super) fn on_announce(
         &mut self,
         link: LinkId,
         mut a: Announcement,
         store: &impl Store,
     ) -> Result<(), StoreError> {
-        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
+        let Some(chain) = self.chain_of(link).cloned() else { return Ok(()) };
         let known = store.announcement(a.incarnation)?;
         if known.is_some_and(|(known, _)| known.parent == a.parent) {
             return Ok(());
@@ -253,7 +253,7 @@ impl<I: Identity> Engine<I> {
             return Ok(());
         }
         if a.chain.is_empty() {
-            a.chain = state.chain.clone();
+            a.chain = chain;
         }
         let info = match self.identity.verify(&a) {
             Ok(info) => info,
@@ -462,11 +462,7 @@ impl<I: Identity> Engine<I> {
         if batch.after > reading.map_or(0, |at| at.pos) {
             return wrong("the neighbour left out a part of its feed");
         }
-        let upto = batch.upto.map_or(u64::MAX, |(pos, _)| pos);
-        let in_order = batch.entries.iter().all(|(pos, entry)| {
-            *pos > batch.after && *pos <= upto && entry.lane() == batch.lane && entry.origin() == batch.origin
-        });
-        if !in_order {
+        if !is_in_order(batch) {
             return wrong("a batch mixes lanes, origins or stretches of the feed");
         }
         let stretch = state.stretch[batch.lane as usize].iter().chain([batch]).flat_map(|b| &b.entries);
@@ -482,18 +478,23 @@ impl<I: Identity> Engine<I> {
         state.out[lane as usize].acknowledged(seq, now.mono);
         if state.direction == Direction::Up {
             let (to_root, idle) = (state.peer.role == Role::Root, state.is_idle());
-            if (1..=seq).contains(&self.above[lane as usize]) {
-                self.reach(Frontier::Above, lane, 0);
-            }
-            if seq > self.hub[lane as usize] {
-                self.reach(Frontier::Hub, lane, seq);
-            }
-            if to_root && seq > self.root[lane as usize] {
-                self.reach(Frontier::Root, lane, seq);
-            }
+            self.parent_has(lane, seq, to_root);
             if idle && !self.reached.is_empty() {
                 self.intents.push_back(Intent::Folded(Vec::new()));
             }
+        }
+    }
+
+    /// The parent has made everything up to this row durable.
+    pub(super) fn parent_has(&mut self, lane: Lane, seq: Seq, to_root: bool) {
+        if (1..=seq).contains(&self.above[lane as usize]) {
+            self.reach(Frontier::Above, lane, 0);
+        }
+        if seq > self.hub[lane as usize] {
+            self.reach(Frontier::Hub, lane, seq);
+        }
+        if to_root && seq > self.root[lane as usize] {
+            self.reach(Frontier::Root, lane, seq);
         }
     }
 
@@ -514,7 +515,7 @@ impl<I: Identity> Engine<I> {
         }
     }
 
-    fn on_revocations(
+    pub(super) fn on_revocations(
         &mut self,
         link: LinkId,
         all: Vec<Revocation>,
@@ -593,4 +594,12 @@ impl<I: Identity> Engine<I> {
         }
         Ok(())
     }
+}
+
+/// Whether a batch is of one lane, one origin and one stretch of the feed.
+pub(super) fn is_in_order(batch: &EntryBatch) -> bool {
+    let upto = batch.upto.map_or(u64::MAX, |(pos, _)| pos);
+    batch.entries.iter().all(|(pos, entry)| {
+        *pos > batch.after && *pos <= upto && entry.lane() == batch.lane && entry.origin() == batch.origin
+    })
 }

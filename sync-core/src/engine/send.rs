@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    feed::CHAIN_START,
+    feed::{CHAIN_START, Lineage},
+    id::Chain,
     scope,
     session::{InFlight, SKIP_AFTER_ROWS},
     store::Head,
@@ -13,12 +14,38 @@ use crate::{
 const SCAN_ROWS: usize = 1024;
 
 /// A stretch of the feed: the rows of one segment and lane that go out together.
-struct Stretch {
-    segment: Segment,
-    last: Seq,
+pub(super) struct Stretch {
+    pub(super) segment: Segment,
+    pub(super) last: Seq,
     rows: u64,
-    chosen: Vec<(u64, Entry)>,
+    pub(super) chosen: Vec<(u64, Entry)>,
     bytes: usize,
+}
+
+/// The batches of a stretch that ends at `at`: one for each origin; the last one moves the reader's cursor.
+pub(super) fn batches(
+    lane: Lane,
+    after: u64,
+    at: Position,
+    chain: Chain,
+    chosen: Vec<(u64, Entry)>,
+) -> Vec<EntryBatch> {
+    let mut groups: Vec<(Incarnation, Vec<(u64, Entry)>)> = Vec::new();
+    for (pos, entry) in chosen {
+        match groups.iter_mut().find(|(origin, _)| *origin == entry.origin()) {
+            Some((_, group)) => group.push((pos, entry)),
+            None => groups.push((entry.origin(), vec![(pos, entry)])),
+        }
+    }
+    if groups.is_empty() {
+        groups.push((at.segment, Vec::new()));
+    }
+    let final_group = groups.len() - 1;
+    let batch = |(i, (origin, entries))| {
+        let upto = (i == final_group).then_some((at.pos, chain));
+        EntryBatch { lane, segment: at.segment, after, upto, origin, entries }
+    };
+    groups.into_iter().enumerate().map(batch).collect()
 }
 
 impl<I: Identity> Engine<I> {
@@ -87,18 +114,34 @@ impl<I: Identity> Engine<I> {
         lane: Lane,
         store: &impl Store,
     ) -> Result<Option<Stretch>, StoreError> {
-        let Some(state) = self.links.get(&link) else { return Ok(None) };
+        match self.links.get(&link) {
+            Some(state) if state.out[lane as usize].has_room() && self.open_lanes(state).has(lane) => {
+                self.stretch_after(state, lane, self.tip, store)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What comes next in a lane for the neighbour of this link, up to row `tip`.
+    pub(super) fn stretch_after(
+        &self,
+        state: &Link,
+        lane: Lane,
+        tip: Seq,
+        store: &impl Store,
+    ) -> Result<Option<Stretch>, StoreError> {
         let out = &state.out[lane as usize];
         let (Some(lineage), Some(next)) = (&state.lineage, out.next) else { return Ok(None) };
-        if !out.has_room() || next >= self.tip || !self.open_lanes(state).has(lane) {
+        if next >= tip {
             return Ok(None);
         }
-        let heads = store.heads(lane, next, SCAN_ROWS)?;
+        let mut heads = store.heads(lane, next, SCAN_ROWS)?;
+        heads.retain(|head| head.seq <= tip);
         let end = self.last[lane as usize];
         let first = match heads.first() {
             Some(head) => head.seq,
             // The last row that has to go up is gone: whoever waits for it has to hear that there is nothing.
-            None if state.direction == Direction::Up && end > next => end,
+            None if state.direction == Direction::Up && end > next && end <= tip => end,
             None => return Ok(None),
         };
         let index = self.segments.partition_point(|s| s.base < first) - 1;
@@ -238,20 +281,7 @@ impl<I: Identity> Engine<I> {
         out.told = Some(at);
         out.in_flight.push_back(InFlight { upto: last, bytes, sent_at: now.mono });
         let chain = store.chain(last)?.unwrap_or(CHAIN_START);
-        let mut groups: Vec<(Incarnation, Vec<(u64, Entry)>)> = Vec::new();
-        for (pos, entry) in chosen {
-            match groups.iter_mut().find(|(origin, _)| *origin == entry.origin()) {
-                Some((_, group)) => group.push((pos, entry)),
-                None => groups.push((entry.origin(), vec![(pos, entry)])),
-            }
-        }
-        if groups.is_empty() {
-            groups.push((segment.incarnation, Vec::new()));
-        }
-        let final_group = groups.len() - 1;
-        for (i, (origin, entries)) in groups.into_iter().enumerate() {
-            let upto = (i == final_group).then_some((at.pos, chain));
-            let batch = EntryBatch { lane, segment: segment.incarnation, after, upto, origin, entries };
+        for batch in batches(lane, after, at, chain, chosen) {
             self.send(link, Frame::Batch(batch));
         }
         Ok(())
@@ -265,17 +295,9 @@ impl<I: Identity> Engine<I> {
         }
         let Some(lineage) = &state.lineage else { return };
         for lane in Lane::ALL {
-            let reached = self.root[lane as usize];
-            let lineage = &lineage[lane as usize];
-            let passed = self.marks.iter().filter(|mark| mark.lane == lane && mark.seq <= reached);
-            // A child that is an older copy knows less than we have read; what both know is no less safe.
             let named = state.named.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor.at);
-            let agreed = |src: Position| named.filter(|at| at.segment == src.segment && at.pos < src.pos);
-            let places = passed.filter_map(|mark| {
-                let covered = Some(mark.src).filter(|src| lineage.covers(*src));
-                covered.or_else(|| agreed(mark.src))
-            });
-            let Some(newest) = places.max_by_key(|at| lineage.order(*at)) else { continue };
+            let newest = newest_receipt(&self.marks, self.root[lane as usize], lane, named, lineage);
+            let Some(newest) = newest else { continue };
             let known = &mut state.out[lane as usize].receipt;
             if *known != Some(newest) {
                 *known = Some(newest);
@@ -283,4 +305,23 @@ impl<I: Identity> Engine<I> {
             }
         }
     }
+}
+
+/// The newest place of a child's feed that is safe at the root, which has rows up to `root` of this node's own.
+pub(super) fn newest_receipt(
+    marks: &BTreeSet<Mark>,
+    root: Seq,
+    lane: Lane,
+    named: Option<Position>,
+    lineage: &[Lineage; 3],
+) -> Option<Position> {
+    let lineage = &lineage[lane as usize];
+    let passed = marks.iter().filter(|mark| mark.lane == lane && mark.seq <= root);
+    // A child that is an older copy knows less than we have read; what both know is no less safe.
+    let agreed = |src: Position| named.filter(|at| at.segment == src.segment && at.pos < src.pos);
+    let places = passed.filter_map(|mark| {
+        let covered = Some(mark.src).filter(|src| lineage.covers(*src));
+        covered.or_else(|| agreed(mark.src))
+    });
+    places.max_by_key(|at| lineage.order(*at))
 }

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod audit;
+mod courier;
 mod lanes;
 mod orders;
 mod secrecy;

@@ -631,6 +631,7 @@ impl<'t> World<'t> {
                 self.after(delay, Ev::Survey(machine, boot, link, homes));
             }
             Effect::Audited(link, audited) => self.audited(machine, link, audited),
+            Effect::Imported(..) => {}
             Effect::Alert(alert) => self.alert(machine, &alert)?,
         }
         Ok(())
@@ -723,6 +724,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Written(_) => "answer",
         Effect::Survey(..) => "read",
         Effect::Audited(..) => "tell of an audit",
+        Effect::Imported(..) => "tell of a bundle",
         Effect::Alert(_) => "tell",
     }
 }

@@ -1,0 +1,682 @@
+//! Courier bundles: what this node writes into one for a neighbour, and what it takes of one.
+//!
+//! A bundle is one direction of a session: orders, revocations, announcements, HELLO, receipts, batches. Whoever writes one
+//! changes nothing of the engine ([`Engine::export`]); whoever takes one answers nobody. What always holds: rows are
+//! chosen as for a link; an acknowledgement in a bundle is the HELLO of a reader, whose cursors are durable; a frame is
+//! taken only when nothing waits for the disk, so what it is held against is all there is. The cursor moves when the
+//! bundle goes on where this node has stood in what the sender knows to be its feed, with the same running hash; otherwise
+//! the entries are taken and the cursor stays, as in a repair. Not here: how a bundle is written, sealed and signed.
+
+use super::{
+    commit::Draft,
+    receive::is_in_order,
+    send::{batches, newest_receipt},
+    *,
+};
+use crate::{
+    feed::{CHAIN_START, Lineage},
+    id::Chain,
+    scope,
+    session::{Resolved, resolve},
+    wire::UNPACKED_MAX_BYTES,
+};
+
+/// A stretch in a bundle has so many bytes unpacked, or one entry.
+const STRETCH_BYTES: usize = 256 << 10;
+/// The name under which an export looks at the feed; no link has it.
+const NO_LINK: LinkId = LinkId(u64::MAX);
+
+/// From where a bundle goes on.
+#[derive(Debug, Clone, Copy)]
+pub enum Since<'a> {
+    /// From the beginning of the feed.
+    Start,
+    /// From the furthest of these places and of what this node itself knows the neighbour to have; without any, from the
+    /// beginning.
+    Known(&'a [Vec<(Lane, Cursor)>]),
+}
+
+/// A bundle that is being written.
+#[derive(Clone)]
+pub struct Export {
+    link: Link,
+    from: Vec<(Lane, Cursor)>,
+    tip: Seq,
+    end: Option<Position>,
+    begun: bool,
+    /// A part of a lane was passed over, and the reader has not been told.
+    silent: [bool; 3],
+    /// The runs that it has announced, and the homes of which it has told where they stand.
+    announced: BTreeSet<Incarnation>,
+    homes: BTreeSet<OrgId>,
+    entries: [u64; 3],
+}
+
+impl Export {
+    /// The places from which it goes on.
+    pub fn from(&self) -> &[(Lane, Cursor)] {
+        &self.from
+    }
+
+    /// Entries so far, by lane.
+    pub fn entries(&self) -> [u64; 3] {
+        self.entries
+    }
+}
+
+/// What has come of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Who has made it.
+    pub sender: NodeInfo,
+    /// Entries that this node did not have.
+    pub new: u64,
+    /// Entries that it had.
+    pub known: u64,
+    /// Entries that can be taken only after others, which an earlier bundle brings.
+    pub aside: u64,
+    /// Lanes in which it goes on from a place that this node has not come to.
+    pub gaps: Vec<Lane>,
+    /// The sender does not know what was read of it, and goes on from before: it came back from an older copy.
+    pub older: bool,
+    /// The sender's feed ended before what was read of it: an old bundle, or one of an older copy that has written nothing
+    /// since.
+    pub behind: bool,
+    /// The sender has read more of this node than this node knows: it came back from an older copy.
+    pub lost: bool,
+    /// Why the rest was not taken.
+    pub refused: Option<(u16, String)>,
+    /// How far the sender has read this node's feed.
+    pub cursors: Vec<(Lane, Cursor)>,
+    /// The end of the sender's feed.
+    pub tip: Option<Position>,
+}
+
+/// A bundle that is being taken.
+#[derive(Debug, Clone)]
+pub(super) struct Import {
+    pub(super) link: LinkId,
+    chain: Vec<Vec<u8>>,
+    from: Vec<(Lane, Cursor)>,
+    /// Frames that wait until nothing else does; none at the end.
+    queue: VecDeque<Option<Frame>>,
+    /// Once HELLO has come.
+    session: Option<Session>,
+    total: u64,
+    pub(super) outcome: Imported,
+}
+
+#[derive(Debug, Clone)]
+struct Session {
+    direction: Direction,
+    /// What the sender knows to be its feed; empty when not all of it is announced here.
+    lineage: Lineage,
+    /// The sender has found itself in this node's feed, or this node in its.
+    agrees: bool,
+    lanes: [Reading; 3],
+}
+
+#[derive(Debug, Clone, Default)]
+struct Reading {
+    stands: bool,
+    /// Everything up to the end of the sender's feed has been read.
+    passed: bool,
+    at: Option<Position>,
+    stretch: Vec<EntryBatch>,
+}
+
+impl<I: Identity> Engine<I> {
+    /// Begins a bundle for a neighbour. `restored`: the end of its feed, when it has said that it knows less of it than this
+    /// node has read.
+    pub fn export(
+        &self,
+        mut peer: NodeInfo,
+        since: Since<'_>,
+        restored: Option<Option<Position>>,
+        store: &impl Store,
+    ) -> Result<Result<Export, crate::identity::Refusal>, StoreError> {
+        peer.place = self.places.now(&peer.place);
+        let direction = direction_of(self.place(), &peer.place);
+        if let Err(refusal) = check_neighbour(self.place(), &peer, direction) {
+            return Ok(Err(refusal));
+        }
+        let known = match since {
+            Since::Start => &[],
+            Since::Known(known) => known,
+        };
+        let own = matches!(since, Since::Known(_)).then(|| self.known_to_have(peer.node, direction));
+        let mut link = Link::new(NO_LINK, peer, Vec::new(), direction, 0);
+        let mut from = Vec::new();
+        for lane in Lane::ALL {
+            let mut start = own.map_or(0, |own| own[lane as usize]);
+            for (_, cursor) in known.iter().flatten().filter(|(l, _)| *l == lane) {
+                if let Resolved::At(seq) = resolve(Some(cursor), &self.segments, self.tip, self.tip, store)? {
+                    start = start.max(seq);
+                }
+            }
+            let at = self.position(start);
+            let out = &mut link.out[lane as usize];
+            (out.next, out.told, out.batch_bytes) = (Some(start), at, STRETCH_BYTES);
+            if let Some(at) = at {
+                from.push((lane, Cursor { at, chain: Some(store.chain(start)?.unwrap_or(CHAIN_START)) }));
+            }
+        }
+        link.named = store.read_of_node(link.peer.node)?;
+        link.lineage = Some(self.lineage_of(&link.named, restored, store)?);
+        Ok(Ok(Export {
+            link,
+            from,
+            tip: self.tip,
+            end: self.position(self.tip),
+            begun: false,
+            silent: [false; 3],
+            announced: BTreeSet::new(),
+            homes: BTreeSet::new(),
+            entries: [0; 3],
+        }))
+    }
+
+    /// The next frames of a bundle, some hundred kilobytes at most but for one large entry; none when there are no more.
+    /// There may be none among many rows that are not for the neighbour. Nothing is kept of them but in `export`.
+    pub fn export_next(
+        &self,
+        export: &mut Export,
+        store: &impl Store,
+    ) -> Result<Option<Vec<Frame>>, StoreError> {
+        if !std::mem::replace(&mut export.begun, true) {
+            return self.export_begins(export, store).map(Some);
+        }
+        for lane in Lane::ALL {
+            let slot = lane as usize;
+            // What comes from above to a new parent is passed over aloud, as on a link.
+            let above = Some(self.above[slot]).filter(|_| export.link.direction == Direction::Up);
+            if let Some(above) = above.filter(|above| export.link.out[slot].next < Some(*above)) {
+                export.link.out[slot].next = Some(above);
+                return self.export_place(export, lane, Vec::new(), store).map(Some);
+            }
+            if let Some(stretch) = self.stretch_after(&export.link, lane, export.tip, store)? {
+                export.link.out[slot].next = Some(stretch.last);
+                if stretch.chosen.is_empty() {
+                    export.silent[slot] = true;
+                    return Ok(Some(Vec::new()));
+                }
+                return self.export_place(export, lane, stretch.chosen, store).map(Some);
+            }
+            if export.silent[slot] {
+                return self.export_place(export, lane, Vec::new(), store).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether this node's feed still has the names under which the bundle was begun.
+    pub fn export_holds(&self, export: &Export) -> bool {
+        self.position(export.tip) == export.end
+    }
+
+    /// Where a bundle that ends here leads.
+    pub fn export_reached(
+        &self,
+        export: &Export,
+        store: &impl Store,
+    ) -> Result<Vec<(Lane, Cursor)>, StoreError> {
+        let mut reached = Vec::new();
+        for lane in Lane::ALL {
+            let Some(at) = export.link.out[lane as usize].told else { continue };
+            let chain = match self.seq_of(at) {
+                Some(seq) if at.pos > 0 => store.chain(seq)?,
+                _ => None,
+            };
+            reached.push((lane, Cursor { at, chain: Some(chain.unwrap_or(CHAIN_START)) }));
+        }
+        Ok(reached)
+    }
+
+    /// How many secret records the neighbour would be sent if they were not: they stay.
+    pub fn export_keeps_back(&self, export: &Export, store: &impl Store) -> Result<u64, StoreError> {
+        let Some(lineage) = &export.link.lineage else { return Ok(0) };
+        let mut records = BTreeSet::new();
+        for row in store.secret_rows()? {
+            let Some(entry) = store.entry(row)? else { continue };
+            let lane = entry.lane();
+            let heads = store.heads(lane, row - 1, 1)?;
+            let Some(mut head) = heads.into_iter().next().filter(|head| head.seq == row) else { continue };
+            head.secrecy = crate::id::Secrecy::None;
+            if scope::wants(&export.link.neighbour(), &head, &lineage[lane as usize], &self.places) {
+                records.insert(entry.record().clone());
+            }
+        }
+        Ok(records.len() as u64)
+    }
+
+    /// By lane the last row that this node knows a neighbour to have: a parent by its acknowledgements, a child by its link.
+    fn known_to_have(&self, node: NodeId, direction: Direction) -> [Seq; 3] {
+        let settled = self.links.values().find(|link| link.peer.node == node && link.is_settled());
+        match (direction, settled) {
+            (Direction::Up, _) => self.hub,
+            (Direction::Down, Some(link)) => std::array::from_fn(|lane| link.out[lane].durable),
+            (Direction::Down, None) => [0; 3],
+        }
+    }
+
+    /// What a neighbour knows to be its feed, by lane: all that was read of it, or what it has said.
+    fn lineage_of(
+        &self,
+        read: &[(Lane, Cursor)],
+        restored: Option<Option<Position>>,
+        store: &impl Store,
+    ) -> Result<[Lineage; 3], StoreError> {
+        let mut lineage: [Lineage; 3] = Default::default();
+        for lane in Lane::ALL {
+            let at = read.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor.at);
+            lineage[lane as usize] = walk(restored.unwrap_or(at), store)?.unwrap_or_default();
+        }
+        Ok(lineage)
+    }
+
+    fn export_begins(&self, export: &mut Export, store: &impl Store) -> Result<Vec<Frame>, StoreError> {
+        let orders = frames_of(self.places.orders(), |order| order.encode().len());
+        let mut frames: Vec<_> = orders.into_iter().map(|part| Frame::Orders(part.to_vec())).collect();
+        let revocations = store.revocations()?;
+        let parts = frames_of(&revocations, |one| one.encode().len());
+        frames.extend(parts.into_iter().map(|part| Frame::Revocations(part.to_vec())));
+        let index = |cursor: &Cursor| self.segments.iter().rposition(|s| s.incarnation == cursor.at.segment);
+        let told = if export.from.len() < Lane::ALL.len() {
+            0
+        } else {
+            export.from.iter().filter_map(|(_, cursor)| index(cursor)).min().unwrap_or(0)
+        };
+        for segment in &self.segments[told..] {
+            if let Some((announcement, _)) = store.announcement(segment.incarnation)? {
+                export.announced.insert(segment.incarnation);
+                frames.push(Frame::Announce(without_chain(&announcement)));
+            }
+        }
+        frames.push(Frame::Hello(Hello {
+            run: self.run,
+            software: self.software.clone(),
+            tip: export.end,
+            cursors: export.link.named.clone(),
+            revocations: self.statements(),
+        }));
+        let lineage = export.link.lineage.as_ref().filter(|_| export.link.direction == Direction::Down);
+        for lane in Lane::ALL {
+            let newest = lineage
+                .and_then(|known| newest_receipt(&self.marks, self.root[lane as usize], lane, None, known));
+            frames.extend(newest.map(|at| Frame::SafeAtRoot(lane, at)));
+        }
+        Ok(frames)
+    }
+
+    /// A stretch up to where the export stands, with the announcements of all that it names.
+    fn export_place(
+        &self,
+        export: &mut Export,
+        lane: Lane,
+        chosen: Vec<(u64, Entry)>,
+        store: &impl Store,
+    ) -> Result<Vec<Frame>, StoreError> {
+        let out = &mut export.link.out[lane as usize];
+        let last = out.next.unwrap_or(0);
+        let at = self.position(last).expect("a row that was looked at stands in a segment");
+        let after = out.after(at.segment);
+        out.told = Some(at);
+        export.silent[lane as usize] = false;
+        export.entries[lane as usize] += chosen.len() as u64;
+        let mut frames = Vec::new();
+        for (_, entry) in &chosen {
+            if export.announced.insert(entry.origin()) {
+                let known = store.announcement(entry.origin())?;
+                frames.extend(known.map(|(announcement, _)| Frame::Announce(announcement)));
+            }
+            if export.homes.insert(entry.home().clone()) {
+                let heir = self.places.successor(entry.home());
+                for org in [Some(entry.home()), heir].into_iter().flatten() {
+                    let known = store.announcement_of(org)?;
+                    let news = known.filter(|known| export.announced.insert(known.incarnation));
+                    frames.extend(news.map(Frame::Announce));
+                }
+            }
+        }
+        let chain = store.chain(last)?.unwrap_or(CHAIN_START);
+        frames.extend(batches(lane, after, at, chain, chosen).into_iter().map(Frame::Batch));
+        Ok(frames)
+    }
+
+    /// How many frames of a bundle wait until nothing else does: whoever gives them lets it be few.
+    pub fn bundle_waits(&self) -> usize {
+        self.import.as_ref().map_or(0, |import| import.queue.len())
+    }
+
+    /// The chain of whoever is at the other end, or has made the bundle.
+    pub(super) fn chain_of(&self, link: LinkId) -> Option<&Vec<Vec<u8>>> {
+        let import = self.import.as_ref().filter(|import| import.link == link);
+        self.links.get(&link).map(|state| &state.chain).or(import.map(|import| &import.chain))
+    }
+
+    pub(super) fn bundle_begins(
+        &mut self,
+        link: LinkId,
+        peer: NodeInfo,
+        chain: Vec<Vec<u8>>,
+        from: Vec<(Lane, Cursor)>,
+    ) {
+        let outcome = Imported {
+            sender: peer,
+            new: 0,
+            known: 0,
+            aside: 0,
+            gaps: Vec::new(),
+            older: false,
+            behind: false,
+            lost: false,
+            refused: None,
+            cursors: Vec::new(),
+            tip: None,
+        };
+        let queue = VecDeque::new();
+        self.import = Some(Box::new(Import { link, chain, from, queue, session: None, total: 0, outcome }));
+    }
+
+    pub(super) fn bundle_has(&mut self, link: LinkId, part: Option<Frame>) {
+        if let Some(import) = self.import.as_mut().filter(|import| import.link == link) {
+            import.queue.push_back(part);
+        }
+    }
+
+    /// Takes the frames that wait, as long as nothing waits for the disk.
+    pub(super) fn bundle_goes_on(&mut self, store: &impl Store) -> Result<(), StoreError> {
+        while self.committing.is_none() && self.intents.is_empty() {
+            let Some(part) = self.import.as_mut().and_then(|import| import.queue.pop_front()) else { break };
+            match part {
+                Some(frame) => self.bundled(frame, store)?,
+                None => self.bundle_ends(),
+            }
+        }
+        Ok(())
+    }
+
+    /// New entries are durable.
+    pub(super) fn bundle_is_durable(&mut self, brought: &[(LinkId, Lane, Position)]) {
+        if let Some(import) = &mut self.import {
+            import.outcome.new += brought.iter().filter(|(by, ..)| *by == import.link).count() as u64;
+        }
+    }
+
+    fn bundle_ends(&mut self) {
+        let Some(import) = self.import.take() else { return };
+        let Import { link, session, total, mut outcome, .. } = *import;
+        let open = session.is_none_or(|session| session.lanes.iter().any(|lane| !lane.stretch.is_empty()));
+        if open && outcome.refused.is_none() {
+            let text = "it ends before it has said everything".to_owned();
+            outcome.refused = Some((refusal::PROTOCOL, text));
+        }
+        outcome.known = total.saturating_sub(outcome.new + outcome.aside);
+        self.effects.push_back(Effect::Imported(link, Box::new(outcome)));
+    }
+
+    fn bundled(&mut self, frame: Frame, store: &impl Store) -> Result<(), StoreError> {
+        let Some(import) = self.import.as_ref().filter(|import| import.outcome.refused.is_none()) else {
+            return Ok(());
+        };
+        let (link, begun) = (import.link, import.session.is_some());
+        match frame {
+            Frame::Orders(all) if !all.is_empty() => self.on_orders(link, all),
+            Frame::Revocations(all) => self.on_revocations(link, all, store)?,
+            Frame::Announce(announcement) => self.on_announce(link, announcement, store)?,
+            Frame::Hello(hello) if !begun => self.bundle_hello(hello, store)?,
+            Frame::SafeAtRoot(lane, at) if begun => self.bundle_receipt(lane, at),
+            Frame::Batch(batch) if begun => {
+                if let Err(text) = self.bundle_batch(batch, store)? {
+                    self.refuse(link, refusal::PROTOCOL, text);
+                }
+            }
+            _ => self.refuse(link, refusal::PROTOCOL, "it holds what no bundle may".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn bundle_hello(&mut self, hello: Hello, store: &impl Store) -> Result<(), StoreError> {
+        let Some(mut import) = self.import.take() else { return Ok(()) };
+        let outcome = &mut import.outcome;
+        outcome.sender.place = self.places.now(&outcome.sender.place);
+        let direction = direction_of(self.place(), &outcome.sender.place);
+        let admitted = self.identity.admit(&import.chain);
+        let admitted = admitted.and_then(|()| check_neighbour(self.place(), &outcome.sender, direction));
+        if let Err(refusal) = admitted {
+            outcome.refused = Some((refusal.code(), refusal.to_string()));
+            self.import = Some(import);
+            return Ok(());
+        }
+        outcome.cursors = hello.cursors;
+        outcome.tip = hello.tip;
+        let agrees = self.bundle_acknowledges(outcome, direction, store)?;
+        let lineage = walk(hello.tip, store)?;
+        let read = store.read_of_node(outcome.sender.node)?;
+        let mut lanes: [Reading; 3] = Default::default();
+        for lane in Lane::ALL {
+            let of_lane = |all: &[(Lane, Cursor)]| all.iter().find(|(l, _)| *l == lane).map(|(_, c)| *c);
+            let (current, from) = (of_lane(&read), of_lane(&import.from));
+            let forgotten = |at: Position| lineage.as_ref().is_some_and(|lineage| !lineage.covers(at));
+            let passed = match (current, hello.tip) {
+                (Some(current), Some(tip)) => {
+                    walk(Some(current.at), store)?.is_some_and(|read| read.covers(tip))
+                }
+                (_, tip) => tip.is_none(),
+            };
+            let unknown = current.is_some_and(|current| forgotten(current.at));
+            outcome.older |= unknown && !passed;
+            outcome.behind |= unknown && passed;
+            // Whoever does not know us passes over what it takes us to have.
+            let stands = agrees
+                && match (&lineage, current) {
+                    (_, None) => from.is_none(),
+                    (None, Some(_)) => false,
+                    (Some(lineage), Some(current)) => {
+                        lineage.covers(current.at) && has_stood(lane, from, current, lineage, store)?
+                    }
+                };
+            let at = from.map(|from| from.at);
+            lanes[lane as usize] = Reading { stands, passed, at, stretch: Vec::new() };
+        }
+        let lineage = lineage.unwrap_or_default();
+        import.session = Some(Session { direction, lineage, agrees, lanes });
+        self.import = Some(import);
+        Ok(())
+    }
+
+    /// The cursors of a reader: what they name is durable there. False when it does not know this node's feed, or this node
+    /// no longer does.
+    fn bundle_acknowledges(
+        &mut self,
+        outcome: &mut Imported,
+        direction: Direction,
+        store: &impl Store,
+    ) -> Result<bool, StoreError> {
+        let (mut places, mut agrees) = (Vec::new(), true);
+        for lane in Lane::ALL {
+            let cursor = outcome.cursors.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor);
+            let unopened = |cursor: &Cursor| cursor.at.segment == self.run && cursor.at.pos > 0;
+            let rival = (self.live.is_none() && cursor.is_some_and(unopened)).then_some(self.run);
+            let rival = match resolve(cursor, &self.segments, self.tip, self.tip, store)? {
+                Resolved::At(seq) => {
+                    places.push((lane, seq));
+                    rival
+                }
+                Resolved::Forked(segment) => Some(segment),
+                Resolved::Beyond(segment) if self.live == Some(segment) => Some(segment),
+                Resolved::Lost | Resolved::Beyond(_) => {
+                    (outcome.lost, agrees) = (true, false);
+                    rival
+                }
+            };
+            if let Some(segment) = rival {
+                agrees = false;
+                self.fork(segment);
+            }
+        }
+        if agrees && direction == Direction::Up {
+            let to_root = outcome.sender.role == Role::Root;
+            for (lane, seq) in places {
+                self.parent_has(lane, seq, to_root);
+            }
+            self.keep_what_was_heard();
+        }
+        Ok(agrees)
+    }
+
+    fn keep_what_was_heard(&mut self) {
+        if !self.reached.is_empty() {
+            self.intents.push_back(Intent::Folded(Vec::new()));
+        }
+        self.pass_on_root();
+    }
+
+    fn bundle_receipt(&mut self, lane: Lane, at: Position) {
+        let session = self.import.as_ref().and_then(|import| import.session.as_ref());
+        let counts = session.is_some_and(|session| session.agrees && session.direction == Direction::Up);
+        let Some(seq) = self.seq_of(at).filter(|_| counts) else { return };
+        if seq > self.root[lane as usize] {
+            self.reach(Frontier::Root, lane, seq);
+            self.keep_what_was_heard();
+        }
+    }
+
+    /// Why a batch cannot be one of this bundle.
+    fn bundle_batch(
+        &mut self,
+        batch: EntryBatch,
+        store: &impl Store,
+    ) -> Result<Result<(), String>, StoreError> {
+        let wrong = |text: &str| Ok(Err(text.to_owned()));
+        let Some(import) = self.import.as_mut() else { return Ok(Ok(())) };
+        let Some(session) = import.session.as_mut() else { return Ok(Ok(())) };
+        let writer = store.announcement(batch.segment)?.map(|(_, info)| info.node);
+        if writer != Some(import.outcome.sender.node) {
+            return wrong("it holds a part of a feed that is not its sender's");
+        }
+        if store.announcement(batch.origin)?.is_none() {
+            return wrong("it names a run that nobody has announced");
+        }
+        if let Some(home) = batch.entries.iter().find_map(|(_, entry)| self.places.unknown_of(entry.home())) {
+            return Ok(Err(format!("it names {home}, and nobody has told this node where that stands")));
+        }
+        let lane = &mut session.lanes[batch.lane as usize];
+        let after = lane.at.filter(|at| at.segment == batch.segment).map_or(0, |at| at.pos);
+        if batch.after != after || (batch.entries.is_empty() && batch.upto.is_none()) {
+            return wrong("it leaves out a part of its sender's feed");
+        }
+        if !is_in_order(&batch) {
+            return wrong("a batch in it mixes lanes, origins or stretches of the feed");
+        }
+        let stretch = lane.stretch.iter().chain([&batch]).flat_map(|batch| &batch.entries);
+        if stretch.map(|(_, entry)| entry.encoded_len()).sum::<usize>() > UNPACKED_MAX_BYTES as usize {
+            return wrong("a stretch of the feed in it is larger than it may be");
+        }
+        import.total += batch.entries.len() as u64;
+        let (slot, segment, upto) = (batch.lane, batch.segment, batch.upto);
+        lane.stretch.push(batch);
+        let Some((pos, _)) = upto else { return Ok(Ok(())) };
+        let end = Position { segment, pos };
+        let stretch = std::mem::take(&mut lane.stretch);
+        lane.at = Some(end);
+        if !lane.stands && !lane.passed && !import.outcome.gaps.contains(&slot) {
+            import.outcome.gaps.push(slot);
+        }
+        let node = import.outcome.sender.node;
+        let read = store.read_of_node(node)?;
+        let current = read.iter().find(|(l, _)| *l == slot).map(|(_, cursor)| cursor.at);
+        let order = |at: Position| session.lineage.order(at);
+        if lane.stands && !session.lineage.covers(end) {
+            return wrong("it leads further than its sender's feed");
+        }
+        let moves = lane.stands && current.and_then(order) < order(end);
+        let from = Sender {
+            link: import.link,
+            direction: session.direction,
+            place: import.outcome.sender.place.clone(),
+        };
+        // A link that stands goes on from another place than it knows.
+        for link in self.links.values_mut().filter(|link| link.peer.node == node) {
+            link.barred.insert(segment);
+        }
+        let intent = if moves { Intent::Receive } else { Intent::Bring };
+        self.intents.push_back(intent(from, stretch));
+        Ok(Ok(()))
+    }
+
+    /// Entries of a neighbour's feed that do not go on where it has been read. One that may be taken only after another
+    /// comes again with that.
+    pub(super) fn draft_brought(
+        &mut self,
+        from: &Sender,
+        stretch: Vec<EntryBatch>,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let goes_up = from.direction == Direction::Down;
+        let placed = |batch: EntryBatch| {
+            let segment = batch.segment;
+            batch.entries.into_iter().map(move |(pos, entry)| (Position { segment, pos }, entry))
+        };
+        let mut entries: Vec<_> = stretch.into_iter().flat_map(placed).collect();
+        entries.sort_by_key(|(src, _)| src.pos);
+        for (src, entry) in entries {
+            if store.has(entry.record(), &entry.change_hash())? {
+                continue;
+            }
+            match self.not_to_be_taken(from, &entry, draft, store)? {
+                Some((refusal::OUTSIDE_SUBTREE, _)) => {
+                    if let Some(import) = &mut self.import {
+                        import.outcome.aside += 1;
+                    }
+                }
+                Some((code, text)) => {
+                    self.refuse(from.link, code, text);
+                    return Ok(());
+                }
+                None => {
+                    let lane = entry.lane();
+                    if self.append(entry, Some(src), goes_up, draft, store)? {
+                        draft.after.brought.push((from.link, lane, src));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A parent stands directly above; whoever does not is looked at as a child.
+fn direction_of(own: &OrgPath, peer: &OrgPath) -> Direction {
+    if own.parent().as_ref() == Some(peer) { Direction::Up } else { Direction::Down }
+}
+
+/// The lineage that ends at this place; none when not all of it is announced here.
+fn walk(tip: Option<Position>, store: &impl Store) -> Result<Option<Lineage>, StoreError> {
+    let parent =
+        |segment| Ok(store.announcement(segment)?.map(|(known, _)| known.parent.map(Position::from)));
+    Ok(Lineage::walk::<StoreError>(tip, parent)?.ok())
+}
+
+/// Whether a reader that stands at `current` has stood at `from`, before or there, in the same feed.
+fn has_stood(
+    lane: Lane,
+    from: Option<Cursor>,
+    current: Cursor,
+    lineage: &Lineage,
+    store: &impl Store,
+) -> Result<bool, StoreError> {
+    let Some(from) = from else { return Ok(true) };
+    if !lineage.covers(from.at) || lineage.order(from.at) > lineage.order(current.at) {
+        return Ok(false);
+    }
+    let known = |chain: Option<Chain>| chain.filter(|chain| *chain != CHAIN_START);
+    let stood = store.read_before(lane, from.at)?.filter(|stood| stood.at == from.at);
+    Ok(from.at.pos == 0
+        || stood.is_some_and(|stood| match (known(stood.chain), known(from.chain)) {
+            (Some(here), Some(there)) => here == there,
+            // Where one of the two is not known, because rows are gone, nothing tells.
+            _ => true,
+        }))
+}

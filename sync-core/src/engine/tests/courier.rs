@@ -1,0 +1,330 @@
+//! Bundles between two neighbours that never meet: what goes in, what is taken, what is acknowledged.
+
+use super::*;
+use crate::{engine::courier::*, id::Secrecy};
+
+const STICK: LinkId = LinkId(900);
+
+/// A bundle: where it goes on, and its frames.
+#[derive(Clone)]
+struct Stick {
+    from: Vec<(Lane, Cursor)>,
+    upto: Vec<(Lane, Cursor)>,
+    frames: Vec<Frame>,
+}
+
+impl Stick {
+    fn entries(&self) -> usize {
+        let batches = self.frames.iter().filter_map(|frame| match frame {
+            Frame::Batch(batch) => Some(batch.entries.len()),
+            _ => None,
+        });
+        batches.sum()
+    }
+}
+
+impl Node {
+    fn exports(&self, to: u8, since: Since<'_>) -> Stick {
+        let mut export = self.engine.export(info(to), since, None, &self.store).unwrap().unwrap();
+        let from = export.from().to_vec();
+        let mut frames = Vec::new();
+        while let Some(more) = self.engine.export_next(&mut export, &self.store).unwrap() {
+            frames.extend(more);
+        }
+        assert!(self.engine.export_holds(&export));
+        let upto = self.engine.export_reached(&export, &self.store).unwrap();
+        Stick { from, upto, frames }
+    }
+
+    fn imports(&mut self, by: u8, stick: &Stick) -> Imported {
+        let (link, from) = (STICK, stick.from.clone());
+        let mut effects = self.told(Event::Bundle { link, peer: info(by), chain: vec![vec![1]], from });
+        for frame in &stick.frames {
+            effects.extend(self.told(Event::Bundled(link, frame.clone())));
+        }
+        effects.extend(self.told(Event::BundleEnds(link)));
+        let imported = effects.into_iter().find_map(|effect| match effect {
+            Effect::Imported(STICK, imported) => Some(*imported),
+            _ => None,
+        });
+        imported.expect("a bundle that ends is answered")
+    }
+
+    fn hub_has(&self) -> Seq {
+        self.engine.frontier(Frontier::Hub, Lane::Normal)
+    }
+
+    fn root_has(&self) -> Seq {
+        self.engine.frontier(Frontier::Root, Lane::Normal)
+    }
+}
+
+fn child_with(rows: u64) -> Node {
+    let mut child = Node::new(CHILD);
+    (1..=rows).for_each(|n| drop(child.writes(n)));
+    child
+}
+
+fn counts(imported: &Imported) -> (u64, u64, u64) {
+    assert_eq!(imported.refused, None);
+    (imported.new, imported.known, imported.aside)
+}
+
+#[test]
+fn rows_go_up_and_acknowledgements_come_down() {
+    let (mut child, mut hub, mut root) = (child_with(3), Node::new(HUB), Node::new(ROOT));
+    let up = child.exports(HUB, Since::Known(&[]));
+    assert_eq!((up.from.len(), up.entries(), child.hub_has()), (0, 3, 0));
+    let imported = hub.imports(CHILD, &up);
+    assert_eq!((counts(&imported), imported.gaps), ((3, 0, 0), vec![]));
+    // Once more it changes nothing, and it says so.
+    let (tip, commits) = (hub.store.tip().unwrap(), hub.commits);
+    assert_eq!(counts(&hub.imports(CHILD, &up)), (0, 3, 0));
+    assert_eq!(hub.store.tip().unwrap(), tip);
+    assert!(hub.commits >= commits);
+
+    let down = hub.exports(CHILD, Since::Known(&[]));
+    assert_eq!(down.entries(), 0, "what came from it is not given back");
+    assert_eq!(child.hub_has(), 0);
+    child.imports(HUB, &down);
+    assert_eq!((child.hub_has(), child.root_has()), (3, 0));
+    assert_eq!(child.store.frontier(Frontier::Hub, Lane::Normal).unwrap(), 3, "it is kept");
+
+    // The root has it, and the news goes down in two steps.
+    root.imports(HUB, &hub.exports(ROOT, Since::Known(&[])));
+    hub.imports(ROOT, &root.exports(HUB, Since::Known(&[])));
+    assert_eq!((hub.hub_has(), hub.root_has()), (3, 3));
+    child.imports(HUB, &hub.exports(CHILD, Since::Known(&[])));
+    assert_eq!(child.root_has(), 3);
+    // Nothing of an older bundle takes it back.
+    child.imports(HUB, &down);
+    assert_eq!((child.hub_has(), child.root_has()), (3, 3));
+
+    // The next one holds only what is new.
+    child.writes(4);
+    let next = child.exports(HUB, Since::Known(&[]));
+    assert_eq!((next.from[0].1.at.pos, next.entries()), (3, 1));
+    assert_eq!(child.exports(HUB, Since::Start).entries(), 4);
+    assert_eq!(counts(&hub.imports(CHILD, &next)), (1, 0, 0));
+}
+
+#[test]
+fn a_stick_that_overtakes_another_is_taken_and_the_place_stays() {
+    let (mut child, mut hub) = (child_with(2), Node::new(HUB));
+    let first = child.exports(HUB, Since::Known(&[]));
+    child.writes(3);
+    let second = child.exports(HUB, Since::Known(std::slice::from_ref(&first.upto)));
+    assert_eq!((second.from[0].1.at.pos, second.entries()), (2, 1));
+    let imported = hub.imports(CHILD, &second);
+    assert_eq!((counts(&imported), &imported.gaps[..]), ((1, 0, 0), &[Lane::Normal][..]));
+    assert_eq!(hub.store.read_of_node(info(CHILD).node).unwrap(), []);
+    // So it is not acknowledged, though it is there.
+    child.imports(HUB, &hub.exports(CHILD, Since::Known(&[])));
+    assert_eq!(child.hub_has(), 0);
+
+    assert_eq!(counts(&hub.imports(CHILD, &first)), (2, 0, 0));
+    let imported = hub.imports(CHILD, &second);
+    assert_eq!((counts(&imported), &imported.gaps[..]), ((0, 1, 0), &[][..]));
+    child.imports(HUB, &hub.exports(CHILD, Since::Known(&[])));
+    assert_eq!(child.hub_has(), 3);
+    // A lost one is made good by the next from where the other is known to be.
+    assert_eq!(hub.store.tip().unwrap(), 3);
+}
+
+#[test]
+fn what_is_not_durable_is_acknowledged_in_no_bundle() {
+    let (child, mut hub) = (child_with(2), Node::new(HUB));
+    let stick = child.exports(HUB, Since::Start);
+    let from = stick.from.clone();
+    hub.handles(Event::Bundle { link: STICK, peer: info(CHILD), chain: vec![vec![1]], from });
+    for frame in &stick.frames {
+        hub.handles(Event::Bundled(STICK, frame.clone()));
+    }
+    hub.handles(Event::BundleEnds(STICK));
+    let mut commits = 0;
+    loop {
+        let mut child = child.clone();
+        child.imports(HUB, &hub.exports(CHILD, Since::Start));
+        let durable =
+            hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().map_or(0, |read| read.cursor.at.pos);
+        assert_eq!(child.hub_has(), durable, "after {commits} commits");
+        match hub.engine.poll_effect() {
+            Some(Effect::Commit(batch)) => {
+                hub.store.commit(&batch).unwrap();
+                commits += 1;
+                hub.handles(Event::Committed);
+            }
+            Some(Effect::Imported(_, imported)) => {
+                assert_eq!((imported.new, durable), (2, 2), "it is told when all is durable");
+                break;
+            }
+            effect => assert!(effect.is_some()),
+        }
+    }
+    assert!(commits >= 2, "announcements first, then entries");
+}
+
+#[test]
+fn what_is_secret_stays_and_is_counted() {
+    let mut child = child_with(1);
+    let secret = entry(child.engine.incarnation(), 2, Lane::Normal, 1).with_secrecy(Secrecy::Mat);
+    child.told(Event::Write { ticket: Ticket(2), entries: vec![secret], projection: Vec::new() });
+    child.writes(3);
+    let export = child.engine.export(info(HUB), Since::Start, None, &child.store).unwrap().unwrap();
+    assert_eq!(child.engine.export_keeps_back(&export, &child.store).unwrap(), 1);
+    let stick = child.exports(HUB, Since::Start);
+    assert_eq!(stick.entries(), 2);
+    // One that is in a bundle all the same is taken from nobody, and what went before stays.
+    let mut hub = Node::new(HUB);
+    let mut bad = stick.clone();
+    for frame in &mut bad.frames {
+        if let Frame::Batch(batch) = frame {
+            let last = batch.entries.last_mut().unwrap();
+            last.1 = last.1.clone().with_secrecy(Secrecy::Mat);
+        }
+    }
+    let refused = hub.imports(CHILD, &bad).refused.unwrap();
+    assert_eq!(refused.0, refusal::SECRET);
+    assert_eq!(hub.store.read_of_node(info(CHILD).node).unwrap(), []);
+}
+
+#[test]
+fn nothing_leaves_the_part_of_the_tree_that_it_is_for() {
+    let mut hub = Node::new(HUB);
+    hub.imports(CHILD, &child_with(2).exports(HUB, Since::Start));
+    let mut child = child_with(0);
+    hub.writes(9);
+    assert_eq!(hub.exports(CHILD, Since::Start).entries(), 1, "of dv, by the hub");
+    assert_eq!(counts(&child.imports(HUB, &hub.exports(CHILD, Since::Start))), (1, 0, 0));
+    assert_eq!(hub.exports(SISTER, Since::Start).entries(), 0);
+    let stranger = hub.engine.export(info(AUNT), Since::Start, None, &hub.store).unwrap();
+    assert!(stranger.is_err(), "the aunt is no neighbour");
+}
+
+#[test]
+fn a_bundle_that_is_not_for_this_node_to_take_is_refused() {
+    let stick = child_with(2).exports(HUB, Since::Start);
+    let of = |change: fn(&mut Vec<Frame>)| {
+        let mut other = stick.clone();
+        change(&mut other.frames);
+        other
+    };
+    for (stick, by, wrong) in [
+        (stick.clone(), AUNT, "tw/qn"),
+        (of(|frames| frames.retain(|frame| !matches!(frame, Frame::Announce(_)))), CHILD, "not its sender's"),
+        (of(|frames| frames.retain(|frame| !matches!(frame, Frame::Hello(_)))), CHILD, "what no bundle may"),
+        (of(|frames| frames.truncate(1)), CHILD, "before it has said everything"),
+        (of(|frames| frames.push(Frame::Lost)), CHILD, "what no bundle may"),
+        (of(|frames| frames.push(frames[1].clone())), CHILD, "what no bundle may"),
+        (of(|frames| frames.push(frames[2].clone())), CHILD, "leaves out"),
+        (
+            of(|frames| {
+                if let Frame::Batch(batch) = &mut frames[2] {
+                    batch.upto = None;
+                }
+            }),
+            CHILD,
+            "before it has said everything",
+        ),
+        (
+            of(|frames| {
+                if let Frame::Batch(batch) = &mut frames[2] {
+                    batch.upto = Some((99, CHAIN_START));
+                }
+            }),
+            CHILD,
+            "further than",
+        ),
+    ] {
+        let mut hub = Node::new(HUB);
+        let refused = hub.imports(by, &stick).refused;
+        let text = refused.unwrap_or_else(|| panic!("{wrong}: taken")).1;
+        assert!(text.contains(wrong), "{wrong}: {text}");
+        let left_out =
+            stick.frames.last().is_some_and(|frame| *frame == Frame::Lost) || stick.frames.len() == 4;
+        assert_eq!(hub.store.tip().unwrap(), if left_out { 2 } else { 0 }, "{wrong}");
+    }
+    // A node without a chain that leads to the root.
+    let mut hub = Node::new(HUB);
+    let from = stick.from.clone();
+    hub.told(Event::Bundle { link: STICK, peer: info(CHILD), chain: Vec::new(), from });
+    for frame in &stick.frames[1..] {
+        hub.told(Event::Bundled(STICK, frame.clone()));
+    }
+    hub.told(Event::BundleEnds(STICK));
+    assert_eq!(hub.store.tip().unwrap(), 0);
+}
+
+#[test]
+fn another_writer_under_the_same_name_moves_no_place() {
+    // Two machines of one run: both have row 1, and each a row 2 of its own.
+    let mut one = child_with(1);
+    let mut other = one.clone();
+    let (mut hub, first) = (Node::new(HUB), one.exports(HUB, Since::Start));
+    hub.imports(CHILD, &first);
+    one.writes(2);
+    other.writes(3);
+    let of_one = one.exports(HUB, Since::Known(std::slice::from_ref(&first.upto)));
+    hub.imports(CHILD, &of_one);
+    other.writes(4);
+    let whole = other.exports(HUB, Since::Known(std::slice::from_ref(&of_one.upto)));
+    // It knows of no row 2 like that of the first machine: it begins at the beginning, and all of it comes.
+    assert_eq!(whole.from.len(), 0);
+    let mut late = whole.clone();
+    late.from = of_one.upto.clone();
+    late.from[0].1.chain = Some(Chain([7; 16]));
+    late.frames.retain(|frame| !matches!(frame, Frame::Batch(_)));
+    assert_eq!(hub.imports(CHILD, &late).gaps, []);
+    assert_eq!(counts(&hub.imports(CHILD, &whole)), (2, 1, 0));
+    assert_eq!(hub.store.tip().unwrap(), 4);
+    // The first one hears of it from the next bundle of the hub, and gives its part another name.
+    let down = hub.exports(CHILD, Since::Start);
+    one.imports(HUB, &down);
+    assert!(one.engine.incarnation() != run(CHILD, 1));
+    assert_eq!(one.hub_has(), 0);
+}
+
+#[test]
+fn a_link_that_stands_goes_on_from_what_a_bundle_has_brought() {
+    let mut hub = Node::with_child();
+    let (mut child, commits) = (child_with(2), hub.commits);
+    hub.imports(CHILD, &child.exports(HUB, Since::Start));
+    assert!(hub.commits > commits);
+    // The link knows older places of this segment, so it is met anew.
+    let told = hub.says(DOWN, Frame::Batch(batch(0, Some(1), &[1])));
+    assert!(told.iter().any(|effect| matches!(effect, Effect::Close(DOWN))));
+    hub.meets(LinkId(3), CHILD, Direction::Down);
+    let read = hub.store.read_of_node(info(CHILD).node).unwrap();
+    assert_eq!(read[0].1.at, Position { segment: run(CHILD, 1), pos: 2 });
+    child.imports(HUB, &hub.exports(CHILD, Since::Start));
+    assert_eq!(child.hub_has(), 2);
+}
+
+#[test]
+fn what_a_restored_node_has_lost_is_not_passed_over() {
+    let mut hub = Node::new(HUB);
+    let mut child = child_with(1);
+    hub.imports(CHILD, &child.exports(HUB, Since::Start));
+    let copy = hub.clone();
+    hub.writes(9);
+    child.imports(HUB, &hub.exports(CHILD, Since::Start));
+    child.writes(2);
+    // The child takes the hub to remember its row 9, and passes it over.
+    let stick = child.exports(HUB, Since::Known(&[]));
+    assert_eq!(stick.entries(), 1);
+    let mut restored = Node { store: copy.store, ..hub.clone() };
+    restored.restarts();
+    let imported = restored.imports(CHILD, &stick);
+    assert!(imported.lost);
+    assert_eq!(counts(&imported), (1, 0, 0));
+    assert_eq!(restored.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at.pos, 1);
+    // It says so, and is given what it has lost.
+    let down = restored.exports(CHILD, Since::Start);
+    let heard = child.imports(HUB, &down);
+    assert!(heard.behind || heard.older);
+    let tip = Some(heard.tip);
+    let export = child.engine.export(info(HUB), Since::Known(&[]), tip, &child.store).unwrap();
+    let mut export = export.unwrap();
+    while child.engine.export_next(&mut export, &child.store).unwrap().is_some() {}
+    assert_eq!(export.entries().iter().sum::<u64>(), 2);
+}

@@ -1,0 +1,356 @@
+//! Two nodes that never meet over a network, and the sticks that are carried between them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use node::admin::{Request, Synced};
+use serde_json::{Value, json};
+use sync_core::identity::Role;
+use tempfile::TempDir;
+use tuyen_tests::{
+    cluster::{Node, org, wait_equal},
+    run::{Ran, tuyen},
+};
+
+/// Nothing of it may be readable on a stick.
+const CANARY: &str = "Sung Thi Canary 0987";
+
+/// A centre and a clinic directly below it, which has been enrolled and has never synced.
+struct Apart {
+    centre: Node,
+    clinic: Node,
+    dir: TempDir,
+}
+
+fn enrolled(centre: &Node, dir: &Path, name: &str) -> Node {
+    let invited = centre.invite(Role::Leaf, name);
+    node::setup::enrol(dir, &invited.token, None).expect("a fresh token enrols");
+    let mut clinic = Node::at(dir);
+    clinic.configure(|config| config.paused = true);
+    clinic.start();
+    clinic
+}
+
+impl Apart {
+    /// They know each other by the clinic's card alone.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let centre = Node::root(&dir.path().join("centre"), "trung-uong");
+        let clinic = enrolled(&centre, &dir.path().join("clinic"), "dong-van");
+        Self { centre, clinic, dir }
+    }
+
+    fn met(self) -> Self {
+        let card = self.path("card");
+        bundle(&self.clinic, &["card", "--out", name(&card)]).expect(0);
+        bundle(&self.centre, &["import", name(&card)]).expect(0);
+        self.export_down("hello", &[]).import(&self.clinic).expect(0);
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn export_up(&self, name: &str, more: &[&str]) -> Stick {
+        Stick::export(&self.clinic, "trung-uong", self.path(name), more)
+    }
+
+    fn export_down(&self, name: &str, more: &[&str]) -> Stick {
+        Stick::export(&self.centre, "dong-van", self.path(name), more)
+    }
+
+    /// The clinic's entries that are not known to be durable above.
+    fn not_safe(&self) -> (u64, u64) {
+        let status = self.clinic.status();
+        (status.not_at_hub.entries, status.not_at_root.entries)
+    }
+}
+
+fn name(path: &Path) -> &str {
+    path.to_str().expect("a test uses good names")
+}
+
+fn bundle(node: &Node, arguments: &[&str]) -> Ran {
+    tuyen(&node.dir, &[&["bundle"], arguments, &["--json"]].concat(), b"")
+}
+
+/// Expects that a command failed so, and said these words.
+#[track_caller]
+fn fails(ran: Ran, code: i32, words: &[&str]) {
+    let text = ran.expect(code).json()["error"]["text"].as_str().unwrap().to_owned();
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not said: {text}");
+    }
+}
+
+/// A file on a stick, and what was said when it was made.
+struct Stick {
+    path: PathBuf,
+    said: Value,
+}
+
+impl Stick {
+    fn export(node: &Node, to: &str, path: PathBuf, more: &[&str]) -> Self {
+        let ran = bundle(node, &[&["export", "--for", to, "--out", name(&path)], more].concat()).expect(0);
+        Self { path, said: ran.json() }
+    }
+
+    fn import(&self, node: &Node) -> Ran {
+        bundle(node, &["import", name(&self.path)])
+    }
+
+    fn inspect(&self, node: &Node) -> Ran {
+        bundle(node, &["inspect", name(&self.path)])
+    }
+
+    fn entries(&self) -> u64 {
+        self.said["entries"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum()
+    }
+
+    /// The same with other bytes.
+    fn changed(&self, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut bytes = fs::read(&self.path).unwrap();
+        change(&mut bytes);
+        let path =
+            (0..).map(|n| self.path.with_extension(n.to_string())).find(|path| !path.exists()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        Self { path, said: self.said.clone() }
+    }
+}
+
+fn patient(id: &str) -> String {
+    json!({"resourceType": "Patient", "id": id, "name": [{"text": CANARY}]}).to_string()
+}
+
+#[test]
+fn two_nodes_that_never_meet_agree_by_sticks() {
+    let apart = Apart::new();
+    let Apart { centre, clinic, .. } = &apart;
+    // Neither has ever shown the other a key.
+    for (node, to) in [(clinic, "trung-uong"), (centre, "dong-van")] {
+        let path = apart.path("none");
+        let ran = bundle(node, &["export", "--for", to, "--out", name(&path)]);
+        fails(ran, 4, &["has never met", "tuyen bundle card"]);
+        assert!(!path.exists());
+    }
+    let apart = apart.met();
+    let Apart { centre, clinic, .. } = &apart;
+
+    clinic.put((1..=5).map(|n| patient(&format!("p{n}"))));
+    let secret = json!({
+        "resourceType": "Basic", "id": "s1",
+        "meta": {"security": [{"system": "urn:tuyen:secrecy", "code": "mat"}]},
+    });
+    clinic.put([secret.to_string()]);
+    assert_eq!(apart.not_safe(), (5, 5));
+    let up = apart.export_up("up", &[]);
+    assert_eq!((up.entries(), &up.said["secret_records_kept_back"]), (5, &json!(1)));
+    assert_eq!(up.said["to"], "trung-uong");
+    // A stick that is lost tells nobody anything.
+    let bytes = fs::read(&up.path).unwrap();
+    for secret in [CANARY, "Canary", "Patient", "dong-van", "trung-uong", "automerge"] {
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}");
+    }
+    assert!(bytes.starts_with(b"tuyen-bundle\x01age-encryption.org/v1\n-> X25519 "));
+
+    // It says what it is where it is for, and nothing clinical.
+    let found = up.inspect(centre).expect(0);
+    assert!(!found.out.contains("Canary"));
+    let found = found.json();
+    assert_eq!(
+        (&found["sender"], &found["recipient"]),
+        (&json!("trung-uong/dong-van"), &json!("trung-uong"))
+    );
+    assert_eq!((&found["entries"]["normal"], &found["imported"]), (&json!(5), &json!(false)));
+    assert_eq!(found["from"], json!([]));
+
+    // What is taken is told, and only a bundle the other way makes it safe.
+    let taken = up.import(centre).expect(0).json();
+    assert_eq!((&taken["new"], &taken["known"], &taken["gaps"]), (&json!(5), &json!(0), &json!([])));
+    assert_eq!(up.inspect(centre).expect(0).json()["imported"], true);
+    assert_eq!(apart.not_safe(), (5, 5));
+    assert_eq!(centre.value("Patient/p3")["name"][0]["text"], CANARY);
+    centre
+        .try_ask::<node::admin::Resource>(&Request::Get { record: "Basic/s1".parse().unwrap() })
+        .unwrap_err();
+    let again = up.import(centre).expect(0).json();
+    assert_eq!((&again["new"], &again["known"]), (&json!(0), &json!(5)));
+
+    centre.edit("Patient/p1", "the centre", |patient| patient["gender"] = json!("female"));
+    let down = apart.export_down("down", &[]);
+    assert_eq!(down.entries(), 1, "what came from the clinic is not given back");
+    down.import(clinic).expect(0);
+    assert_eq!(apart.not_safe(), (0, 0));
+    assert_eq!(clinic.value("Patient/p1")["gender"], "female");
+
+    // The next one goes on there, also at other processes.
+    let Apart { mut centre, mut clinic, dir } = apart;
+    assert_eq!((centre.stop(), clinic.stop()), (Some(0), Some(0)));
+    centre.start();
+    clinic.start();
+    let apart = Apart { centre, clinic, dir };
+    apart.clinic.put([patient("p6")]);
+    let next = apart.export_up("next", &[]);
+    assert_eq!(next.entries(), 1);
+    assert_eq!(next.import(&apart.centre).expect(0).json()["new"], 1);
+    let down = apart.export_down("down2", &[]);
+    assert_eq!(down.entries(), 0, "the clinic has said what it has");
+    // An older one that comes late takes nothing back.
+    down.import(&apart.clinic).expect(0);
+    Stick { path: apart.path("down"), said: Value::Null }.import(&apart.clinic).expect(0);
+    assert_eq!(apart.not_safe(), (0, 0));
+
+    // At last there is a line: everything goes on from there.
+    apart.clinic.put([patient("p7")]);
+    apart.export_up("before-the-line", &[]).import(&apart.centre).expect(0);
+    let _: Synced = apart.clinic.ask(&Request::SyncResume);
+    apart.clinic.put([patient("p8")]);
+    apart.clinic.wait_safe();
+    let late = apart.export_up("beside-the-line", &["--since", "start"]);
+    assert_eq!(late.entries(), 8);
+    assert_eq!(late.import(&apart.centre).expect(0).json()["new"], 0);
+    apart.clinic.put([patient("p9")]);
+    apart.clinic.wait_safe();
+    for n in 1..=9 {
+        assert_eq!(apart.centre.value(&format!("Patient/p{n}"))["name"][0]["text"], CANARY);
+    }
+}
+
+#[test]
+fn a_feed_goes_on_several_sticks_in_any_order() {
+    let apart = Apart::new().met();
+    let Apart { centre, clinic, .. } = &apart;
+    // Text that does not pack.
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        format!("{:08x}", state >> 32)
+    };
+    let long = |n: u32, text: String| {
+        json!({"resourceType": "Basic", "id": format!("b{n}"), "language": text}).to_string()
+    };
+    for n in 0..24 {
+        clinic.put([long(n, (0..5_000).map(|_| noise()).collect())]);
+    }
+    let too_small = apart.path("tiny");
+    let ran =
+        bundle(clinic, &["export", "--for", "trung-uong", "--out", name(&too_small), "--max-bytes", "9kB"]);
+    fails(ran, 2, &["nothing fits into 9000 bytes"]);
+    assert!(!too_small.exists());
+
+    let mut sticks = vec![apart.export_up("1", &["--max-bytes", "300kB"])];
+    while sticks.last().unwrap().said["more"] == true {
+        let name = (sticks.len() + 1).to_string();
+        sticks.push(apart.export_up(&name, &["--since", "last", "--max-bytes", "300kB"]));
+    }
+    assert!(sticks.len() >= 2, "{}", sticks.len());
+    assert_eq!(sticks.iter().map(Stick::entries).sum::<u64>(), 24);
+    for stick in &sticks {
+        assert!(fs::metadata(&stick.path).unwrap().len() <= 300_000);
+    }
+    // The last one comes first: its entries are kept, and not acknowledged.
+    let last = sticks.len() - 1;
+    let found = sticks[last].inspect(centre).expect(0).json();
+    assert_eq!((&found["gaps"], &found["imported"]), (&json!(["normal"]), &json!(false)));
+    let ran = sticks[last].import(centre).expect(5);
+    assert_eq!(
+        (&ran.json()["gaps"], &ran.json()["new"]),
+        (&json!(["normal"]), &json!(sticks[last].entries()))
+    );
+    apart.export_down("early", &[]).import(clinic).expect(0);
+    assert_eq!(apart.not_safe(), (24, 24));
+    for stick in &sticks {
+        stick.import(centre).expect(0);
+    }
+    apart.export_down("all", &[]).import(clinic).expect(0);
+    assert_eq!(apart.not_safe(), (0, 0));
+    wait_equal(&[centre, clinic], 24);
+}
+
+#[test]
+fn a_stick_that_is_not_right_is_refused_and_nothing_of_it_is_taken() {
+    let apart = Apart::new().met();
+    let Apart { centre, clinic, .. } = &apart;
+    clinic.put([patient("p1")]);
+    let up = apart.export_up("up", &[]);
+    let length = fs::metadata(&up.path).unwrap().len() as usize;
+    for (stick, code, words) in [
+        (up.changed(|bytes| bytes.truncate(length - 1)), 6, "is cut off"),
+        (up.changed(|bytes| bytes.truncate(length / 2)), 6, "is cut off"),
+        (up.changed(|bytes| bytes.truncate(20)), 6, "is cut off"),
+        (up.changed(|bytes| bytes.truncate(13)), 6, "is cut off"),
+        (up.changed(|bytes| bytes.truncate(5)), 6, "is cut off"),
+        (up.changed(Vec::clear), 1, "no bundle"),
+        (up.changed(|bytes| bytes[0] = b'x'), 1, "no bundle"),
+        (up.changed(|bytes| bytes[12] = 9), 1, "of format 9"),
+        (up.changed(|bytes| bytes[length - 1] ^= 1), 6, "not as it was made"),
+        (up.changed(|bytes| bytes[length / 2] ^= 1), 6, "not as it was made"),
+        (up.changed(|bytes| bytes.push(0)), 6, "is cut off"),
+        (up.changed(|bytes| bytes.extend(vec![0; 16 << 10])), 6, "not as it was made"),
+        (up.changed(|bytes| bytes[13..].fill(b'\n')), 6, "not as it was made"),
+    ] {
+        for ran in [stick.inspect(centre), stick.import(centre)] {
+            fails(ran, code, &[words, "Nothing was taken"]);
+        }
+    }
+    // It is for the centre alone, and a clinic beside reads nothing of it, nor does its own sender.
+    let beside = enrolled(centre, &apart.path("beside"), "meo-vac");
+    for node in [&beside, clinic] {
+        fails(up.import(node), 4, &["is not for this node", "Nothing was taken"]);
+    }
+    // Nor does a bundle go to another than the parent or a child.
+    let none = apart.path("none");
+    let ran = bundle(clinic, &["export", "--for", "meo-vac", "--out", name(&none)]);
+    fails(ran, 4, &["has never met"]);
+    let card = apart.path("beside.card");
+    bundle(&beside, &["card", "--out", name(&card)]).expect(0);
+    fails(bundle(clinic, &["import", name(&card)]), 4, &["is no neighbour"]);
+
+    // Another tree has other roots.
+    let foreign = Node::root(&apart.path("foreign"), "bo-cong-an");
+    let foreign_card = apart.path("foreign.card");
+    bundle(&foreign, &["card", "--out", name(&foreign_card)]).expect(0);
+    fails(bundle(centre, &["import", name(&foreign_card)]), 4, &["another tree", "Nothing was taken"]);
+    fails(up.import(&foreign), 4, &["is not for this node"]);
+
+    // Whoever was revoked is not listened to, and no bundle is made for it.
+    assert_eq!(centre.status().entries, 0);
+    let revoke = Request::Revoke { org: org("dong-van"), reason: sync_core::identity::Reason::Lost };
+    let _: node::admin::Revoked = centre.ask(&revoke);
+    fails(up.import(centre), 4, &["was revoked", "Nothing was taken"]);
+    let ran = bundle(centre, &["export", "--for", "dong-van", "--out", name(&none)]);
+    fails(ran, 4, &["was revoked"]);
+    assert_eq!(centre.status().entries, 0);
+    assert!(!none.exists());
+    // Nothing is left behind in the folder.
+    let left = fs::read_dir(&centre.dir).unwrap().map(|file| file.unwrap().file_name());
+    assert!(left.into_iter().all(|file| !file.to_string_lossy().contains("bundle")));
+}
+
+#[test]
+fn a_node_that_is_killed_while_it_takes_a_bundle_has_lost_nothing() {
+    let apart = Apart::new().met();
+    apart.clinic.put((1..=400).map(|n| patient(&format!("p{n}"))));
+    let up = apart.export_up("up", &[]);
+    let Apart { mut centre, clinic, dir } = apart;
+    let entries = centre.status().entries;
+    std::thread::scope(|scope| {
+        let importing = scope.spawn(|| tuyen(&centre.dir, &["bundle", "import", name(&up.path)], b""));
+        while centre.status().entries == entries && !importing.is_finished() {}
+        let pid = centre.pid().to_string();
+        assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        importing.join().unwrap();
+    });
+    centre.kill();
+    centre.start();
+    let taken = up.import(&centre).expect(0).json();
+    let both = taken["new"].as_u64().unwrap() + taken["known"].as_u64().unwrap();
+    assert_eq!(both, 400);
+    let apart = Apart { centre, clinic, dir };
+    apart.export_down("down", &[]).import(&apart.clinic).expect(0);
+    assert_eq!(apart.not_safe(), (0, 0));
+    wait_equal(&[&apart.centre, &apart.clinic], 400);
+}
