@@ -126,25 +126,27 @@ impl<I: Identity> Engine<I> {
         let since = first.saturating_sub(1).min(draft.after.gain.map_or(u64::MAX, |gain| gain.since));
         let own = self.info().place.org();
         let gains =
-            draft.after.tip > 0 && places.all().any(|(home, _)| has_gained(&places, own, home, since));
+            draft.after.tip > 0 && places.all().any(|(home, _)| has_gained(&places, own, home, true, since));
         draft.after.gain = gains.then_some(Gain { since, done: 0, upto: draft.after.tip });
         draft.ops.push(Op::Gain(draft.after.gain));
     }
 
     /// Offers the next part of what children have gained: the rows of each record with a home that stands below another
-    /// child than before.
+    /// child than before, or that is issued from above this node now and was not.
     pub(super) fn draft_gain(&mut self, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
         // What begins with this commit goes on when the orders hold.
         let holds = draft.after.ordered.is_empty();
         let Some(gain) = draft.after.gain.filter(|_| holds) else { return Ok(()) };
-        let mut gained: BTreeMap<OrgId, bool> = BTreeMap::new();
+        let mut gained: BTreeMap<(OrgId, bool), bool> = BTreeMap::new();
         let rows = store.unfolded(gain.done, GAIN_ROWS)?;
         let mut offers = Vec::new();
         for (row, record) in rows.iter().filter(|(row, _)| *row <= gain.upto) {
+            let issued = record.issuer().is_some();
             for home in store.homes(record)? {
+                let own = self.info().place.org();
                 let gains = gained
-                    .entry(home.clone())
-                    .or_insert_with(|| has_gained(&self.places, self.info().place.org(), &home, gain.since));
+                    .entry((home.clone(), issued))
+                    .or_insert_with(|| has_gained(&self.places, own, &home, issued, gain.since));
                 // One that cannot be read cannot be offered either.
                 if *gains && store.entry(*row)?.is_some() {
                     offers.push((*row, home));
@@ -187,10 +189,12 @@ impl<I: Identity> Engine<I> {
     }
 }
 
-/// Whether what belongs to this home stands below another child of `own` than after the orders up to that number.
-fn has_gained(places: &Places, own: &OrgId, home: &OrgId, since: u64) -> bool {
+/// Whether what belongs to this home stands below another child of `own` than after the orders up to that number; or it issues
+/// for all children of `own`, and did not then.
+fn has_gained(places: &Places, own: &OrgId, home: &OrgId, issued: bool, since: u64) -> bool {
     let now = places.branch(own, home, u64::MAX);
-    now.is_some() && now != places.branch(own, home, since)
+    let issues = |number| issued && places.stood_below(own, home, number);
+    (now.is_some() && now != places.branch(own, home, since)) || (issues(u64::MAX) && !issues(since))
 }
 
 /// Why a neighbour is none any more.

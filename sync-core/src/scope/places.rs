@@ -182,6 +182,14 @@ impl Places {
         home.is_within(&own).then(|| home.org_at(own.depth()).cloned()).flatten()
     }
 
+    /// Whether `org` stood at an issuer's own place or below it, after the orders up to this number: what that issues was for
+    /// it, and for all below it.
+    pub fn stood_below(&self, org: &OrgId, issuer: &OrgId, number: u64) -> bool {
+        let known = self.orders.partition_point(|order| order.number <= number);
+        let places = self.stood(org, known).zip(self.stood(issuer, known));
+        places.is_some_and(|(place, issuer)| place.is_within(&issuer))
+    }
+
     /// The organizations that are open directly below this one.
     pub fn below<'a>(&'a self, org: &'a OrgId) -> impl Iterator<Item = &'a OrgId> {
         let place = self.stands(org);

@@ -168,8 +168,13 @@ impl World<'_> {
     pub(super) fn revoked_are_out(&mut self) -> Result<(), Failure> {
         let wanted: BTreeSet<_> = self.revoked.iter().map(|node| self.plan.nodes[*node].info.node).collect();
         let is_out = |machine: &Machine| self.revoked.contains(&machine.node);
-        for one in self.machines.iter().filter(|one| !one.retired && !one.stays_away && !is_out(one)) {
-            if !self.reaches_root(one.node) {
+        let stays = |(_, one): &(usize, &Machine)| !one.retired && !one.stays_away && !is_out(one);
+        for (machine, one) in self.machines.iter().enumerate().filter(stays) {
+            // Nor does one that has not heard of an order, and dials a parent that is away.
+            let dials = self.dials(machine);
+            if !self.reaches_root(one.node)
+                || dials.is_some_and(|node| !self.is_there(node) || !self.reaches_root(node))
+            {
                 continue;
             }
             let known = one.store.revocations().map_err(store_failed)?;
@@ -194,11 +199,15 @@ impl World<'_> {
         Ok(())
     }
 
+    fn is_there(&self, node: usize) -> bool {
+        self.machines.iter().any(|one| one.node == node && !one.retired && !one.stays_away)
+    }
+
     /// Whether all nodes above this one are there.
     fn reaches_root(&self, node: usize) -> bool {
         let mut above = self.parent_of(node);
         while let Some(node) = above {
-            if !self.machines.iter().any(|one| one.node == node && !one.retired && !one.stays_away) {
+            if !self.is_there(node) {
                 return false;
             }
             above = self.parent_of(node);
