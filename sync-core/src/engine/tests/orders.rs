@@ -232,3 +232,30 @@ fn a_moved_hub_passes_over_nothing_for_its_children() {
     said.extend(hub.says(DOWN_AGAIN, Frame::Announce(announcement(CHILD, 1))));
     assert_eq!(rows(&said).len(), 2);
 }
+
+/// What is issued by one that comes to stand above a hub may have been at the hub before; whoever is below it has not had it.
+#[test]
+fn what_is_issued_from_above_since_a_move_is_offered_to_those_below() {
+    let mut hub = Node::with_child();
+    hub.meets(UP, ROOT, Direction::Up);
+    hub.says(UP, hello(ROOT));
+    for (pos, issuer, author) in [(1, "qn", OTHER), (2, "tw", ROOT)] {
+        hub.says(UP, Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(author, 1) }));
+        let issuer = OrgId::new(issuer).unwrap();
+        let record = RecordId::issued(&issuer, "Library", "7").unwrap();
+        let chunk = opaque_chunk(run(author, 1), pos, &[], Stamp(1), b"x");
+        let entry = Entry::new(record, issuer, Lane::Normal, chunk).unwrap().signed(|_| vec![author; 16]);
+        let (segment, entries) = (run(ROOT, 1), vec![(pos, entry)]);
+        let batch =
+            EntryBatch { segment, origin: run(author, 1), entries, ..super::batch(pos - 1, Some(pos), &[]) };
+        hub.says(UP, Frame::Batch(batch));
+    }
+    assert_eq!(hub.store.tip().unwrap(), 2);
+    hub.says(UP, Frame::Orders(vec![order(1, vec![moved("tw/hg", "tw/qn/hg")])]));
+    let rows = hub.store.heads(Lane::Normal, 2, usize::MAX).unwrap();
+    let offered: Vec<_> = rows.iter().map(|head| (head.offered_to.as_ref(), head.issued)).collect();
+    assert_eq!(offered, [(Some(&OrgId::new("qn").unwrap()), true)], "and not what the root issues as before");
+    let child = "tw/qn/hg/dv".parse().unwrap();
+    let child = crate::scope::Neighbour::Down(&child);
+    assert!(crate::scope::wants(&child, &rows[0], &Default::default(), hub.engine.places()));
+}
