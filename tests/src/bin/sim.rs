@@ -33,6 +33,7 @@ Runs simulated worlds.
 
   --without drop,twin       faults that are not to happen
   --real | --opaque         FHIR records in every world, or in none
+  --couriers                people carry bundles between neighbours
   --brief                   a line for each failing world: no trace, no smaller plan
   --first                   the same, and only up to the first of them
   --seconds 60              with --seeds: for so long at most
@@ -58,6 +59,7 @@ fn main() -> Result<ExitCode> {
             "--without" => taste.without = Faults::named(&value()?).map_err(anyhow::Error::msg)?,
             "--real" => taste.real = Some(true),
             "--opaque" => taste.real = Some(false),
+            "--couriers" => taste.couriers = true,
             "--brief" => brief = true,
             "--first" => (brief, first) = (true, true),
             "--seconds" => {

@@ -143,6 +143,8 @@ pub struct Plan {
     /// A row of a machine's disk rots once in so many commits; 0 for never. Only in worlds with opaque records, whose
     /// nodes keep their identity.
     pub rot_one_in: u64,
+    /// Whether people carry bundles between neighbours.
+    pub couriers: bool,
     /// The number of the leaf that is hostile, if there is one; it is the last node. Only in worlds with opaque records.
     pub hostile: Option<usize>,
 }
@@ -154,6 +156,9 @@ pub struct Taste {
     pub without: Faults,
     /// Whether records are FHIR resources; as the bytes say where it is none.
     pub real: Option<bool>,
+    /// Whether people carry bundles between neighbours. The bytes do not say it, so that those that once broke a promise
+    /// still say the same.
+    pub couriers: bool,
 }
 
 /// The bytes of a seed.
@@ -215,6 +220,7 @@ impl Plan {
             issues: trades,
             secrets: !real && head.clocks / 4 % 4 == 2,
             rot_one_in,
+            couriers: taste.couriers,
             hostile,
         }
     }

@@ -16,7 +16,7 @@ use sync_core::{
 };
 
 pub use self::traffic::UnderWay;
-use self::{claims::frontiers, hostile::Intruder};
+use self::{claims::frontiers, couriers::Couriers, hostile::Intruder};
 use super::{
     fault::{self, Fault},
     identity::{Expired, Registry, SimIdentity},
@@ -31,6 +31,7 @@ use super::{
 
 mod audits;
 mod claims;
+mod couriers;
 mod faults;
 mod hostile;
 mod links;
@@ -107,6 +108,10 @@ enum Ev {
     /// The rows have been read that an audit compares.
     Survey(usize, u64, LinkId, Vec<OrgId>),
     Calm,
+    /// Somebody sets out with a bundle.
+    Courier,
+    /// A bundle arrives.
+    Stick(usize),
 }
 
 /// One computer: a disk, and while it runs an engine.
@@ -206,6 +211,12 @@ pub struct Report {
     pub unhealed: usize,
     /// The dearest audit of two nodes that hold the same, in bytes.
     pub audit_bytes: u64,
+    /// Bundles that were taken, entries that were new in them, and bundles that went on from where nobody stood.
+    pub sticks: u64,
+    /// See `sticks`.
+    pub stick_entries: u64,
+    /// See `sticks`.
+    pub stick_gaps: u64,
     /// Entries that the hostile leaf has brought as far as the root.
     pub from_hostile: usize,
 }
@@ -232,6 +243,7 @@ pub struct World<'t> {
     /// Since when.
     expired_since: BTreeMap<NodeId, Millis>,
     intruder: Option<Intruder>,
+    couriers: Option<Couriers>,
     report: Report,
     calm: bool,
     /// What somebody was told.
@@ -263,6 +275,7 @@ impl<'t> World<'t> {
             expired: Expired::default(),
             expired_since: BTreeMap::new(),
             intruder: None,
+            couriers: None,
             report: Report { keeps_identity: plan.keeps_identity(), ..Report::default() },
             calm: false,
             alerts: 0,
@@ -280,6 +293,13 @@ impl<'t> World<'t> {
         }
         for act in 0..world.plan.acts.len() {
             world.after(world.plan.acts[act].at, Ev::Act(act));
+        }
+        if world.plan.couriers {
+            let mut couriers = Couriers::new(world.plan.chance);
+            for at in couriers.moments(world.plan.calm_at) {
+                world.after(at, Ev::Courier);
+            }
+            world.couriers = Some(couriers);
         }
         world.after(world.plan.calm_at, Ev::Calm);
         world
@@ -437,6 +457,8 @@ impl<'t> World<'t> {
                 }
             }
             Ev::Calm => self.become_calm()?,
+            Ev::Courier => self.courier_sets_out()?,
+            Ev::Stick(index) => self.stick_arrives(index)?,
         }
         Ok(())
     }
@@ -479,7 +501,9 @@ impl<'t> World<'t> {
             | Ev::Renew(_)
             | Ev::Check(_)
             | Ev::Survey(..)
-            | Ev::Calm => None,
+            | Ev::Calm
+            | Ev::Courier
+            | Ev::Stick(_) => None,
         }
     }
 
@@ -631,7 +655,7 @@ impl<'t> World<'t> {
                 self.after(delay, Ev::Survey(machine, boot, link, homes));
             }
             Effect::Audited(link, audited) => self.audited(machine, link, audited),
-            Effect::Imported(..) => {}
+            Effect::Imported(link, imported) => self.has_imported(machine, link, &imported)?,
             Effect::Alert(alert) => self.alert(machine, &alert)?,
         }
         Ok(())

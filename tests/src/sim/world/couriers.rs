@@ -1,0 +1,234 @@
+//! People who carry bundles between neighbours, whatever the lines do: some are lost, some come twice, in any order, hours
+//! or weeks late. What is in each is held against the scope of whom it is for, as every frame is.
+
+use sync_core::{
+    engine::{Export, Imported, Since},
+    feed::{Cursor, Position},
+    identity::NodeInfo,
+};
+
+use super::*;
+
+/// Whoever finds nobody to take a bundle comes again after so long at least, and so often in all that is left.
+const TRY_AGAIN: Millis = 500;
+const TRIES: Millis = 200;
+/// In so many steps a bundle is closed at the latest, if its stick is small.
+const STEPS_MAX: u64 = 6;
+/// Longest time that a stick is under way; one in three takes as long as the world has left.
+const QUICK: Millis = 120_000;
+
+/// A bundle on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Stick {
+    to: usize,
+    made: u64,
+    peer: NodeInfo,
+    from: Vec<(Lane, Cursor)>,
+    frames: Vec<Frame>,
+}
+
+/// What couriers do, apart from all other chance.
+pub(super) struct Couriers {
+    rng: Rng,
+    sticks: Vec<Stick>,
+    made: u64,
+    /// What hosts know of neighbours: machine, node.
+    heard: BTreeMap<(usize, usize), Heard>,
+    /// The bundles that are being taken, with the machine and its start.
+    taking: BTreeMap<LinkId, (usize, u64, usize)>,
+}
+
+#[derive(Default)]
+struct Heard {
+    made: u64,
+    has: Vec<(Lane, Cursor)>,
+    exported: Vec<(Lane, Cursor)>,
+    restored: Option<Option<Position>>,
+}
+
+impl Couriers {
+    pub fn new(chance: u64) -> Self {
+        let (sticks, heard, taking) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { rng: Rng::new(chance, "couriers"), sticks, made: 0, heard, taking }
+    }
+
+    /// When they set out.
+    pub fn moments(&mut self, until: Millis) -> Vec<Millis> {
+        let count = self.rng.range(4, 60);
+        (0..count).map(|_| self.rng.below(until.max(1))).collect()
+    }
+}
+
+impl World<'_> {
+    /// Somebody writes a bundle for a neighbour, and sets out with it.
+    pub(super) fn courier_sets_out(&mut self) -> Result<(), Failure> {
+        let Some(mut couriers) = self.couriers.take() else { return Ok(()) };
+        let outcome = self.write_stick(&mut couriers);
+        self.couriers = Some(couriers);
+        outcome
+    }
+
+    fn write_stick(&mut self, couriers: &mut Couriers) -> Result<(), Failure> {
+        let honest = |m: &usize| self.is_awake(*m) && self.plan.hostile != Some(self.machines[*m].node);
+        let awake: Vec<_> = (0..self.machines.len()).filter(honest).collect();
+        let Some(machine) = couriers.rng.pick(&awake).copied() else { return Ok(()) };
+        let engine = self.machines[machine].engine.as_ref().expect("it is awake");
+        let own = engine.place().clone();
+        let is_near = |node: &usize| {
+            let stands = engine.places().stands(self.plan.nodes[*node].info.place.org());
+            stands.is_some_and(|place| {
+                own.parent().as_ref() == Some(place) || place.parent().as_ref() == Some(&own)
+            })
+        };
+        let near: Vec<_> = (0..self.plan.nodes.len())
+            .filter(|node| is_near(node) && self.plan.hostile != Some(*node))
+            .collect();
+        let Some(to) = couriers.rng.pick(&near).copied() else { return Ok(()) };
+        let heard = couriers.heard.entry((machine, to)).or_default();
+        let known = vec![heard.has.clone(), heard.exported.clone()];
+        let since = match couriers.rng.below(4) {
+            0 => Since::Start,
+            1 => Since::Known(&known),
+            _ => Since::Known(&known[..1]),
+        };
+        let store = &self.machines[machine].store;
+        let peer = self.plan.nodes[to].info.clone();
+        let export = engine.export(peer, since, heard.restored, store).map_err(store_failed)?;
+        let Ok(mut export) = export else { return Ok(()) };
+        let most = if couriers.rng.one_in(3) { couriers.rng.below(STEPS_MAX) } else { u64::MAX };
+        let from = export.from().to_vec();
+        let frames = written(engine, &mut export, store, most)?;
+        if couriers.rng.one_in(2) {
+            heard.exported = engine.export_reached(&export, store).map_err(store_failed)?;
+        }
+        couriers.made += 1;
+        let peer = engine.info().clone();
+        let stick = Stick { to, made: couriers.made, peer, from, frames };
+        self.check_stick(machine, &stick)?;
+        self.note(machine, format_args!("writes stick {} of {} frames", stick.made, stick.frames.len()));
+        let copies = [0, 1, 1, 1, 2][couriers.rng.below(5) as usize];
+        couriers.sticks.push(stick);
+        let index = couriers.sticks.len() - 1;
+        for _ in 0..copies {
+            let left = self.plan.calm_at.saturating_sub(self.now);
+            let long = if couriers.rng.one_in(3) { left } else { QUICK };
+            let delay = couriers.rng.below(long + 1);
+            self.after(delay, Ev::Stick(index));
+        }
+        Ok(())
+    }
+
+    /// What is in a bundle is for whom it is, and nothing of it is secret.
+    fn check_stick(&self, machine: usize, stick: &Stick) -> Result<(), Failure> {
+        let one = &self.machines[machine];
+        let Some(engine) = &one.engine else { return Ok(()) };
+        let place = engine.places().now(&self.plan.nodes[stick.to].info.place);
+        let goes_down = place.parent().as_ref() == Some(engine.place());
+        let entries = stick.frames.iter().filter_map(|frame| match frame {
+            Frame::Batch(batch) => Some(batch.entries.iter().map(|(_, entry)| entry)),
+            _ => None,
+        });
+        for entry in entries.flatten() {
+            if entry.secrecy() != Secrecy::None {
+                let text = format!("{} writes {entry:?} onto a stick", one.name);
+                return Err(Failure::new("what is secret stays", text));
+            }
+            let homes = one.store.homes(entry.record()).expect("memory does not fail");
+            let issued = entry.record().issuer().is_some();
+            let mut homes = homes.iter();
+            if goes_down && !homes.any(|home| engine.places().reach(home, issued, &place)) {
+                let text = format!("{} writes {entry:?} onto a stick", one.name);
+                return Err(Failure::new("nothing leaves its scope", text));
+            }
+        }
+        Ok(())
+    }
+
+    /// A stick arrives. It waits until the machine is there and takes no other.
+    pub(super) fn stick_arrives(&mut self, index: usize) -> Result<(), Failure> {
+        let Some(couriers) = &mut self.couriers else { return Ok(()) };
+        let stick = couriers.sticks[index].clone();
+        let of_node: Vec<_> =
+            (0..self.machines.len()).filter(|m| self.machines[*m].node == stick.to).collect();
+        let awake: Vec<_> = of_node.into_iter().filter(|m| self.is_awake(*m)).collect();
+        let couriers = self.couriers.as_mut().expect("it was there");
+        let free = |m: &usize| {
+            let boot = self.machines[*m].boot;
+            !couriers.taking.values().any(|(machine, at, _)| (*machine, *at) == (*m, boot))
+        };
+        let free: Vec<_> = awake.into_iter().filter(free).collect();
+        let Some(machine) = couriers.rng.pick(&free).copied() else {
+            if !self.calm {
+                let left = self.plan.calm_at.saturating_sub(self.now);
+                self.after(TRY_AGAIN.max(left / TRIES), Ev::Stick(index));
+            }
+            return Ok(());
+        };
+        self.names += 1;
+        let link = LinkId(self.names);
+        let boot = self.machines[machine].boot;
+        self.couriers.as_mut().expect("it was there").taking.insert(link, (machine, boot, index));
+        self.note(machine, format_args!("takes stick {}", stick.made));
+        let Stick { peer, from, frames, .. } = stick;
+        let chain = SimIdentity::chain(peer.node);
+        self.drive(machine, Event::Bundle { link, peer, chain, from })?;
+        for frame in frames {
+            if !self.is_up(machine, boot) {
+                return Ok(());
+            }
+            self.drive(machine, Event::Bundled(link, frame))?;
+        }
+        if self.is_up(machine, boot) { self.drive(machine, Event::BundleEnds(link)) } else { Ok(()) }
+    }
+
+    /// A machine has taken a bundle, or a part of it.
+    pub(super) fn has_imported(
+        &mut self,
+        machine: usize,
+        link: LinkId,
+        imported: &Imported,
+    ) -> Result<(), Failure> {
+        self.note(machine, format_args!("has taken {imported:?}"));
+        self.report.sticks += 1;
+        self.report.stick_entries += imported.new;
+        self.report.stick_gaps += u64::from(!imported.gaps.is_empty());
+        if let Some((code, text)) = &imported.refused {
+            let excused = (*code == REVOKED && !self.revoked.is_empty())
+                || (*code == EXPIRED && self.happened([Fault::Expiry]))
+                || (*code == OUTSIDE && self.happened([Fault::Move]));
+            if !excused {
+                let text = format!("{}: {code} {text}", self.machines[machine].name);
+                return Err(Failure::new("a bundle is taken", text));
+            }
+        }
+        let Some(couriers) = &mut self.couriers else { return Ok(()) };
+        let Some((_, _, index)) = couriers.taking.remove(&link) else { return Ok(()) };
+        let made = couriers.sticks[index].made;
+        let sender = self.plan.nodes.iter().position(|node| node.info.node == imported.sender.node);
+        let sender = sender.expect("nobody else writes sticks");
+        let heard = couriers.heard.entry((machine, sender)).or_default();
+        if imported.refused.is_none() && made > heard.made {
+            heard.made = made;
+            heard.has = imported.cursors.clone();
+            heard.restored = (imported.older || imported.behind).then_some(imported.tip);
+        }
+        Ok(())
+    }
+}
+
+fn written(
+    engine: &Engine<SimIdentity>,
+    export: &mut Export,
+    store: &MemStore,
+    most: u64,
+) -> Result<Vec<Frame>, Failure> {
+    let mut frames = Vec::new();
+    let mut steps = 0;
+    while steps <= most
+        && let Some(more) = engine.export_next(export, store).map_err(store_failed)?
+    {
+        frames.extend(more);
+        steps += 1;
+    }
+    Ok(frames)
+}
