@@ -172,6 +172,8 @@ impl Core {
         self.keep_to_budget()?;
         self.stand_where_orders_say();
         self.tell_if_closed();
+        // Before anybody gives an order that takes the number of one that a power cut has prevented.
+        self.mind_plans()?;
         loop {
             let Some(first) = self.next_message(messages, runtime)? else { continue };
             // None is taken from the queue that is not handled: what is lost here nobody sends again.

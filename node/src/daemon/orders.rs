@@ -81,7 +81,9 @@ impl Core {
             plan: None,
         };
         if arrange.dry_run {
-        } else if arrange.effective > wall() {
+            return Ok(arranged);
+        }
+        if arrange.effective > wall() {
             arranged.plan = Some(self.plans.add(arrange));
             self.plans.save(&mut self.store)?;
         } else {
