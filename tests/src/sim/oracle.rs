@@ -101,13 +101,16 @@ impl Ledger {
             .extend(keys_after(before, 0).map(|(_, key)| key).filter(|key| !after.reads(&key.0, &key.1)));
     }
 
-    /// Rows `from` to `to` of a lane are claimed to be durable at a node, which has these disks.
+    /// Rows `from` to `to` of a lane are claimed to be durable at a node, which has these disks. `copies` are those of the
+    /// claimant's own node: where the record is secret on one of them, this one has passed the row over, and the claimant
+    /// cannot know that before an audit.
     pub fn claim(
         &self,
         claim: &Claim<'_>,
         store: &MemStore,
         node: usize,
         disks: &[&MemStore],
+        copies: &[&MemStore],
     ) -> Result<(), Failure> {
         let heads = store.heads(claim.lane, claim.from, claim.rows()).expect("memory does not fail");
         for head in heads.iter().take_while(|head| head.seq <= claim.to) {
@@ -126,7 +129,9 @@ impl Ledger {
             // What a moved node passes over it takes for safe because the root has said so.
             let lost_at = |node: usize| self.destroyed.get(&node).is_some_and(|lost| lost.contains(&key));
             let destroyed = lost_at(node) || (claim.was_moved && lost_at(0));
-            let excused = destroyed || self.rotten.contains(&key);
+            let is_secret =
+                |copy: &&MemStore| copy.secrecy(&key.0).expect("memory does not fail") != Secrecy::None;
+            let excused = destroyed || self.rotten.contains(&key) || copies.iter().any(is_secret);
             if !excused && !disks.iter().any(|disk| holds(disk, &key)) {
                 let text = format!("{} says that {key:?} is safe {}, and it is not", claim.who, claim.at);
                 return Err(Failure::new("claims are true", text));

@@ -107,6 +107,12 @@ impl World<'_> {
                 continue;
             }
             let sent = |world: &Self| world.conns[&conn].ends.iter().map(|end| end.sent.1).sum::<u64>();
+            // What a copy of the child has held back as secret, and the child has not, the first of two gives.
+            let copies = self.machines.iter().filter(|one| one.node == self.machines[child].node).count();
+            if self.plan.secrets && copies > 1 {
+                self.drive(child, Event::Audit(link))?;
+                self.run_until_quiet()?;
+            }
             let before = sent(self);
             self.drive(child, Event::Audit(link))?;
             self.run_until_quiet()?;

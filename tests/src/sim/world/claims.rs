@@ -25,7 +25,7 @@ impl World<'_> {
             let is_leaf = engine.info().role == Role::Leaf;
             let was_moved = engine.places().has_moved(place.org());
             let claim = Claim { who: &one.name, place, was_moved, is_leaf, at, lane, from, to };
-            self.ledger.claim(&claim, &one.store, node, &disks)?;
+            self.ledger.claim(&claim, &one.store, node, &disks, &self.disks(one.node))?;
             if which == Frontier::Root {
                 self.ledger.safe_at_root(&claim, &one.store);
             }
@@ -52,6 +52,8 @@ impl World<'_> {
         let uplinks = self.conns.values().filter(|c| c.ends[0].machine == machine && c.ends[0].open).count();
         for conn in self.conns.values_mut().filter(unheard).filter(|_| uplinks == 1) {
             let parent = &self.machines[conn.ends[1].machine];
+            let copies: Vec<_> =
+                self.machines.iter().filter(|copy| copy.node == one.node).map(|copy| &copy.store).collect();
             let link = conn.ends[0].link;
             if parent.engine.is_none() || !engine.links().any(|status| status.link == link && status.settled)
             {
@@ -71,7 +73,7 @@ impl World<'_> {
                     from: 0,
                     to,
                 };
-                self.ledger.claim(&claim, &one.store, usize::MAX, &[&parent.store])?;
+                self.ledger.claim(&claim, &one.store, usize::MAX, &[&parent.store], &copies)?;
             }
         }
         Ok(())
