@@ -2,7 +2,8 @@
 //!
 //! An order that moves an organization moves everything below it, by rewriting the front of its path, whether a
 //! certificate names the old place or the new one. What always holds: nodes that know the same orders and the same
-//! certificates agree, in whatever order they have heard of them. What stood somewhere once is remembered, because
+//! certificates agree, in whatever order they have heard of them. Two roots that do not know of each other may give orders
+//! that contradict: a move of what is gone by then, or to where nobody stands by then, does nothing. What stood somewhere once is remembered, because
 //! entries from then are still on their way: see [`Places::has_stood_within`].
 
 use std::collections::BTreeMap;
@@ -19,9 +20,21 @@ pub struct Places {
     enrolled: BTreeMap<OrgId, OrgPath>,
     /// By their numbers, and by their bytes where a root that was put back has used a number twice.
     orders: Vec<Order>,
+    /// Their moves that have an effect, one after another.
+    moves: Vec<Move>,
     stands: BTreeMap<OrgId, OrgPath>,
     /// To whom what belonged to those that are closed belongs.
     heirs: BTreeMap<OrgId, OrgId>,
+}
+
+/// A move that has an effect.
+#[derive(Debug, Clone)]
+struct Move {
+    /// How many orders come before its own.
+    before: usize,
+    from: OrgPath,
+    to: OrgPath,
+    address: String,
 }
 
 /// Why an order cannot be given.
@@ -84,6 +97,7 @@ impl Places {
         let name = |order: &Order| (order.number, order.encode());
         let Err(at) = self.orders.binary_search_by_key(&name(order), name) else { return false };
         self.orders.insert(at, order.clone());
+        self.moves = effective(&self.orders);
         self.stands = self.enrolled.iter().map(|(org, place)| (org.clone(), self.now(place))).collect();
         let closed = self.orders.iter().flat_map(|order| &order.steps).filter_map(|step| match step {
             Step::Close { org, .. } => Some(org),
@@ -201,11 +215,8 @@ impl Places {
     /// Where the parent of an organization listens, by the last order that moved this very organization; none when none
     /// did, or it does not say.
     pub fn address_above(&self, org: &OrgId) -> Option<&str> {
-        let mut moves = self.orders.iter().flat_map(|order| &order.steps).filter_map(|step| match step {
-            Step::Move { to, address, .. } if to.org() == org => Some(address.as_str()),
-            _ => None,
-        });
-        moves.next_back().filter(|address| !address.is_empty())
+        let last = self.moves.iter().rfind(|step| step.to.org() == org);
+        last.map(|step| step.address.as_str()).filter(|address| !address.is_empty())
     }
 
     /// Where everything would stand after these steps; why they cannot follow on the orders that are known.
@@ -277,10 +288,8 @@ impl Places {
     }
 
     fn moves(&self, known: usize) -> impl DoubleEndedIterator<Item = (&OrgPath, &OrgPath)> {
-        self.orders[known..].iter().flat_map(|order| &order.steps).filter_map(|step| match step {
-            Step::Move { from, to, .. } => Some((from, to)),
-            Step::Close { .. } => None,
-        })
+        let first = self.moves.partition_point(|step| step.before < known);
+        self.moves[first..].iter().map(|step| (&step.from, &step.to))
     }
 
     /// Where an organization's node stood after so many orders.
@@ -299,6 +308,28 @@ impl Places {
         // One after another: whoever is closed later hands on what it was handed.
         closes.fold(org, |heir, (closed, successor)| if heir == closed { successor } else { heir })
     }
+}
+
+/// The moves of these orders that have an effect. It depends on nothing but the orders, because not every node knows every
+/// certificate.
+fn effective(orders: &[Order]) -> Vec<Move> {
+    let (mut moves, mut left): (_, Vec<OrgPath>) = (Vec::new(), Vec::new());
+    let steps = orders.iter().enumerate().flat_map(|(nth, order)| order.steps.iter().map(move |s| (nth, s)));
+    for (before, step) in steps {
+        let Step::Move { from, to, address } = step else { continue };
+        let is_left = |place: &OrgPath| left.iter().any(|gone| place.is_within(gone));
+        if is_left(from) || to.parent().is_none_or(|above| is_left(&above) || above.is_within(from)) {
+            continue;
+        }
+        left = left
+            .into_iter()
+            .filter(|gone| gone != to)
+            .map(|gone| gone.moved(from, to).unwrap_or(gone))
+            .collect();
+        left.push(from.clone());
+        moves.push(Move { before, from: from.clone(), to: to.clone(), address: address.clone() });
+    }
+    moves
 }
 
 #[cfg(test)]
@@ -370,6 +401,32 @@ mod tests {
             assert_eq!(stands(&places, "dd"), "tw/tq/dd");
             assert!(places.orders().iter().map(|order| order.number).eq(1..=3));
         }
+    }
+
+    #[test]
+    fn orders_of_two_roots_that_contradict_give_one_tree() {
+        let all = [
+            order(1, vec![moved("tw/hg", "tw/tq/hg")]),
+            // By a root that has not heard of the first: there is no tw/hg any more, and tq would stand below itself.
+            order(1, vec![moved("tw/hg/mv", "tw/tq/mv")]),
+            order(2, vec![moved("tw/tq", "tw/hg/tq"), moved("tw/tq/mv", "tw/hg/mv")]),
+            // It is there again, and so it may be moved to.
+            order(3, vec![moved("tw/tq/hg", "tw/hg"), moved("tw/tq", "tw/hg/tq")]),
+        ];
+        for sequence in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut places = country();
+            sequence.iter().for_each(|nth| assert!(places.follow(&all[*nth])));
+            for (name, at) in [("hg", "tw/tq/hg"), ("tq", "tw/tq"), ("dv", "tw/tq/hg/dd/dv"), ("tw", "tw")] {
+                assert_eq!(stands(&places, name), at, "{sequence:?}");
+            }
+            places.follow(&all[3]);
+            for (name, at) in [("hg", "tw/hg"), ("tq", "tw/hg/tq"), ("dv", "tw/hg/dd/dv")] {
+                assert_eq!(stands(&places, name), at, "{sequence:?}");
+            }
+        }
+        let mut places = country();
+        places.follow(&order(1, vec![moved("tw/hg", "tw/hg/dd/hg")]));
+        assert_eq!(stands(&places, "dv"), "tw/hg/dd/dv", "nothing stands below itself");
     }
 
     #[test]

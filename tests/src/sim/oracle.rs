@@ -117,8 +117,8 @@ impl Ledger {
             let from_above = head.src.is_some_and(|src| {
                 let writer = store.announcement(src.segment).expect("memory does not fail");
                 writer.is_some_and(|(_, info)| {
-                    let above = claim.is_leaf || claim.place.is_within(&info.place);
-                    above && info.place.org() != claim.place.org()
+                    let (writer, own) = (info.place.org(), claim.place.org());
+                    (claim.is_leaf || claim.places.has_stood_within(own, writer)) && writer != own
                 })
             });
             if head.offered_to.is_some() || from_above || head.secrecy != Secrecy::None {
@@ -128,7 +128,7 @@ impl Ledger {
             let key = key(&entry);
             // What a moved node passes over it takes for safe because the root has said so.
             let lost_at = |node: usize| self.destroyed.get(&node).is_some_and(|lost| lost.contains(&key));
-            let destroyed = lost_at(node) || (claim.was_moved && lost_at(0));
+            let destroyed = lost_at(node) || (claim.places.has_moved(claim.place.org()) && lost_at(0));
             let is_secret =
                 |copy: &&MemStore| copy.secrecy(&key.0).expect("memory does not fail") != Secrecy::None;
             let excused = destroyed || self.rotten.contains(&key) || copies.iter().any(is_secret);
@@ -178,8 +178,8 @@ pub struct Claim<'a> {
     pub who: &'a str,
     /// Its place.
     pub place: &'a OrgPath,
-    /// Whether an order has moved it.
-    pub was_moved: bool,
+    /// Where everybody stands, as far as it knows.
+    pub places: &'a Places,
     /// Whether it is a leaf: nothing comes from below.
     pub is_leaf: bool,
     /// Where.

@@ -23,8 +23,8 @@ impl World<'_> {
             }
             let place = &self.plan.nodes[one.node].info.place;
             let is_leaf = engine.info().role == Role::Leaf;
-            let was_moved = engine.places().has_moved(place.org());
-            let claim = Claim { who: &one.name, place, was_moved, is_leaf, at, lane, from, to };
+            let places = engine.places();
+            let claim = Claim { who: &one.name, place, places, is_leaf, at, lane, from, to };
             self.ledger.claim(&claim, &one.store, node, &disks, &self.disks(one.node))?;
             if which == Frontier::Root {
                 self.ledger.safe_at_root(&claim, &one.store);
@@ -66,7 +66,7 @@ impl World<'_> {
                 let claim = Claim {
                     who: &one.name,
                     place,
-                    was_moved: false,
+                    places: engine.places(),
                     is_leaf: false,
                     at: "at the parent it has heard",
                     lane,

@@ -87,7 +87,9 @@ impl World<'_> {
 
     /// The handshake is done.
     pub(super) fn open(&mut self, conn: u64) -> Result<(), Failure> {
-        let ends = self.conns[&conn].ends.each_ref().map(|end| (end.machine, end.boot, end.link));
+        // The line may have gone in the middle of the handshake.
+        let Some(begun) = self.conns.get(&conn) else { return Ok(()) };
+        let ends = begun.ends.each_ref().map(|end| (end.machine, end.boot, end.link));
         let [(child, child_boot, _), (parent, parent_boot, _)] = ends;
         if self.is_up(child, child_boot) {
             self.machines[child].dialing = false;
@@ -247,6 +249,15 @@ impl World<'_> {
         }
         self.stood_still(conn, end)?;
         let one = self.conns.get_mut(&conn).expect("it is there");
+        if one.ends.iter().all(|end| !end.open) {
+            let child = (one.ends[0].machine, one.ends[0].boot);
+            self.conns.remove(&conn);
+            if self.is_up(child.0, child.1) {
+                self.machines[child.0].dialing = false;
+                self.dial_later(child.0);
+            }
+            return Ok(());
+        }
         let was_open = std::mem::replace(&mut one.ends[end].open, false);
         let (machine, boot, link) = (one.ends[end].machine, one.ends[end].boot, one.ends[end].link);
         if one.ends.iter().all(|end| !end.open) {
