@@ -17,7 +17,7 @@ use crate::{
     order::Order,
     scope::{Places, check_neighbour},
     session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
-    store::{Batch, Frontier, Gain, Mark, Op, Store, StoreError},
+    store::{Batch, Frontier, Gain, Mark, Offered, Op, Store, StoreError},
     time::{Millis, Now},
     wire::{EntryBatch, Frame, Hello, WireError},
 };

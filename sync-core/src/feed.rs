@@ -114,6 +114,11 @@ impl Lineage {
         self.0.get(&at.segment).map(|&(_, order)| (order, at.pos))
     }
 
+    /// Its segments, in no order.
+    pub fn segments(&self) -> impl Iterator<Item = Incarnation> {
+        self.0.keys().copied()
+    }
+
     /// The node has written on, up to `at`.
     pub fn extend(&mut self, at: Position) {
         let order = self.0.len();

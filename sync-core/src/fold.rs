@@ -490,7 +490,9 @@ mod tests {
         assert!(folded(&mut store, 100).is_none());
         let small: Vec<_> = (0..3).map(|n| of(n, 1)).collect();
         let mut store = store_of(&small);
-        store.commit(&[Op::Offer { of: 1, home: OrgId::new("meo-vac").unwrap() }]).unwrap();
+        store
+            .commit(&[Op::Offer { of: 1, to: crate::store::Offered::Home(OrgId::new("meo-vac").unwrap()) }])
+            .unwrap();
         for (limit, projected, last) in [(2, 2, 2), (2, 1, 4)] {
             let ops = folded(&mut store, limit).unwrap();
             assert_eq!(ops.len(), projected + 1);

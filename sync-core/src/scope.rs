@@ -25,7 +25,7 @@ use crate::{
     id::{OrgPath, Secrecy},
     identity::{NodeInfo, Refusal, Role},
     session::Direction,
-    store::Head,
+    store::{Head, Offered},
 };
 
 /// Whether a neighbour stands where a neighbour has to: a child directly below this node's own place, the parent directly
@@ -58,18 +58,22 @@ pub enum Neighbour<'a> {
 /// Whether a row of the feed is to be sent to a neighbour with this lineage.
 ///
 /// A row that came from the neighbour is not offered back, unless the neighbour no longer remembers having sent
-/// it. A row that only offers an older entry to a new home is never sent up: the parent has had it already.
+/// it. A row that only offers an older entry to a new home is never sent up: the parent has had it already. One that offers it
+/// to the parent is sent there alone, although it came from there.
 pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: &Places) -> bool {
-    if head.src.is_some_and(|src| lineage.covers(src)) || !may_leave(head.secrecy) {
-        return false;
-    }
-    match (neighbour, &head.offered_to) {
-        (Neighbour::Up, offered_to) => offered_to.is_none(),
-        (Neighbour::Down(child), Some(home)) => places.reach(home, head.issued, child),
-        (Neighbour::Down(child), None) => {
-            head.homes.iter().any(|home| places.reach(home, head.issued, child))
+    let is_echo = head.src.is_some_and(|src| lineage.covers(src));
+    may_leave(head.secrecy)
+        && match (neighbour, &head.offered_to) {
+            (Neighbour::Up, Some(Offered::Parent)) => true,
+            (Neighbour::Up, None) => !is_echo,
+            (Neighbour::Down(child), Some(Offered::Home(home))) => {
+                !is_echo && places.reach(home, head.issued, child)
+            }
+            (Neighbour::Down(child), None) => {
+                !is_echo && head.homes.iter().any(|home| places.reach(home, head.issued, child))
+            }
+            (Neighbour::Up, Some(Offered::Home(_))) | (Neighbour::Down(_), Some(Offered::Parent)) => false,
         }
-    }
 }
 
 #[cfg(test)]
@@ -128,7 +132,7 @@ mod tests {
         sender.extend(src);
         assert!(!wants(&Neighbour::Down(&dv), &head, &sender, &places), "no echo");
         assert!(wants(&Neighbour::Down(&dv), &head, &none, &places), "a restored sender gets it back");
-        head.offered_to = Some(qn.org().clone());
+        head.offered_to = Some(Offered::Home(qn.org().clone()));
         assert!(!wants(&up, &head, &none, &places));
         assert!(wants(&Neighbour::Down(&qn), &head, &none, &places));
         assert!(!wants(&Neighbour::Down(&dv), &head, &none, &places));

@@ -136,6 +136,8 @@ pub(crate) struct Link {
     /// What the neighbour surely knows of its own feed, by lane: what went before the place that we have named
     /// there, and what has come since. None until its announcements have arrived and it knows our places.
     pub lineage: Option<[Lineage; 3]>,
+    /// The runs of the neighbour's feed, as far as it knows it: what others have written under its name is not in them.
+    pub runs: BTreeSet<Incarnation>,
     /// Segments of which another link has brought rows since our places were read from the store: two machines may
     /// be writing them.
     pub barred: BTreeSet<Incarnation>,
@@ -186,6 +188,7 @@ impl Link {
             said: 0,
             named: Vec::new(),
             lineage: None,
+            runs: BTreeSet::new(),
             barred: BTreeSet::new(),
             out: Default::default(),
             takes: Lanes::ALL,
@@ -281,6 +284,7 @@ impl Link {
             *part = walked;
         }
         self.lineage = Some(lineage);
+        self.runs = whole.segments().chain([hello.run]).collect();
         if knows_us {
             return Ok(Found::Known);
         }

@@ -34,13 +34,22 @@ pub struct Head {
     /// gained later are offered the row by rows of their own, so that nobody gets an entry of a record before the
     /// one that makes the record theirs.
     pub homes: Vec<OrgId>,
-    /// Set on a row that only offers an older entry to a home that its record has gained.
-    pub offered_to: Option<OrgId>,
+    /// Set on a row that only offers an older entry.
+    pub offered_to: Option<Offered>,
     /// The record's home issues it to everybody below: see [`RecordId::issuer`].
     pub issued: bool,
     /// How secret the row is: the record's degree on a row of this node's own making. A row that came from elsewhere is
     /// none, because whoever had it before has let it go.
     pub secrecy: Secrecy,
+}
+
+/// To whom a row offers an older entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offered {
+    /// A home that its record has gained.
+    Home(OrgId),
+    /// The parent, from which it has come: a child has brought it as well, and waits to hear that the root has it.
+    Parent,
 }
 
 /// How far something has come in one lane of this node's own feed.
@@ -155,12 +164,12 @@ pub enum Op {
         /// What is too much.
         less: Digest,
     },
-    /// Append a row that offers the entry of row `of` to a home that its record has gained.
+    /// Append a row that offers the entry of row `of`.
     Offer {
         /// The row that holds the entry.
         of: Seq,
-        /// The home.
-        home: OrgId,
+        /// To whom.
+        to: Offered,
     },
     /// The record has this home (too).
     AddHome(RecordId, OrgId),

@@ -13,7 +13,7 @@ use sync_core::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Reason, Revocation, Role},
     order::{Order, Step},
-    store::{Batch, Frontier, Gain, Mark, MemStore, Op, Projected, StoreMut},
+    store::{Batch, Frontier, Gain, Mark, MemStore, Offered, Op, Projected, StoreMut},
     time::Stamp,
 };
 
@@ -87,7 +87,7 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
             Op::Append { entry: c.clone(), src: Some(src(6)), at: 102 },
             Op::AddHome(patient.clone(), mv.clone()),
             Op::AddHome(patient.clone(), dv.clone()),
-            Op::Offer { of: 1, home: mv.clone() },
+            Op::Offer { of: 1, to: Offered::Home(mv.clone()) },
         ])
         .unwrap();
     store.commit(&[]).unwrap();
@@ -105,7 +105,8 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
         heads.iter().map(|h| (h.seq, h.src)).collect::<Vec<_>>(),
         [(1, None), (3, Some(src(6))), (4, None)]
     );
-    assert_eq!(heads[2].offered_to, Some(mv.clone()));
+    assert_eq!(heads[2].offered_to, Some(Offered::Home(mv.clone())));
+    assert!(heads[..2].iter().all(|h| h.offered_to.is_none()));
     assert!(heads[..2].iter().all(|h| h.homes == [dv.clone()]), "homes are of then, not of now");
     assert_eq!(heads[2].homes, [dv.clone(), mv.clone()]);
     assert!(heads.iter().all(|h| !h.issued && h.secrecy == Secrecy::None));
@@ -141,6 +142,13 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
     let (secret, none) = (Secrecy::ToiMat, Secrecy::None);
     assert_eq!(degrees.collect::<Vec<_>>(), [(1, secret), (3, none), (4, secret), (6, secret), (7, secret)]);
     assert_eq!(store.secrecy(&flag).unwrap(), Secrecy::None);
+
+    // What has come from the parent can be offered to it once more.
+    store.commit(&[Op::Offer { of: 3, to: Offered::Parent }]).unwrap();
+    store = reopen(store);
+    let head = store.heads(Lane::Normal, 7, 10).unwrap().pop().unwrap();
+    assert_eq!((head.seq, head.src, head.offered_to), (8, Some(src(6)), Some(Offered::Parent)));
+    assert_eq!(store.entry(8).unwrap().as_ref(), Some(&c));
 
     // The snapshot stays when a projection brings none; everything else of it is replaced.
     let mut projected = Projected {
@@ -424,7 +432,7 @@ impl Script {
         let Some((of, record, _)) = self.random.pick(&self.held).cloned() else { return };
         let home = self.random.pick(&self.orgs).expect("there are organizations").clone();
         self.tip += 1;
-        batch.extend([Op::AddHome(record, home.clone()), Op::Offer { of, home }]);
+        batch.extend([Op::AddHome(record, home.clone()), Op::Offer { of, to: Offered::Home(home) }]);
     }
 
     fn announce(&mut self, batch: &mut Batch) {

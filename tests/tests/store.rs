@@ -13,7 +13,7 @@ use sync_core::{
     audit::Harm,
     feed::{Cursor, Position, Segment},
     id::{Incarnation, Lane, NodeId},
-    store::{MemStore, Op, Projected, Store, StoreMut},
+    store::{MemStore, Offered, Op, Projected, Store, StoreMut},
 };
 use tempfile::TempDir;
 use tuyen_tests::conformance::{self, announcement, entry, org, record};
@@ -284,7 +284,7 @@ fn a_check_names_the_row_and_its_record() {
     let second = Segment { incarnation: Incarnation([2; 16]), base: 6, parent: None };
     store.commit(&[vec![Op::OpenSegment(second)], writes(7, 3, "text")].concat()).unwrap();
     store.commit(&[Op::AddHome(record("Observation/8"), org("meo-vac"))]).unwrap();
-    store.commit(&[Op::Offer { of: 8, home: org("meo-vac") }]).unwrap();
+    store.commit(&[Op::Offer { of: 8, to: Offered::Home(org("meo-vac")) }]).unwrap();
     store.checkpoint().unwrap();
     drop(store);
     sound.is_sound("before");
@@ -498,7 +498,7 @@ fn what_came_from_the_parent_is_not_pending() {
             brought: true,
         }],
         vec![Op::Append { entry: from_below, src: Some(position(Incarnation([7; 16]))), at: 60 }],
-        vec![Op::Offer { of: 1, home: org("meo-vac") }],
+        vec![Op::Offer { of: 1, to: Offered::Home(org("meo-vac")) }],
         writes(1, 2, "text"),
     ];
     store.commit(&batch.concat()).unwrap();

@@ -12,7 +12,7 @@ use sync_core::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
     identity::{Announcement, Malformed, NodeInfo, Revocation, Role},
     order::Order,
-    store::{Frontier, Gain, Head, Mark, Projected, Store, StoreError},
+    store::{Frontier, Gain, Head, Mark, Offered, Projected, Store, StoreError},
 };
 
 use super::{Fallible, Fault, SqliteStore, broken};
@@ -193,9 +193,10 @@ impl SqliteStore {
                 .optional()?
                 .unwrap_or_default(),
         };
-        let offered_to = match row.get::<_, Option<i64>>(6)? {
-            Some(org) => Some(self.names.borrow_mut().org(&self.conn, org)?),
-            None => None,
+        let offered_to = match (row.get::<_, Option<i64>>(5)?, row.get::<_, Option<i64>>(6)?) {
+            (None, _) => None,
+            (Some(_), Some(org)) => Some(Offered::Home(self.names.borrow_mut().org(&self.conn, org)?)),
+            (Some(_), None) => Some(Offered::Parent),
         };
         let record = row.get(1)?;
         let first_home = match row.get(2)? {

@@ -13,7 +13,7 @@ use sync_core::{
     feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq, extend_chain},
     id::{Chain, EntryHash, Incarnation, Lane, OrgId, RecordId},
     identity::{Announcement, NodeInfo},
-    store::{Gain, Mark, Op, Projected, StoreError, StoreMut},
+    store::{Gain, Mark, Offered, Op, Projected, StoreError, StoreMut},
 };
 
 use super::{
@@ -106,7 +106,7 @@ impl Commit<'_> {
             Op::Append { entry, src, at } => self.append(entry, *src, *at),
             Op::Heal { row, entry, at } => self.heal(*row, entry, *at),
             Op::Recount { home, less } => self.recount(home, *less),
-            Op::Offer { of, home } => self.offer(*of, home),
+            Op::Offer { of, to } => self.offer(*of, to),
             Op::Read { lane, cursor, brought } => self.advance(*lane, cursor, *brought),
             Op::Reach(which, lane, seq) => self.run_one(
                 "INSERT INTO frontier (which, lane, seq) VALUES (?1, ?2, ?3)
@@ -344,7 +344,7 @@ impl Commit<'_> {
         self.write_digest(home, sum)
     }
 
-    fn offer(&mut self, of: Seq, home: &OrgId) -> Fallible<()> {
+    fn offer(&mut self, of: Seq, to: &Offered) -> Fallible<()> {
         let mut find = self
             .conn
             .prepare_cached("SELECT lane, record, home, at, entry, issued FROM feed WHERE seq = ?1")?;
@@ -355,7 +355,10 @@ impl Commit<'_> {
         };
         let chain = self.next_chain(decode(clamp(of), body)?.hash())?;
         let seq = self.known.tip + 1;
-        let offered_to = self.names.add_org(self.conn, home)?;
+        let offered_to = match to {
+            Offered::Home(home) => Some(self.names.add_org(self.conn, home)?),
+            Offered::Parent => None,
+        };
         let (lane, record): (i64, i64) = (row.get(0)?, row.get(1)?);
         let (home, at, issued): (Option<i64>, i64, bool) = (row.get(2)?, row.get(3)?, row.get(5)?);
         self.run_one(

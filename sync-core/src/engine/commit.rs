@@ -19,6 +19,8 @@ pub(super) struct Draft {
     pub(super) ops: Batch,
     pub(super) after: Consequences,
     added: BTreeSet<(RecordId, ChangeHash)>,
+    /// Those of them that have come from above, with their rows.
+    from_above: BTreeMap<(RecordId, ChangeHash), Seq>,
     homes: BTreeMap<RecordId, Vec<OrgId>>,
     rows: BTreeMap<RecordId, Vec<Seq>>,
     /// How secret the records are of which it holds secret entries.
@@ -59,6 +61,7 @@ impl<I: Identity> Engine<I> {
                 ordered: Vec::new(),
             },
             added: BTreeSet::new(),
+            from_above: BTreeMap::new(),
             homes: BTreeMap::new(),
             rows: BTreeMap::new(),
             secrecy: BTreeMap::new(),
@@ -186,8 +189,15 @@ impl<I: Identity> Engine<I> {
                 return Ok(());
             }
             let src = Position { segment, pos };
-            if self.append(entry, Some(src), goes_up, draft, store)? {
+            let Some(known) = self.append(entry, Some(src), goes_up, draft, store)? else {
                 draft.after.brought.push((from.link, lane, src));
+                continue;
+            };
+            if goes_up && let Some(of) = self.row_from_above(&known, draft, store)? {
+                self.open_segment(draft);
+                draft.after.tip += 1;
+                draft.after.last[lane as usize] = draft.after.tip;
+                draft.ops.push(Op::Offer { of, to: Offered::Parent });
             }
         }
         let at = Position { segment, pos };
@@ -201,6 +211,37 @@ impl<I: Identity> Engine<I> {
             draft.after.new_marks.push(mark);
         }
         Ok(())
+    }
+
+    /// The row of an entry that has come from above and not from the root: it may be on its way there, and nobody tells this
+    /// node when it has arrived. So when a child brings it as well, and waits to hear of it, it goes up once more.
+    fn row_from_above(
+        &self,
+        entry: &Entry,
+        draft: &Draft,
+        store: &impl Store,
+    ) -> Result<Option<Seq>, StoreError> {
+        let key = (entry.record().clone(), entry.change_hash());
+        if let Some(row) = draft.from_above.get(&key) {
+            return Ok(Some(*row).filter(|_| self.place().depth() > 2));
+        }
+        if self.is_root() || !store.has(&key.0, &key.1)? {
+            return Ok(None);
+        }
+        for row in store.rows_of(&key.0)? {
+            if store.entry(row)?.is_none_or(|known| known.change_hash() != key.1) {
+                continue;
+            }
+            let head = store.heads(entry.lane(), row - 1, 1)?.into_iter().find(|head| head.seq == row);
+            let Some(src) = head.and_then(|head| head.src) else { return Ok(None) };
+            let sender = store.announcement(src.segment)?.map(|(_, info)| info);
+            let goes_up = |info: &NodeInfo| {
+                info.role == Role::Root
+                    || self.places.has_stood_within(info.place.org(), self.info().place.org())
+            };
+            return Ok(Some(row).filter(|_| !sender.as_ref().is_some_and(goes_up)));
+        }
+        Ok(None)
     }
 
     /// Why an entry may not be taken from whoever brings it: what is issued lacks its signature, what a child brings is not
@@ -256,7 +297,7 @@ impl<I: Identity> Engine<I> {
         Ok(homes.iter().any(|home| self.places.has_stood_within(home, child.org())))
     }
 
-    /// Appends an entry, unless the store or this commit has it. Whether it was new.
+    /// Appends an entry, unless the store or this commit has it: then it is given back.
     pub(super) fn append(
         &mut self,
         entry: Entry,
@@ -264,10 +305,10 @@ impl<I: Identity> Engine<I> {
         goes_up: bool,
         draft: &mut Draft,
         store: &impl Store,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Entry>, StoreError> {
         let key = (entry.record().clone(), entry.change_hash());
         if draft.added.contains(&key) || store.has(&key.0, &key.1)? {
-            return Ok(false);
+            return Ok(Some(entry));
         }
         self.open_segment(draft);
         let gained = self.settle_home(&entry, draft, store)?;
@@ -284,6 +325,9 @@ impl<I: Identity> Engine<I> {
             draft.after.last[entry.lane() as usize] = draft.after.tip;
         }
         draft.rows.entry(key.0.clone()).or_default().push(draft.after.tip);
+        if !goes_up {
+            draft.from_above.insert(key.clone(), draft.after.tip);
+        }
         draft.added.insert(key);
         draft.bytes += entry.encoded_len();
         let home = entry.home().clone();
@@ -291,9 +335,9 @@ impl<I: Identity> Engine<I> {
         // After the entry that makes the record theirs, so that they could give it back to us in this order.
         for of in gained.into_iter().flatten() {
             draft.after.tip += 1;
-            draft.ops.push(Op::Offer { of, home: home.clone() });
+            draft.ops.push(Op::Offer { of, to: Offered::Home(home.clone()) });
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// The first row of a run opens its segment; the announcement is durable with it.

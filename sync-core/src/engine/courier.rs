@@ -637,7 +637,7 @@ impl<I: Identity> Engine<I> {
                 }
                 None => {
                     let lane = entry.lane();
-                    if self.append(entry, Some(src), goes_up, draft, store)? {
+                    if self.append(entry, Some(src), goes_up, draft, store)?.is_none() {
                         draft.after.brought.push((from.link, lane, src));
                     }
                 }

@@ -115,7 +115,7 @@ impl<I: Identity> Engine<I> {
                     // It came by the time when the neighbour's feed had been read up to here.
                     let link = self.links.get(&from.link);
                     let src = link.and_then(|link| link.reading[entry.lane() as usize]);
-                    count += u64::from(self.append(entry, src, goes_up, draft, store)?);
+                    count += u64::from(self.append(entry, src, goes_up, draft, store)?.is_none());
                 }
             }
         }
@@ -149,7 +149,7 @@ impl<I: Identity> Engine<I> {
         for home in others.into_iter().filter(|_| was_damaged) {
             self.open_segment(draft);
             draft.after.tip += 1;
-            draft.ops.push(Op::Offer { of: row, home });
+            draft.ops.push(Op::Offer { of: row, to: Offered::Home(home) });
         }
         Ok(())
     }

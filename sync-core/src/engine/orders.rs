@@ -132,7 +132,8 @@ impl<I: Identity> Engine<I> {
     }
 
     /// Offers the next part of what children have gained: the rows of each record with a home that stands below another
-    /// child than before, or that is issued from above this node now and was not.
+    /// child than before, or that is issued from above this node now and was not. A record is offered whole where its first
+    /// row stands, and first those rows that make it theirs, so that they could give it back to us in this order.
     pub(super) fn draft_gain(&mut self, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
         // What begins with this commit goes on when the orders hold.
         let holds = draft.after.ordered.is_empty();
@@ -140,17 +141,33 @@ impl<I: Identity> Engine<I> {
         let mut gained: BTreeMap<(OrgId, bool), bool> = BTreeMap::new();
         let rows = store.unfolded(gain.done, GAIN_ROWS)?;
         let mut offers = Vec::new();
-        for (row, record) in rows.iter().filter(|(row, _)| *row <= gain.upto) {
+        let mut looked_at = BTreeSet::new();
+        let own = self.info().place.org();
+        for (_, record) in rows.iter().filter(|(row, _)| *row <= gain.upto) {
+            if !looked_at.insert(record) {
+                continue;
+            }
             let issued = record.issuer().is_some();
-            for home in store.homes(record)? {
-                let own = self.info().place.org();
-                let gains = gained
-                    .entry((home.clone(), issued))
-                    .or_insert_with(|| has_gained(&self.places, own, &home, issued, gain.since));
-                // One that cannot be read cannot be offered either.
-                if *gains && store.entry(*row)?.is_some() {
-                    offers.push((*row, home));
-                }
+            let mut homes = store.homes(record)?;
+            homes.retain(|home| {
+                let known = gained.entry((home.clone(), issued));
+                *known.or_insert_with(|| has_gained(&self.places, own, home, issued, gain.since))
+            });
+            if homes.is_empty() {
+                continue;
+            }
+            // One that cannot be read cannot be offered either.
+            let mut whole = Vec::new();
+            for row in store.rows_of(record)?.into_iter().filter(|row| *row <= gain.upto) {
+                whole.extend(store.entry(row)?.map(|entry| (row, entry.home().clone())));
+            }
+            if whole.first().is_some_and(|(row, _)| *row <= gain.done) {
+                continue;
+            }
+            for home in homes {
+                let (theirs, others): (Vec<_>, Vec<_>) = whole.iter().partition(|(_, of)| *of == home);
+                let rows = theirs.into_iter().chain(others);
+                offers.extend(rows.map(|(row, _)| (*row, home.clone())));
             }
         }
         if !offers.is_empty() {
@@ -158,7 +175,7 @@ impl<I: Identity> Engine<I> {
         }
         for (of, home) in offers {
             draft.after.tip += 1;
-            draft.ops.push(Op::Offer { of, home });
+            draft.ops.push(Op::Offer { of, to: Offered::Home(home) });
         }
         let last = rows.last().map_or(gain.upto, |(row, _)| *row);
         let ended = rows.len() < GAIN_ROWS || last >= gain.upto;

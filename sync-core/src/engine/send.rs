@@ -172,14 +172,15 @@ impl<I: Identity> Engine<I> {
         Ok(Some(stretch))
     }
 
-    /// Whether a child that was moved here has written this entry itself, and it has come from above: then it has it, or an
-    /// audit tells that it has lost it.
+    /// Whether a child that was moved here has written this entry itself, in a run of the feed that it knows, and the entry
+    /// has come from above: then it has it, or an audit tells that it has lost it.
     fn is_its_own(&self, state: &Link, head: &Head, entry: &Entry) -> bool {
         let node = state.peer.node;
         let from_above = head.src.is_none_or(|src| !src.segment.is_of(node));
         state.direction == Direction::Down
             && from_above
             && entry.origin().is_of(node)
+            && state.runs.contains(&entry.origin())
             && self.places.moves_place(&state.certified.place)
     }
 
@@ -194,7 +195,10 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<bool, StoreError> {
         let is_ours = |entry: &Entry| self.places.has_stood_within(entry.home(), self.info().place.org());
-        let from_above = head.src.is_some() && entry.record().issuer().is_none() && !is_ours(entry);
+        let from_above = head.src.is_some()
+            && head.offered_to.is_none()
+            && entry.record().issuer().is_none()
+            && !is_ours(entry);
         if direction == Direction::Down || !from_above {
             return Ok(true);
         }

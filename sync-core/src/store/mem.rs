@@ -15,7 +15,7 @@ struct Row {
     record: RecordId,
     /// None on a row that offers the entry of another row.
     entry: Option<Entry>,
-    offers: Option<(Seq, OrgId)>,
+    offers: Option<(Seq, Offered)>,
     src: Option<Position>,
     /// None when it is not known.
     chain: Option<Chain>,
@@ -151,10 +151,10 @@ impl MemStore {
             }
             // When a row became durable is for people who ask the node's own store.
             Op::Append { entry, src, .. } => self.append(entry, *src),
-            Op::Offer { of, home } => {
+            Op::Offer { of, to } => {
                 let Row { lane, record, entry, .. } = self.row(*of).expect("an offered row exists").clone();
                 let hash = entry.expect("an offered row holds an entry").hash();
-                let (chain, offers) = (self.next_chain(hash), Some((*of, home.clone())));
+                let (chain, offers) = (self.next_chain(hash), Some((*of, to.clone())));
                 self.rows.push(Row { lane, record, entry: None, offers, src: None, chain, harm: None });
             }
             Op::Heal { row, entry, .. } => self.heal(*row, entry),
@@ -260,7 +260,7 @@ impl Store for MemStore {
                     src: holder.src,
                     secrecy: self.secrecy_of(holder),
                     homes: homes.map(|(home, _)| home.clone()).collect(),
-                    offered_to: row.offers.as_ref().map(|(_, home)| home.clone()),
+                    offered_to: row.offers.as_ref().map(|(_, to)| to.clone()),
                     issued: row.record.issuer().is_some(),
                 }
             });
@@ -395,7 +395,9 @@ mod tests {
         let mut store = MemStore::default();
         let append = Op::Append { entry: entry.clone(), src: None, at: 0 };
         let segment = Segment { incarnation: run, base: 0, parent: None };
-        store.commit(&[Op::OpenSegment(segment), append, Op::Offer { of: 1, home: hg }]).unwrap();
+        store
+            .commit(&[Op::OpenSegment(segment), append, Op::Offer { of: 1, to: Offered::Home(hg) }])
+            .unwrap();
         let reads = |store: &MemStore| store.reads(entry.record(), &entry.change_hash());
         let harm = |store: &MemStore| {
             store.check().damaged.iter().map(|one| (one.row, one.harm)).collect::<Vec<_>>()

@@ -6,7 +6,7 @@ use sync_core::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId},
     identity::{Reason, Revocation, Serial},
     order::{Order, Step},
-    store::{Batch, Frontier, Gain, Mark, MemStore, Op, Projected, Store, StoreMut},
+    store::{Batch, Frontier, Gain, Mark, MemStore, Offered, Op, Projected, Store, StoreMut},
     wire::POSITION_MAX,
 };
 
@@ -81,7 +81,7 @@ impl Script {
                 };
                 let home = org(c.pick(&HOMES));
                 self.tip += 1;
-                batch.extend([Op::AddHome(record, home.clone()), Op::Offer { of, home }]);
+                batch.extend([Op::AddHome(record, home.clone()), Op::Offer { of, to: Offered::Home(home) }]);
             }
             3 => {
                 let place = c.pick(&["trung-uong/ha-giang", "trung-uong/ha-giang/dong-van"]);

@@ -477,7 +477,10 @@ fn what_has_come_back_is_offered_to_the_other_homes_of_its_record() {
     assert_eq!(pair.nodes[0].store.tip().unwrap(), 2, "what cannot be read is not offered");
     assert_eq!(pair.audits(0), done(0, 1, 0, 0));
     let heads = pair.nodes[0].store.heads(Lane::Normal, 2, 9).unwrap();
-    assert_eq!(heads.iter().map(|head| head.offered_to.clone()).collect::<Vec<_>>(), [OrgId::new("hg").ok()]);
+    assert_eq!(
+        heads.iter().map(|head| head.offered_to.clone()).collect::<Vec<_>>(),
+        [OrgId::new("hg").ok().map(Offered::Home)]
+    );
     assert_eq!(pair.nodes[0].store.entry(3).unwrap(), pair.nodes[0].store.entry(1).unwrap());
 }
 
@@ -671,7 +674,7 @@ fn what_nobody_can_name_goes_where_the_running_hashes_come_out() {
 fn what_a_damaged_row_only_offered_stays_where_it_is() {
     let mut hub = holder(2);
     let held = hub.store.entry(1).unwrap().unwrap();
-    hub.store.commit(&[Op::Offer { of: 1, home: OrgId::new("hg").unwrap() }]).unwrap();
+    hub.store.commit(&[Op::Offer { of: 1, to: Offered::Home(OrgId::new("hg").unwrap()) }]).unwrap();
     hub.restarts();
     // With the row that it offers it cannot be read either.
     hub.store.rot(1, Harm::Damaged);

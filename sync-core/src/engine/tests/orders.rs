@@ -173,7 +173,7 @@ fn a_parent_offers_what_a_child_has_gained_a_part_in_each_commit() {
     assert_eq!(root.store.tip().unwrap(), 10_000, "each row is offered once");
     assert_eq!(root.commits - before, 3, "the order, then its first part, and the second");
     let offered = root.store.heads(Lane::Normal, 5_000, usize::MAX).unwrap();
-    assert!(offered.iter().all(|head| head.offered_to == Some(OrgId::new("dv").unwrap())));
+    assert!(offered.iter().all(|head| head.offered_to == Some(Offered::Home(OrgId::new("dv").unwrap()))));
     let wanted = |place: &str, head: &crate::store::Head| {
         let place = place.parse().unwrap();
         crate::scope::wants(
@@ -253,9 +253,50 @@ fn what_is_issued_from_above_since_a_move_is_offered_to_those_below() {
     assert_eq!(hub.store.tip().unwrap(), 2);
     hub.says(UP, Frame::Orders(vec![order(1, vec![moved("tw/hg", "tw/qn/hg")])]));
     let rows = hub.store.heads(Lane::Normal, 2, usize::MAX).unwrap();
-    let offered: Vec<_> = rows.iter().map(|head| (head.offered_to.as_ref(), head.issued)).collect();
-    assert_eq!(offered, [(Some(&OrgId::new("qn").unwrap()), true)], "and not what the root issues as before");
+    let offered: Vec<_> = rows.iter().map(|head| (head.offered_to.clone(), head.issued)).collect();
+    assert_eq!(
+        offered,
+        [(Some(Offered::Home(OrgId::new("qn").unwrap())), true)],
+        "and not what the root issues as before"
+    );
     let child = "tw/qn/hg/dv".parse().unwrap();
     let child = crate::scope::Neighbour::Down(&child);
     assert!(crate::scope::wants(&child, &rows[0], &Default::default(), hub.engine.places()));
+}
+
+/// A child was moved here from another hub below the same parent, and what it had sent there came down before: the parent has
+/// it, and nobody has said that the root does.
+#[test]
+fn what_has_come_from_above_and_is_brought_by_a_child_is_safe_at_the_root_when_the_root_has_it() {
+    let of_child = |segment, origin, pos, after| {
+        let chunk = opaque_chunk(origin, 1, &[], Stamp(1), b"x");
+        let entry = Entry::new("Basic/1".parse().unwrap(), OrgId::new("mv").unwrap(), Lane::Normal, chunk);
+        EntryBatch { segment, origin, entries: vec![(pos, entry.unwrap())], ..batch(after, Some(pos), &[]) }
+    };
+    let mut hub = Node::with_parent(CHILD, HUB);
+    hub.meets(DOWN, COUSIN, Direction::Down);
+    hub.says(DOWN, hello(COUSIN));
+    hub.says(DOWN, Frame::Announce(announcement(COUSIN, 1)));
+    hub.says(UP, Frame::Announce(announcement(HUB, 1)));
+    hub.says(UP, Frame::Batch(of_child(run(HUB, 1), run(COUSIN, 1), 7, 0)));
+    assert!(hub.engine.all_at_root() && hub.store.tip().unwrap() == 1);
+    let said = hub.says(DOWN, Frame::Batch(of_child(run(COUSIN, 1), run(COUSIN, 1), 1, 0)));
+    let at = Position { segment: run(COUSIN, 1), pos: 1 };
+    assert_eq!(frames(&said, DOWN), [Frame::Ack(Lane::Normal, at)], "and nothing of the root");
+    let own = hub.engine.incarnation();
+    assert_eq!(rows(&said), [(own, 2)], "it goes up once more, and to nobody else");
+    assert!(!hub.engine.all_at_root());
+    let at_root = Frame::SafeAtRoot(Lane::Normal, Position { segment: own, pos: 2 });
+    assert_eq!(frames(&hub.says(UP, at_root), DOWN), [Frame::SafeAtRoot(Lane::Normal, at)]);
+
+    // What comes from the root is there.
+    let mut hub = Node::with_child();
+    hub.meets(UP, ROOT, Direction::Up);
+    hub.says(UP, hello(ROOT));
+    hub.says(UP, Frame::Announce(announcement(ROOT, 1)));
+    hub.says(UP, Frame::Batch(EntryBatch { segment: run(ROOT, 1), ..batch(0, Some(1), &[1]) }));
+    let said = hub.says(DOWN, Frame::Batch(batch(0, Some(1), &[1])));
+    let at = Position { segment: run(CHILD, 1), pos: 1 };
+    assert_eq!(frames(&said, DOWN), [Frame::Ack(Lane::Normal, at), Frame::SafeAtRoot(Lane::Normal, at)]);
+    assert_eq!(hub.store.tip().unwrap(), 1);
 }
