@@ -30,7 +30,8 @@ pub use self::bundle::{
 pub use self::line::{Line, Waiting};
 pub use self::outages::{ClockStep, Neighbour, Outage, Outages, Stretch};
 pub use self::tree::{
-    Amount, Arrange, Arranged, NodeChange, OrderLine, OrgLine, Plan, Rearrangement, StepLine, Tree,
+    Amount, Arrange, Arranged, ForgottenLine, Leaving, NodeChange, OrderLine, OrgLine, Plan, Purged,
+    Rearrangement, Receipt, StepLine, Tree,
 };
 
 /// The socket's name in the node's folder.
@@ -220,6 +221,8 @@ pub enum Request {
     Arrange(Arrange),
     /// Answered by [`Tree`].
     Tree,
+    /// What nodes have forgotten because an order put it elsewhere. Answered by [`Purged`].
+    Purged,
     /// Takes a plan back. Answered by [`Tree`].
     CancelPlan {
         /// Its number.
@@ -400,6 +403,9 @@ pub struct Status {
     /// What may be used of the line to the parent; none at the root.
     #[serde(default)]
     pub line: Option<Line>,
+    /// What is still here of others since an order, until the root has it.
+    #[serde(default)]
+    pub leaving: Option<Leaving>,
     /// Whether syncing is paused.
     pub paused: bool,
     /// The link to the parent.

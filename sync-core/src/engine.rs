@@ -17,7 +17,7 @@ use crate::{
     order::Order,
     scope::{Places, check_neighbour},
     session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
-    store::{Batch, Frontier, Gain, Mark, Offered, Op, Store, StoreError},
+    store::{Batch, Forgotten, Frontier, Gain, Mark, Offered, Op, Purge, Store, StoreError},
     time::{Millis, Now},
     wire::{EntryBatch, Frame, Hello, WireError},
 };
@@ -31,6 +31,7 @@ mod commit;
 pub(crate) mod courier;
 mod heal;
 mod orders;
+mod purge;
 mod receive;
 mod send;
 #[cfg(test)]
@@ -87,6 +88,8 @@ pub enum Event {
         /// The projection's part of the same transaction: [`Op::Project`] only.
         projection: Vec<Op>,
     },
+    /// People have been told what [`Effect::Forgotten`] said.
+    ForgottenTold(Vec<Forgotten>),
     /// The outcome of folding: [`Op::Project`] and [`Op::Folded`] only.
     Folded(Vec<Op>),
     /// A revocation that this node's operator has signed.
@@ -144,6 +147,9 @@ pub enum Effect {
     Audited(LinkId, Audited),
     /// A bundle has been taken, or a part of it.
     Imported(LinkId, Box<Imported>),
+    /// All that is no longer for this node has been forgotten: people are to be told how much that was, and then
+    /// [`Event::ForgottenTold`] is to be said.
+    Forgotten(Purge),
     /// Somebody should know.
     Alert(Alert),
 }
@@ -234,6 +240,7 @@ enum Intent {
     Fork(Incarnation),
     Heal(Seq, Entry),
     Repair(Sender, Vec<Entry>),
+    ForgottenTold(Vec<Forgotten>),
 }
 
 /// What follows when the commit that is under way is durable.
@@ -255,6 +262,7 @@ struct Consequences {
     repaired: Vec<(LinkId, u64)>,
     healed: Vec<(OrgId, EntryHash)>,
     gain: Option<Gain>,
+    purge: Option<Purge>,
     /// Orders of this node, which hold now that they are durable: a root must not forget one that others have heard of.
     ordered: Vec<Order>,
     renamed: bool,
@@ -322,6 +330,9 @@ pub struct Engine<I> {
     effects: VecDeque<Effect>,
     revocations: u64,
     gain: Option<Gain>,
+    purge: Option<Purge>,
+    /// Where the root stood when what was to be forgotten next was not there yet.
+    purge_waits: Option<[Seq; 3]>,
     /// Rows that a check has found damaged.
     damaged: BTreeMap<Seq, Damage>,
     /// What the digests count and no row holds, by home.
@@ -364,6 +375,8 @@ impl<I: Identity> Engine<I> {
             effects: VecDeque::new(),
             revocations: revocation_digest(&store.revocations()?),
             gain: store.gain()?,
+            purge: store.purge()?,
+            purge_waits: None,
             damaged: BTreeMap::new(),
             missing: BTreeMap::new(),
         };
@@ -373,6 +386,7 @@ impl<I: Identity> Engine<I> {
             engine.root[lane as usize] = store.frontier(Frontier::Root, lane)?;
             engine.above[lane as usize] = store.frontier(Frontier::Above, lane)?;
         }
+        engine.tell_what_is_forgotten();
         Ok(engine)
     }
 
@@ -476,6 +490,7 @@ impl<I: Identity> Engine<I> {
                 self.intents.push_back(Intent::Write(ticket, entries, projection));
             }
             Event::Folded(ops) => self.intents.push_back(Intent::Folded(ops)),
+            Event::ForgottenTold(told) => self.intents.push_back(Intent::ForgottenTold(told)),
             Event::Revoke(revocation) => self.intents.push_back(Intent::Revoke(revocation)),
             Event::Order(order) => self.intents.push_back(Intent::Order(order)),
             Event::Locate(link) => self.locate(link),

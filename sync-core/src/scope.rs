@@ -59,7 +59,7 @@ pub enum Neighbour<'a> {
 ///
 /// A row that came from the neighbour is not offered back, unless the neighbour no longer remembers having sent
 /// it. A row that only offers an older entry to a new home is never sent up: the parent has had it already. One that offers it
-/// to the parent is sent there alone, although it came from there.
+/// to the parent is sent there alone, although it came from there; and what a child has had to forget is offered to it like news.
 pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: &Places) -> bool {
     let is_echo = head.src.is_some_and(|src| lineage.covers(src));
     may_leave(head.secrecy)
@@ -67,7 +67,8 @@ pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: 
             (Neighbour::Up, Some(Offered::Parent)) => true,
             (Neighbour::Up, None) => !is_echo,
             (Neighbour::Down(child), Some(Offered::Home(home))) => {
-                !is_echo && places.reach(home, head.issued, child)
+                let has_forgotten = || head.homes.iter().any(|home| places.has_left(home, child.org()));
+                places.reach(home, head.issued, child) && (!is_echo || has_forgotten())
             }
             (Neighbour::Down(child), None) => {
                 !is_echo && head.homes.iter().any(|home| places.reach(home, head.issued, child))

@@ -95,6 +95,31 @@ pub struct Gain {
     pub upto: Seq,
 }
 
+/// Since some order this node may not hold everything any more that it holds. It forgets what is no longer for it, a part
+/// in each commit, as soon as that is at the root.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Purge {
+    /// The last order before it began.
+    pub order: u64,
+    /// Rows up to here have been looked at.
+    pub done: Seq,
+    /// The last row to look at.
+    pub upto: Seq,
+    /// What has been forgotten so far, by the first home of its record, sorted.
+    pub forgotten: Vec<Forgotten>,
+}
+
+/// How much of a home's has been forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The home.
+    pub home: OrgId,
+    /// Records.
+    pub records: u64,
+    /// Their entries.
+    pub entries: u64,
+}
+
 /// A record as the last fold left it. It is clinical: `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Projected {
@@ -198,6 +223,11 @@ pub enum Op {
     Order(Order),
     /// How far the rows have been offered that children have gained; none when all are.
     Gain(Option<Gain>),
+    /// How far this node has forgotten what is no longer for it; none when it has, and has told so.
+    Purge(Option<Purge>),
+    /// Forget a record: its rows, those that offer them, and all that is known of it. Running hashes stay. No other fact of
+    /// the batch is about it.
+    Forget(RecordId),
 }
 
 /// What a commit makes durable, all or nothing.
@@ -249,6 +279,8 @@ pub trait Store {
     fn orders(&self) -> Result<Vec<Order>, StoreError>;
     /// What children have gained and is not offered yet.
     fn gain(&self) -> Result<Option<Gain>, StoreError>;
+    /// What is to be forgotten, or has been and nobody was told.
+    fn purge(&self) -> Result<Option<Purge>, StoreError>;
     /// The digest of the entries of each home, sorted by home.
     fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError>;
     /// The last row that is folded into the projection.

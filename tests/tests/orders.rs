@@ -68,6 +68,47 @@ fn children(node: &Node) -> Vec<String> {
     down.iter().filter(|link| link.state == "connected").map(|link| name(&link.place)).collect()
 }
 
+/// How many entries of an organization a node holds, and their digest.
+fn of_home(status: &Status, name: &str) -> (u64, String) {
+    let home = status.homes.iter().find(|digest| digest.home == org(name) && digest.entries > 0);
+    home.map(|digest| (digest.entries, digest.sum.clone())).unwrap_or_default()
+}
+
+/// So many entries of an organization are at each of these nodes.
+#[track_caller]
+fn wait_home(nodes: &[&Node], name: &str, entries: u64) {
+    wait_for("the same of an organization", nodes, |all| {
+        let first = of_home(&all[0], name);
+        first.0 == entries && all.iter().all(|status| of_home(status, name) == first && status.unfolded == 0)
+    });
+}
+
+/// Waits until a node has forgotten what others held there, and has told so as far as the root: whose, and how many records
+/// and entries.
+#[track_caller]
+fn wait_forgotten(root: &Node, hub: &Node, expected: &[(&str, u64, u64)]) -> Value {
+    for (name, ..) in expected {
+        hub.wait("has forgotten", |s| of_home(s, name).0 == 0 && s.leaving.is_none());
+    }
+    let place = place(&hub.status());
+    let receipt = || {
+        let purged = org_at(root, &["purged"]).expect(0).json();
+        let receipts = purged["receipts"].as_array().unwrap().iter();
+        receipts.clone().find(|receipt| receipt["place"] == *place).cloned()
+    };
+    wait_for("there is a receipt", &[root], |_| receipt().is_some());
+    let found = receipt().expect("it was there");
+    let parts = found["forgotten"].as_array().unwrap();
+    let part = |part: &Value| {
+        let number = |name: &str| part[name].as_u64().unwrap();
+        (part["org"].as_str().unwrap().to_owned(), number("records"), number("entries"))
+    };
+    let expected: Vec<_> =
+        expected.iter().map(|(name, records, entries)| ((*name).to_owned(), *records, *entries)).collect();
+    assert_eq!(parts.iter().map(part).collect::<Vec<_>>(), expected);
+    found
+}
+
 /// The same with a second hub, `tuyen-quang`.
 fn country(dir: &Path) -> (Country, Node) {
     let country = Country::new();
@@ -105,13 +146,21 @@ fn a_clinic_goes_to_another_hub_and_syncs_on() {
     country.leaf.wait("moved", |s| place(s) == LEAF && is_connected(s));
     country.leaf.put(basic("after"));
     country.leaf.wait_safe();
-    wait_equal(&[&country.root, &other, &country.leaf], 2);
+    wait_home(&[&country.root, &other, &country.leaf], "dong-van", 2);
     assert!(country.leaf.has_alert("moved", LEAF));
     country.leaf.wait("has new certificates", |_| certified(&country.leaf) == LEAF);
     assert_eq!((children(&other), children(&country.hub)), (vec!["dong-van".to_owned()], vec![]));
     assert!(country.hub.status().down.is_empty(), "it is nobody's child there any more");
-    // What it wrote before is held there still; what came after is not sent there.
-    assert_eq!(country.hub.status().entries, 1);
+    // What it wrote before is forgotten there, and what came after is not sent there.
+    let receipt = wait_forgotten(&country.root, &country.hub, &[("dong-van", 1, 1)]);
+    assert_eq!(
+        (receipt["order"].as_u64(), receipt["place"].as_str()),
+        (Some(1), Some("trung-uong/ha-giang"))
+    );
+    assert_eq!(country.hub.status().entries, 1, "the receipt itself");
+    let gone = tuyen(&country.hub.dir, &["records", "get", "Basic/before"], b"").expect(1);
+    assert!(gone.err.contains("is not at this node"), "{}", gone.err);
+    tuyen(&country.hub.dir, &["verify"], b"").expect(0);
     for node in [&country.root, &country.hub, &other] {
         assert!(node.status().alerts.is_empty(), "{:?}", node.status().alerts);
     }
@@ -140,7 +189,7 @@ fn a_clinic_goes_to_another_hub_and_syncs_on() {
     setup::enrol(&country.leaf.dir, &other.invite(Role::Leaf, "dong-van").token, None).unwrap();
     country.leaf.start();
     country.leaf.wait_safe();
-    wait_equal(&[&country.root, &other, &country.leaf], 3);
+    wait_home(&[&country.root, &other, &country.leaf], "dong-van", 3);
 
     // And its new parent can put it out.
     let revoked: Revoked = other.ask(&Request::Revoke { org: org("dong-van"), reason: Reason::Lost });
@@ -167,7 +216,12 @@ fn provinces_merge_while_a_clinic_is_away() {
     // The hub's own records belong to its successor, and those of its children.
     country.hub.put(basic("of-the-hub"));
     country.hub.wait_safe();
-    other.wait("has what is its own now", |s| s.entries == 3);
+    wait_forgotten(&country.root, &country.hub, &[("dong-van", 1, 1), ("meo-vac", 1, 1)]);
+    wait_home(&[&country.root, &country.hub, &other], "ha-giang", 2);
+    // A hub that is killed tells nothing twice.
+    country.hub.kill();
+    country.hub.start();
+    country.hub.wait("up", is_connected);
     other.kill();
     other.start();
 
@@ -177,7 +231,8 @@ fn provinces_merge_while_a_clinic_is_away() {
     country.leaf.wait_safe();
     second.put(basic("at-the-new-hub"));
     second.wait_safe();
-    wait_equal(&[&country.root, &other], 5);
+    wait_equal(&[&country.root, &other], 6);
+    assert_eq!(org_at(&other, &["purged"]).expect(0).json()["receipts"].as_array().unwrap().len(), 1);
     let list = org_at(&country.root, &["list"]).expect(0).json();
     let hub = list["orgs"].as_array().unwrap().iter().find(|line| line["org"] == "ha-giang").unwrap().clone();
     assert_eq!(hub["successor"], "tuyen-quang");

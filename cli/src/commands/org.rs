@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 use node::admin::{
-    Amount, Arrange, Arranged, NodeChange, OrderLine, OrgLine, Plan, Rearrangement, Request, StepLine, Tree,
+    Amount, Arrange, Arranged, ForgottenLine, NodeChange, OrderLine, OrgLine, Plan, Purged, Rearrangement,
+    Receipt, Request, StepLine, Tree,
 };
 use serde::Serialize;
-use sync_core::id::OrgId;
+use sync_core::id::{NodeId, OrgId, OrgPath};
 
 use super::Context;
 use crate::{
@@ -23,6 +24,12 @@ pub enum Command {
     /// Show the tree, what was ordered and what is planned
     #[command(before_help = "Example:\n  tuyen --dir root org list")]
     List,
+    /// Show what nodes have forgotten because an order put it elsewhere
+    ///
+    /// A hub forgets the records of those that have left it as soon as the centre has them. It writes a receipt, an AuditEvent,
+    /// which goes up: at a node its own are shown and those of the nodes below it.
+    #[command(before_help = "Example:\n  tuyen --dir root org purged")]
+    Purged,
     Move(Move),
     Split(Split),
     Merge(Merge),
@@ -152,11 +159,38 @@ struct TreeBody<'a> {
     plans: Vec<PlanBody<'a>>,
 }
 
+#[derive(Serialize)]
+struct PurgedBody<'a> {
+    receipts: Vec<ReceiptBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReceiptBody<'a> {
+    at: String,
+    place: &'a OrgPath,
+    node: NodeId,
+    order: u64,
+    forgotten: &'a [ForgottenLine],
+}
+
+impl<'a> ReceiptBody<'a> {
+    fn new(receipt: &'a Receipt) -> Self {
+        let Receipt { at, place, node, order, forgotten } = receipt;
+        Self { at: render::rfc3339(*at), place, node: *node, order: *order, forgotten }
+    }
+}
+
 impl Command {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
         match self {
             Command::List => show(context, &context.call(&Request::Tree)?),
+            Command::Purged => {
+                let purged: Purged = context.call(&Request::Purged)?;
+                let receipts: Vec<_> = purged.receipts.iter().map(ReceiptBody::new).collect();
+                context.output.result(receipts_in_words(&purged.receipts), &PurgedBody { receipts })?;
+                Ok(Exit::Ok)
+            }
             Command::Cancel { plan } => {
                 let tree = context.call(&Request::CancelPlan { plan })?;
                 show(context, &tree)
@@ -213,6 +247,26 @@ fn amount(amount: Amount) -> String {
     }
 }
 
+fn receipts_in_words(receipts: &[Receipt]) -> String {
+    if receipts.is_empty() {
+        return "Nobody here or below has forgotten anything because of an order.\n".to_owned();
+    }
+    let head = ["WHEN", "WHERE", "ORDER", "WHOSE", "RECORDS", "ENTRIES"].map(str::to_owned).to_vec();
+    let rows = receipts.iter().flat_map(|receipt| {
+        receipt.forgotten.iter().map(|part| {
+            vec![
+                render::local(receipt.at),
+                receipt.place.to_string(),
+                receipt.order.to_string(),
+                part.org.to_string(),
+                render::count(part.records),
+                render::count(part.entries),
+            ]
+        })
+    });
+    render::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
 fn text(arranged: &Arranged) -> String {
     let mut text = format!("From {} on:\n", render::local(arranged.effective));
     for line in &arranged.steps {
@@ -229,7 +283,7 @@ fn text(arranged: &Arranged) -> String {
     let _ = write!(
         text,
         "\n{}\nWhat a node has of its own beyond what the centre has it still has to send: it sends it to the parent that it has \
-         then, and nothing is lost. What is sent to a node no more stays where it was sent.\n",
+         then, and nothing is lost. What is sent to a node no more it forgets when the centre has it; `tuyen org purged` tells.\n",
         render::table(&rows)
     );
     let _ = match (arranged.order, arranged.plan) {

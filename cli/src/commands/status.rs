@@ -2,7 +2,7 @@
 //! everything safe? Not here: the links in detail; see `links`.
 
 use clap::Args;
-use node::admin::{AlertLine, LinkState, Request, Status as Answer, Unsafe};
+use node::admin::{AlertLine, Leaving, LinkState, Request, Status as Answer, Unsafe};
 use serde::Serialize;
 use sync_core::{
     id::{NodeId, OrgId, OrgPath},
@@ -76,6 +76,7 @@ struct StatusBody<'a> {
     not_at_hub: UnsafeBody<'a>,
     not_at_root: UnsafeBody<'a>,
     line: Option<LineBody<'a>>,
+    leaving: Option<&'a Leaving>,
     paused: bool,
     up: Option<LinkBody<'a>>,
     down: Vec<LinkBody<'a>>,
@@ -131,6 +132,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         not_at_hub: UnsafeBody::new(&status.not_at_hub),
         not_at_root: UnsafeBody::new(&status.not_at_root),
         line: status.line.as_ref().map(LineBody::new),
+        leaving: status.leaving.as_ref(),
         paused: status.paused,
         up: status.up.as_ref().map(LinkBody::new),
         down: status.down.iter().map(LinkBody::new).collect(),
@@ -211,6 +213,14 @@ fn text(status: &Answer, now: i64) -> String {
     }
     if let Some(waits) = status.line.as_ref().and_then(|line| line.bulk.as_ref()).and_then(link::waits) {
         out.push_str(&format!("{waits}; all else goes on.\n"));
+    }
+    if let Some(Leaving { order, done, of }) = &status.leaving {
+        out.push_str(&format!(
+            "What order {order} has put elsewhere is forgotten here as soon as the centre has all of it: {} of {} rows \
+             looked at.\n",
+            count(*done),
+            count(*of)
+        ));
     }
     if status.paused {
         out.push_str("Syncing is paused; `tuyen sync resume` starts it again.\n");
@@ -308,6 +318,7 @@ mod tests {
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
             line: None,
+            leaving: None,
             paused: false,
             up: Some(LinkState {
                 place: "trung-uong/ha-giang".into(),

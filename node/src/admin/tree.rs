@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sync_core::{
-    id::{OrgId, OrgPath},
+    id::{NodeId, OrgId, OrgPath},
     order::Step,
 };
 
@@ -161,6 +161,50 @@ pub struct Plan {
     /// Why it was not ordered when its day had come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// Answer to [`Request::Purged`](super::Request::Purged).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Purged {
+    /// Oldest first.
+    pub receipts: Vec<Receipt>,
+}
+
+/// A node has forgotten what an order has put elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// When, by its clock, in milliseconds since 1970.
+    pub at: i64,
+    /// Where it stood.
+    pub place: OrgPath,
+    /// The node.
+    pub node: NodeId,
+    /// The last order before it began.
+    pub order: u64,
+    /// How much, by whose it was.
+    pub forgotten: Vec<ForgottenLine>,
+}
+
+/// How much of an organization's has been forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenLine {
+    /// The organization.
+    pub org: OrgId,
+    /// Records.
+    pub records: u64,
+    /// Their entries.
+    pub entries: u64,
+}
+
+/// What a node still holds that an order has put elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The last order before it began.
+    pub order: u64,
+    /// Rows of the feed that have been looked at.
+    pub done: u64,
+    /// Rows that are to be looked at.
+    pub of: u64,
 }
 
 /// Answer to [`Request::Tree`](super::Request::Tree) and [`Request::CancelPlan`](super::Request::CancelPlan).

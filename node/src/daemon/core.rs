@@ -17,7 +17,7 @@ use sync_core::{
     id::{Lane, NodeId, OrgId, RecordId},
     identity::{Date, NodeInfo},
     session::Direction,
-    store::{Frontier, Op, StoreError},
+    store::{Frontier, Op, Purge, StoreError},
     wire::Frame,
 };
 use tokio::{runtime::Handle, sync::mpsc};
@@ -98,6 +98,8 @@ pub(super) struct Core {
     pub budgets: Budgets,
     pub plans: Plans,
     pub courier: Courier,
+    /// What was forgotten and has no receipt yet.
+    pub forgotten: Vec<Purge>,
     waiters: Vec<Waiter>,
     tickets: u64,
     /// Records of which an entry has come back to its row.
@@ -148,6 +150,7 @@ impl Core {
             budgets,
             plans,
             courier,
+            forgotten: Vec::new(),
             waiters: Vec::new(),
             tickets: 0,
             refold: BTreeSet::new(),
@@ -194,6 +197,7 @@ impl Core {
             self.write_outages()?;
             self.mind_budget()?;
             self.mind_plans()?;
+            self.write_receipts()?;
         }
     }
 
@@ -258,6 +262,7 @@ impl Core {
                 self.write_outages()?;
                 self.mind_budget()?;
                 self.mind_plans()?;
+                self.write_receipts()?;
                 Ok(None)
             }
         }
@@ -412,6 +417,7 @@ impl Core {
                 Effect::Survey(link, homes) => self.survey(link, homes),
                 Effect::Audited(link, audited) => self.audited(link, audited),
                 Effect::Imported(_, imported) => self.courier.imported(*imported),
+                Effect::Forgotten(purge) => self.forgotten.push(purge),
                 Effect::Alert(alert) => self.raise(alert),
             }
         }
@@ -653,6 +659,7 @@ impl Core {
             }
             Request::Arrange(arrange) => self.arrange(arrange).map(|it| json(&it)),
             Request::Tree => self.tree().map(|it| json(&it)),
+            Request::Purged => self.purged().map(|it| json(&it)),
             Request::CancelPlan { plan } => self.cancel_plan(plan).map(|it| json(&it)),
             Request::Outages { org, since_seconds } => {
                 self.tell_outages(org.as_ref(), since_seconds).map(|it| json(&it))

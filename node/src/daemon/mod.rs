@@ -48,6 +48,7 @@ mod listen;
 mod orders;
 mod outages;
 mod pace;
+mod purge;
 mod records;
 mod renewal;
 mod report;

@@ -61,6 +61,7 @@ impl Core {
             not_at_hub: self.not_at(Frontier::Hub)?,
             not_at_root: self.not_at(Frontier::Root)?,
             line: self.line_to_parent()?,
+            leaving: self.leaving(),
             paused: self.numbers.paused(),
             up: up.into_iter().next().map(|(_, state)| state),
             down: down.into_iter().map(|(_, state)| state).collect(),

@@ -11,6 +11,7 @@
 mod check;
 mod copy;
 mod files;
+mod forget;
 mod key;
 mod listing;
 mod log;

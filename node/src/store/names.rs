@@ -230,7 +230,7 @@ impl Names {
         if self.fresh.contains_key(name) { self.index(conn) } else { Ok(()) }
     }
 
-    fn index(&mut self, conn: &Connection) -> Fallible<()> {
+    pub(super) fn index(&mut self, conn: &Connection) -> Fallible<()> {
         let mut add = conn.prepare_cached("INSERT INTO record_name (name, record) VALUES (?1, ?2)")?;
         let mut last = 0;
         for (name, key) in std::mem::take(&mut self.fresh) {
@@ -238,10 +238,10 @@ impl Names {
             last = last.max(key.id);
             self.remember(&name, Some(key));
         }
-        set_reached(conn, NAMED, last)
+        if last > 0 { set_reached(conn, NAMED, last) } else { Ok(()) }
     }
 
-    fn remember(&mut self, name: &RecordId, key: Option<RecordKey>) {
+    pub(super) fn remember(&mut self, name: &RecordId, key: Option<RecordKey>) {
         if self.records.len() >= REMEMBERED {
             self.records.clear();
         }

@@ -12,7 +12,7 @@ use sync_core::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
     identity::{Announcement, Malformed, NodeInfo, Revocation, Role},
     order::Order,
-    store::{Frontier, Gain, Head, Mark, Offered, Projected, Store, StoreError},
+    store::{Frontier, Gain, Head, Mark, Offered, Projected, Purge, Store, StoreError},
 };
 
 use super::{Fallible, Fault, SqliteStore, broken};
@@ -107,8 +107,15 @@ pub(super) mod small {
     }
 
     pub fn last_chain(conn: &Connection) -> Fallible<Option<Chain>> {
-        let sql = "SELECT chain FROM feed ORDER BY seq DESC LIMIT 1";
+        let sql = "SELECT chain FROM (SELECT * FROM (SELECT seq, chain FROM feed ORDER BY seq DESC LIMIT 1) UNION ALL
+                   SELECT * FROM (SELECT seq, chain FROM forgotten ORDER BY seq DESC LIMIT 1)) ORDER BY seq DESC LIMIT 1";
         Ok(conn.query_row(sql, [], |row| array(row, 0)).optional()?.map(Chain))
+    }
+
+    /// The running hash of a row that was forgotten.
+    pub fn forgotten(conn: &Connection, row: Seq) -> Fallible<Option<Chain>> {
+        let mut statement = conn.prepare_cached("SELECT chain FROM forgotten WHERE seq = ?1")?;
+        Ok(statement.query_row([clamp(row)], |row| array(row, 0)).optional()?.map(Chain))
     }
 
     pub fn segments(conn: &Connection) -> Fallible<Vec<Segment>> {
@@ -371,6 +378,10 @@ impl Store for SqliteStore {
             }
             let mut statement = self.conn.prepare_cached("SELECT chain FROM feed WHERE seq = ?1")?;
             let chain = statement.query_row([clamp(at)], |row| array(row, 0)).optional()?.map(Chain);
+            let chain = match chain {
+                None => small::forgotten(&self.conn, at)?,
+                known => known,
+            };
             Ok(chain.filter(|chain| *chain != UNKNOWN))
         })
     }
@@ -551,6 +562,10 @@ impl Store for SqliteStore {
                 Gain { since, done, upto }
             }))
         })
+    }
+
+    fn purge(&self) -> Result<Option<Purge>, StoreError> {
+        self.reading(|| super::forget::purge(&self.conn))
     }
 
     fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError> {

@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i64 = 0x5475_796e;
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Migration `n` brings a file from version `n` to `n + 1`. Never edit one that has been released.
-const MIGRATIONS: [&str; 3] = [V1, V2, V3];
+const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
 
 const V1: &str = "
 -- Names that rows refer to by small numbers.
@@ -195,6 +195,23 @@ CREATE TABLE gain (
   since INTEGER NOT NULL,
   done INTEGER NOT NULL,
   upto INTEGER NOT NULL
+) STRICT;
+";
+
+const V4: &str = "
+-- The running hashes of rows that were forgotten, because the tree was rearranged; how far that has come, in at most one
+-- row, and how much it was so far.
+CREATE TABLE forgotten (seq INTEGER PRIMARY KEY, chain BLOB NOT NULL) STRICT;
+CREATE TABLE purge (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  tree_order INTEGER NOT NULL,
+  done INTEGER NOT NULL,
+  upto INTEGER NOT NULL
+) STRICT;
+CREATE TABLE purge_count (
+  home INTEGER PRIMARY KEY REFERENCES org,
+  records INTEGER NOT NULL,
+  entries INTEGER NOT NULL
 ) STRICT;
 ";
 

@@ -62,6 +62,7 @@ impl SqliteStore {
                 names: &mut self.names.borrow_mut(),
                 known: &mut self.known.borrow_mut(),
                 digests: BTreeMap::new(),
+                forgotten: Vec::new(),
                 body: Writer::default(),
             };
             commit.run(batch)?;
@@ -71,12 +72,14 @@ impl SqliteStore {
 }
 
 /// One commit on its way.
-struct Commit<'a> {
-    conn: &'a Connection,
-    names: &'a mut Names,
-    known: &'a mut Known,
+pub(super) struct Commit<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) names: &'a mut Names,
+    pub(super) known: &'a mut Known,
     /// What the batch adds to the digest of each home, by the home's number.
-    digests: BTreeMap<i64, Digest>,
+    pub(super) digests: BTreeMap<i64, Digest>,
+    /// The records that the batch forgets.
+    pub(super) forgotten: Vec<RecordId>,
     body: Writer,
 }
 
@@ -91,6 +94,7 @@ impl Commit<'_> {
         }
         let tip = self.known.tip;
         batch.iter().try_for_each(|op| self.apply(op))?;
+        self.forget()?;
         if self.known.tip > tip {
             small::set_reached(self.conn, small::TIP, pack(self.known.tip))?;
         }
@@ -126,6 +130,11 @@ impl Commit<'_> {
             Op::Order(order) => {
                 self.run_one("INSERT OR IGNORE INTO tree_order (body) VALUES (?1)", [order.encode()])
             }
+            Op::Purge(purge) => self.purge(purge.as_ref()),
+            Op::Forget(record) => {
+                self.forgotten.push(record.clone());
+                Ok(())
+            }
             Op::Gain(None) => self.run_one("DELETE FROM gain", []),
             Op::Gain(Some(Gain { since, done, upto })) => self.run_one(
                 "INSERT OR REPLACE INTO gain (id, since, done, upto) VALUES (1, ?1, ?2, ?3)",
@@ -134,7 +143,7 @@ impl Commit<'_> {
         }
     }
 
-    fn run_one(&self, sql: &str, params: impl rusqlite::Params) -> Fallible<()> {
+    pub(super) fn run_one(&self, sql: &str, params: impl rusqlite::Params) -> Fallible<()> {
         self.conn.prepare_cached(sql)?.execute(params)?;
         Ok(())
     }

@@ -33,10 +33,18 @@ pub(super) struct Draft {
     folded: Seq,
 }
 
+impl Draft {
+    /// Whether this commit adds to a record.
+    pub(super) fn holds(&self, record: &RecordId) -> bool {
+        self.rows.contains_key(record)
+    }
+}
+
 impl<I: Identity> Engine<I> {
     /// Starts the next commit, if none is under way and there is something to keep.
     pub(super) fn commit_next(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
-        if self.committing.is_some() || (self.intents.is_empty() && self.gain.is_none()) {
+        let has_work = !self.intents.is_empty() || self.gain.is_some() || self.can_forget();
+        if self.committing.is_some() || !has_work {
             return Ok(());
         }
         let mut draft = Draft {
@@ -58,6 +66,7 @@ impl<I: Identity> Engine<I> {
                 renamed: false,
                 revoked: false,
                 gain: self.gain,
+                purge: self.purge.clone(),
                 ordered: Vec::new(),
             },
             added: BTreeSet::new(),
@@ -76,6 +85,7 @@ impl<I: Identity> Engine<I> {
             self.draft(intent, &mut draft, store)?;
         }
         self.draft_gain(&mut draft, store)?;
+        self.draft_purge(&mut draft, store)?;
         self.keep_frontiers(&mut draft);
         self.committing = Some(draft.after);
         self.effects.push_back(Effect::Commit(draft.ops));
@@ -113,7 +123,13 @@ impl<I: Identity> Engine<I> {
                 if let Some(Op::Folded(seq)) = ops.last() {
                     draft.folded = *seq;
                 }
-                draft.ops.extend(ops);
+                for op in ops {
+                    // What was worked out before its record was forgotten is of nothing.
+                    let is_forgotten = |record| Ok(store.rows_of(record)?.is_empty() && !draft.holds(record));
+                    if !matches!(&op, Op::Project(projected) if is_forgotten(&projected.record)?) {
+                        draft.ops.push(op);
+                    }
+                }
             }
             Intent::Revoke(revocation) => {
                 draft.ops.push(Op::Revoke(revocation));
@@ -121,12 +137,13 @@ impl<I: Identity> Engine<I> {
             }
             Intent::Order(order) => {
                 draft.after.ordered.push(order.clone());
-                self.draft_orders(vec![order], draft);
+                self.draft_orders(vec![order], draft, store)?;
             }
-            Intent::Orders(orders) => self.draft_orders(orders, draft),
+            Intent::Orders(orders) => self.draft_orders(orders, draft, store)?,
             Intent::Fork(segment) => self.rename_from(segment, draft),
             Intent::Heal(row, entry) => self.draft_heal(row, entry, draft, store)?,
             Intent::Repair(from, entries) => self.draft_repair(&from, entries, draft, store)?,
+            Intent::ForgottenTold(told) => self.draft_told(&told, draft),
         }
         Ok(())
     }
@@ -147,6 +164,10 @@ impl<I: Identity> Engine<I> {
             None => store.announcement(run)?.map(|(known, _)| known),
         };
         let Some(known) = known else {
+            // What belongs to whom it succeeds has been kept, because nobody knew where that is.
+            if self.places.succeeds(info.place.org()) {
+                self.purge_begins(&self.places, draft, store)?;
+            }
             draft.brought.insert(run, announcement.clone());
             draft.ops.push(Op::Announce(announcement, info));
             return Ok(());
@@ -325,6 +346,9 @@ impl<I: Identity> Engine<I> {
             draft.after.last[entry.lane() as usize] = draft.after.tip;
         }
         draft.rows.entry(key.0.clone()).or_default().push(draft.after.tip);
+        if key.0.issuer().is_none() {
+            self.purge_late(draft.after.tip, entry.home(), draft);
+        }
         if !goes_up {
             draft.from_above.insert(key.clone(), draft.after.tip);
         }
@@ -451,6 +475,10 @@ impl<I: Identity> Engine<I> {
         self.run = after.run;
         self.bundle_is_durable(&after.brought);
         self.gain = after.gain;
+        if after.purge != self.purge {
+            self.purge = after.purge;
+            self.tell_what_is_forgotten();
+        }
         self.marks.extend(after.new_marks);
         self.healed(after.healed);
         let heard: BTreeSet<_> = after.acks.keys().map(|(link, _)| *link).collect();

@@ -144,6 +144,9 @@ impl<I: Identity> Engine<I> {
         if was_damaged {
             draft.after.healed.push((own, entry.hash()));
         }
+        if !issued {
+            self.purge_late(row, entry.home(), draft);
+        }
         draft.bytes += entry.encoded_len();
         draft.ops.push(Op::Heal { row, entry, at: draft.at });
         for home in others.into_iter().filter(|_| was_damaged) {

@@ -116,7 +116,12 @@ impl<I: Identity> Engine<I> {
     }
 
     /// Keeps orders, and with them that there is something to offer to children that gain by them.
-    pub(super) fn draft_orders(&mut self, orders: Vec<Order>, draft: &mut Draft) {
+    pub(super) fn draft_orders(
+        &mut self,
+        orders: Vec<Order>,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
         let mut places = self.places.clone();
         for order in &orders {
             places.follow(order);
@@ -129,6 +134,7 @@ impl<I: Identity> Engine<I> {
             draft.after.tip > 0 && places.all().any(|(home, _)| has_gained(&places, own, home, true, since));
         draft.after.gain = gains.then_some(Gain { since, done: 0, upto: draft.after.tip });
         draft.ops.push(Op::Gain(draft.after.gain));
+        self.purge_begins(&places, draft, store)
     }
 
     /// Offers the next part of what children have gained: the rows of each record with a home that stands below another

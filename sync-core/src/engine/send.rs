@@ -181,6 +181,7 @@ impl<I: Identity> Engine<I> {
             && from_above
             && entry.origin().is_of(node)
             && state.runs.contains(&entry.origin())
+            && !head.homes.iter().any(|home| self.places.has_left(home, state.peer.place.org()))
             && self.places.moves_place(&state.certified.place)
     }
 

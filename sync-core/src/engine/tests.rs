@@ -19,6 +19,7 @@ mod audit;
 mod courier;
 mod lanes;
 mod orders;
+mod purge;
 mod secrecy;
 
 const ROOT: u8 = 1;

@@ -22,6 +22,8 @@ pub struct Places {
     orders: Vec<Order>,
     /// Their moves that have an effect, one after another.
     moves: Vec<Move>,
+    /// Those that have none, because of others: whom they move, and where to.
+    void: Vec<(OrgId, OrgPath)>,
     stands: BTreeMap<OrgId, OrgPath>,
     /// To whom what belonged to those that are closed belongs.
     heirs: BTreeMap<OrgId, OrgId>,
@@ -97,7 +99,7 @@ impl Places {
         let name = |order: &Order| (order.number, order.encode());
         let Err(at) = self.orders.binary_search_by_key(&name(order), name) else { return false };
         self.orders.insert(at, order.clone());
-        self.moves = effective(&self.orders);
+        (self.moves, self.void) = effective(&self.orders);
         self.stands = self.enrolled.iter().map(|(org, place)| (org.clone(), self.now(place))).collect();
         let closed = self.orders.iter().flat_map(|order| &order.steps).filter_map(|step| match step {
             Step::Close { org, .. } => Some(org),
@@ -155,6 +157,11 @@ impl Places {
         self.heirs.get(org)
     }
 
+    /// Whether what belonged to one that is closed belongs to this organization.
+    pub fn succeeds(&self, org: &OrgId) -> bool {
+        self.heirs.values().any(|heir| heir == org)
+    }
+
     /// Whether an order has ever moved this organization, by itself or with what is above it.
     pub fn has_moved(&self, org: &OrgId) -> bool {
         let now = self.stands(org).cloned();
@@ -182,9 +189,28 @@ impl Places {
         if self.stands(org).is_some_and(|subtree| self.is_within(home, subtree)) {
             return true;
         }
+        // Whoever had not heard of the others followed one that has no effect.
+        let contains = |path: &OrgPath, org: &OrgId| (0..path.depth()).any(|at| path.org_at(at) == Some(org));
+        let is_below = |moved: &OrgId| self.of(home).is_some_and(|place| contains(place, moved));
+        if self.void.iter().any(|(moved, to)| contains(to, org) && is_below(moved)) {
+            return true;
+        }
         (0..self.orders.len()).any(|known| {
             let home = self.stood(self.heir(home, known), known);
             home.zip(self.stood(org, known)).is_some_and(|(home, subtree)| home.is_within(&subtree))
+        })
+    }
+
+    /// Whether what belongs to `home` has stood at `org` or below it, and after a later order did not: then `org` has forgotten
+    /// it, or will, also if it is there again.
+    pub fn has_left(&self, home: &OrgId, org: &OrgId) -> bool {
+        let mut was_within = false;
+        (0..=self.orders.len()).any(|known| {
+            let places = self.stood(self.heir(home, known), known).zip(self.stood(org, known));
+            let is_within = places.is_some_and(|(home, subtree)| home.is_within(&subtree));
+            let left = was_within && !is_within;
+            was_within |= is_within;
+            left
         })
     }
 
@@ -310,15 +336,16 @@ impl Places {
     }
 }
 
-/// The moves of these orders that have an effect. It depends on nothing but the orders, because not every node knows every
+/// The moves of these orders that have an effect, and those that have none. It depends on nothing but the orders, because not every node knows every
 /// certificate.
-fn effective(orders: &[Order]) -> Vec<Move> {
-    let (mut moves, mut left): (_, Vec<OrgPath>) = (Vec::new(), Vec::new());
+fn effective(orders: &[Order]) -> (Vec<Move>, Vec<(OrgId, OrgPath)>) {
+    let (mut moves, mut void, mut left): (_, _, Vec<OrgPath>) = (Vec::new(), Vec::new(), Vec::new());
     let steps = orders.iter().enumerate().flat_map(|(nth, order)| order.steps.iter().map(move |s| (nth, s)));
     for (before, step) in steps {
         let Step::Move { from, to, address } = step else { continue };
         let is_left = |place: &OrgPath| left.iter().any(|gone| place.is_within(gone));
         if is_left(from) || to.parent().is_none_or(|above| is_left(&above) || above.is_within(from)) {
+            void.push((from.org().clone(), to.clone()));
             continue;
         }
         left = left
@@ -329,7 +356,7 @@ fn effective(orders: &[Order]) -> Vec<Move> {
         left.push(from.clone());
         moves.push(Move { before, from: from.clone(), to: to.clone(), address: address.clone() });
     }
-    moves
+    (moves, void)
 }
 
 #[cfg(test)]
@@ -423,6 +450,15 @@ mod tests {
             for (name, at) in [("hg", "tw/hg"), ("tq", "tw/hg/tq"), ("dv", "tw/hg/dd/dv")] {
                 assert_eq!(stands(&places, name), at, "{sequence:?}");
             }
+        }
+        // Who has followed one that has no effect may have written for whom it moved.
+        let mut places = country();
+        places.follow(&all[0]);
+        places.learn(&path("tw/cb"));
+        places.follow(&order(2, vec![moved("tw/hg/dd", "tw/cb/dd")]));
+        assert_eq!(stands(&places, "dv"), "tw/tq/hg/dd/dv");
+        for (home, has) in [("dv", true), ("dd", true), ("mv", false), ("tq", false)] {
+            assert_eq!(places.has_stood_within(&org(home), &org("cb")), has, "{home}");
         }
         let mut places = country();
         places.follow(&order(1, vec![moved("tw/hg", "tw/hg/dd/hg")]));

@@ -21,6 +21,8 @@ struct Row {
     chain: Option<Chain>,
     /// What [`MemStore::rot`] has done to it.
     harm: Option<Harm>,
+    /// Of a row that was forgotten the running hash is left.
+    forgotten: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -49,6 +51,7 @@ pub struct MemStore {
     revocations: Vec<Revocation>,
     orders: Vec<Order>,
     gain: Option<Gain>,
+    purge: Option<Purge>,
     digests: BTreeMap<OrgId, Digest>,
     folded: Seq,
 }
@@ -62,7 +65,7 @@ impl MemStore {
     /// Takes a row away or spoils its entry, as a disk may. Nothing happens to a row that is no more, or holds no entry.
     pub fn rot(&mut self, seq: Seq, harm: Harm) {
         let row = seq.checked_sub(1).and_then(|i| self.rows.get_mut(i as usize));
-        if let Some(row) = row.filter(|row| row.harm.is_none() && row.offers.is_none()) {
+        if let Some(row) = row.filter(|row| row.harm.is_none() && row.offers.is_none() && !row.forgotten) {
             row.entry = None;
             row.harm = Some(harm);
             if harm == Harm::Gone {
@@ -108,7 +111,7 @@ impl MemStore {
 
     fn chain_before(&self, seq: Seq) -> Option<Chain> {
         let begins = self.segments.iter().any(|segment| segment.base + 1 == seq);
-        if begins { Some(CHAIN_START) } else { self.row(seq - 1).and_then(|row| row.chain) }
+        if begins { Some(CHAIN_START) } else { self.chain_at(seq - 1) }
     }
 
     fn heal(&mut self, seq: Seq, entry: &Entry) {
@@ -122,11 +125,17 @@ impl MemStore {
     }
 
     fn row(&self, seq: Seq) -> Option<&Row> {
-        seq.checked_sub(1).and_then(|i| self.rows.get(i as usize))
+        let row = seq.checked_sub(1).and_then(|i| self.rows.get(i as usize));
+        row.filter(|row| !row.forgotten)
+    }
+
+    fn chain_at(&self, seq: Seq) -> Option<Chain> {
+        let row = seq.checked_sub(1).and_then(|i| self.rows.get(i as usize));
+        row.and_then(|row| row.chain)
     }
 
     fn rows_after(&self, after: Seq) -> impl Iterator<Item = (Seq, &Row)> {
-        (1..).zip(&self.rows).skip(after as usize)
+        (1..).zip(&self.rows).skip(after as usize).filter(|(_, row)| !row.forgotten)
     }
 
     fn rows_there(&self, after: Seq) -> impl Iterator<Item = (Seq, &Row)> {
@@ -155,7 +164,9 @@ impl MemStore {
                 let Row { lane, record, entry, .. } = self.row(*of).expect("an offered row exists").clone();
                 let hash = entry.expect("an offered row holds an entry").hash();
                 let (chain, offers) = (self.next_chain(hash), Some((*of, to.clone())));
-                self.rows.push(Row { lane, record, entry: None, offers, src: None, chain, harm: None });
+                let row =
+                    Row { entry: None, offers, src: None, chain, harm: None, forgotten: false, lane, record };
+                self.rows.push(row);
             }
             Op::Heal { row, entry, .. } => self.heal(*row, entry),
             Op::Recount { home, less } => {
@@ -207,6 +218,18 @@ impl MemStore {
                 }
             }
             Op::Gain(gain) => self.gain = *gain,
+            Op::Purge(purge) => self.purge = purge.clone(),
+            Op::Forget(record) => self.forget(record),
+        }
+    }
+
+    fn forget(&mut self, record: &RecordId) {
+        self.records.remove(record);
+        for row in self.rows.iter_mut().filter(|row| row.record == *record) {
+            if let Some(entry) = row.entry.take() {
+                self.digests.entry(entry.home().clone()).or_default().remove(entry.hash());
+            }
+            (row.offers, row.src, row.harm, row.forgotten) = (None, None, None, true);
         }
     }
 
@@ -232,6 +255,7 @@ impl MemStore {
             src,
             chain,
             harm: None,
+            forgotten: false,
         });
     }
 }
@@ -246,7 +270,7 @@ impl Store for MemStore {
     }
 
     fn chain(&self, at: Seq) -> Result<Option<Chain>, StoreError> {
-        Ok(if at == 0 { Some(CHAIN_START) } else { self.row(at).and_then(|row| row.chain) })
+        Ok(if at == 0 { Some(CHAIN_START) } else { self.chain_at(at) })
     }
 
     fn heads(&self, lane: Lane, after: Seq, limit: usize) -> Result<Vec<Head>, StoreError> {
@@ -354,6 +378,10 @@ impl Store for MemStore {
 
     fn gain(&self) -> Result<Option<Gain>, StoreError> {
         Ok(self.gain)
+    }
+
+    fn purge(&self) -> Result<Option<Purge>, StoreError> {
+        Ok(self.purge.clone())
     }
 
     fn digests(&self) -> Result<Vec<(OrgId, Digest)>, StoreError> {

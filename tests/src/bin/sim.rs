@@ -218,6 +218,7 @@ impl Runner {
             ("power cuts", totals.power_cuts),
             ("a part settles alone", totals.parts),
             ("entries of the hostile leaf", totals.from_hostile),
+            ("records forgotten", totals.forgotten),
         ];
         never.extend(others.iter().filter(|(_, n)| *n == 0).map(|(name, _)| *name));
         if never.is_empty() && totals.failed == 0 {
@@ -281,6 +282,7 @@ struct Totals {
     in_conflict: u64,
     forked: u64,
     from_hostile: u64,
+    forgotten: u64,
     slowest: (Duration, u64),
 }
 
@@ -299,6 +301,7 @@ impl Totals {
         self.in_conflict += report.in_conflict as u64;
         self.forked += report.forked as u64;
         self.from_hostile += report.from_hostile as u64;
+        self.forgotten += report.forgotten;
         if report.keeps_identity {
             self.entry_bytes_sent += report.entry_bytes_sent;
             self.entry_bytes_needed += report.entry_bytes_needed;
@@ -326,6 +329,7 @@ impl Totals {
         self.in_conflict += other.in_conflict;
         self.forked += other.forked;
         self.from_hostile += other.from_hostile;
+        self.forgotten += other.forgotten;
         self.slowest = self.slowest.max(other.slowest);
     }
 }
@@ -344,8 +348,9 @@ impl std::fmt::Display for Totals {
         )?;
         writeln!(
             f,
-            "{} records read afresh, {} in conflict, {} forked; {} entries of a hostile leaf at the root",
-            self.records_read, self.in_conflict, self.forked, self.from_hostile
+            "{} records read afresh, {} in conflict, {} forked; {} entries of a hostile leaf at the root; {} records \
+             forgotten",
+            self.records_read, self.in_conflict, self.forked, self.from_hostile, self.forgotten
         )?;
         writeln!(
             f,

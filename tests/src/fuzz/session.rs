@@ -305,7 +305,7 @@ impl World {
                 assert!(homes.iter().all(|home| is_within(home, child)), "what both know is compared");
                 self.surveys.push((link, homes));
             }
-            Effect::Audited(..) | Effect::Imported(..) | Effect::Alert(_) => {}
+            Effect::Audited(..) | Effect::Imported(..) | Effect::Forgotten(_) | Effect::Alert(_) => {}
         }
     }
 

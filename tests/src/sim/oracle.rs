@@ -311,18 +311,30 @@ fn check_scope(
     if let Some(missing) = wanted.difference(&distinct).next() {
         return Err(Failure::new("all converge", format_args!("{} lacks {missing:?}", one.who)));
     }
-    // What stood below it once is still there, and what whoever stood below it has had to bring up.
-    let was_in_scope = |record: &RecordId| {
+    let mut known = Places::default();
+    for node in one.store.nodes().expect("memory does not fail") {
+        known.learn(&node.place);
+    }
+    for order in one.store.orders().expect("memory does not fail") {
+        known.follow(&order);
+    }
+    // What was issued stays, what is its own, and what is somebody's of whom it has not heard; and what has stood below it
+    // once until the root has it.
+    let stays = |record: &RecordId| {
         let homes = one.store.homes(record).expect("memory does not fail");
         let own = one.place.org();
-        record.issuer().is_some_and(|_| !places.orders().is_empty())
-            || homes.iter().any(|home| {
-                let brings = |org| places.has_stood_within(org, own) && places.has_stood_within(home, org);
-                brings(home) || places.all().any(|(org, _)| brings(org))
-            })
+        let is_ordered = !places.orders().is_empty();
+        let is_unknown = |home| known.unknown_of(home).is_some();
+        (is_ordered && (record.issuer().is_some() || homes.contains(own) || homes.iter().any(is_unknown)))
+            || (!one.says_all_safe.1
+                && homes.iter().any(|home| {
+                    let brings =
+                        |org| places.has_stood_within(org, own) && places.has_stood_within(home, org);
+                    brings(home) || places.all().any(|(org, _)| brings(org))
+                }))
     };
     let mut foreign = distinct.difference(&wanted).filter(|key| !secret.contains(**key));
-    if let Some(foreign) = foreign.find(|key| !was_in_scope(&key.0)) {
+    if let Some(foreign) = foreign.find(|key| !stays(&key.0)) {
         return Err(Failure::new("scope", format_args!("{} must not hold {foreign:?}", one.who)));
     }
     Ok(())

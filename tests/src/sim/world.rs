@@ -10,7 +10,7 @@ use sync_core::{
     order::Step,
     scope::Places,
     session::{BATCH_START_BYTES, Direction, HELD_MAX_BATCHES, HELD_MAX_BYTES, PLACES_MAX, WINDOW_BATCHES},
-    store::{Batch, Frontier, MemStore, Op, Store, StoreMut},
+    store::{Batch, Forgotten, Frontier, MemStore, Op, Store, StoreMut},
     time::{Millis, Now},
     wire::{EntryBatch, Frame, UNPACKED_MAX_BYTES},
 };
@@ -107,6 +107,8 @@ enum Ev {
     Check(usize),
     /// The rows have been read that an audit compares.
     Survey(usize, u64, LinkId, Vec<OrgId>),
+    /// People have been told what was forgotten.
+    Told(usize, u64, Vec<Forgotten>),
     Calm,
     /// Somebody sets out with a bundle.
     Courier,
@@ -217,6 +219,8 @@ pub struct Report {
     pub stick_entries: u64,
     /// See `sticks`.
     pub stick_gaps: u64,
+    /// Records that somebody has forgotten because an order put them elsewhere.
+    pub forgotten: u64,
     /// Entries that the hostile leaf has brought as far as the root.
     pub from_hostile: usize,
 }
@@ -456,6 +460,11 @@ impl<'t> World<'t> {
                     self.drive(machine, Event::Surveyed(link, summary))?;
                 }
             }
+            Ev::Told(machine, boot, forgotten) => {
+                if self.is_up(machine, boot) {
+                    self.drive(machine, Event::ForgottenTold(forgotten))?;
+                }
+            }
             Ev::Calm => self.become_calm()?,
             Ev::Courier => self.courier_sets_out()?,
             Ev::Stick(index) => self.stick_arrives(index)?,
@@ -501,6 +510,7 @@ impl<'t> World<'t> {
             | Ev::Renew(_)
             | Ev::Check(_)
             | Ev::Survey(..)
+            | Ev::Told(..)
             | Ev::Calm
             | Ev::Courier
             | Ev::Stick(_) => None,
@@ -656,6 +666,11 @@ impl<'t> World<'t> {
             }
             Effect::Audited(link, audited) => self.audited(machine, link, audited),
             Effect::Imported(link, imported) => self.has_imported(machine, link, &imported)?,
+            Effect::Forgotten(purge) => {
+                self.note(machine, format_args!("has forgotten {:?}", purge.forgotten));
+                let boot = self.machines[machine].boot;
+                self.after(GOOD_DISK, Ev::Told(machine, boot, purge.forgotten));
+            }
             Effect::Alert(alert) => self.alert(machine, &alert)?,
         }
         Ok(())
@@ -701,8 +716,13 @@ impl<'t> World<'t> {
         }
         one.store.commit(&batch).map_err(store_failed)?;
         for op in &batch {
-            if let Op::Order(order) = op {
-                self.places.follow(order);
+            match op {
+                Op::Order(order) => drop(self.places.follow(order)),
+                Op::Forget(record) => {
+                    one.read.remove(record);
+                    self.report.forgotten += 1;
+                }
+                _ => {}
             }
         }
         if let Some(engine) = &one.engine {
@@ -749,6 +769,7 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::Survey(..) => "read",
         Effect::Audited(..) => "tell of an audit",
         Effect::Imported(..) => "tell of a bundle",
+        Effect::Forgotten(_) => "tell what is forgotten",
         Effect::Alert(_) => "tell",
     }
 }

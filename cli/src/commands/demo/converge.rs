@@ -169,6 +169,7 @@ mod tests {
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
             line: None,
+            leaving: None,
             paused: false,
             up: None,
             down: Vec::new(),

@@ -52,6 +52,10 @@ impl World<'_> {
         let uplinks = self.conns.values().filter(|c| c.ends[0].machine == machine && c.ends[0].open).count();
         for conn in self.conns.values_mut().filter(unheard).filter(|_| uplinks == 1) {
             let parent = &self.machines[conn.ends[1].machine];
+            // What the parent has forgotten since the root has.
+            let is_ordered = !self.places.orders().is_empty();
+            let roots = self.machines.iter().filter(|one| is_ordered && one.node == 0 && !one.retired);
+            let disks: Vec<_> = std::iter::once(parent).chain(roots).map(|one| &one.store).collect();
             let copies: Vec<_> =
                 self.machines.iter().filter(|copy| copy.node == one.node).map(|copy| &copy.store).collect();
             let link = conn.ends[0].link;
@@ -73,7 +77,7 @@ impl World<'_> {
                     from: 0,
                     to,
                 };
-                self.ledger.claim(&claim, &one.store, usize::MAX, &[&parent.store], &copies)?;
+                self.ledger.claim(&claim, &one.store, usize::MAX, &disks, &copies)?;
             }
         }
         Ok(())

@@ -1,0 +1,183 @@
+//! Forgetting what is no longer for this node: records whose homes an order has put elsewhere.
+//!
+//! What always holds: nothing is forgotten before the root has it, and nothing that somebody here still has to be sent. A record
+//! goes as a whole, with its rows; their running hashes stay, so neighbours go on where they are. Hubs alone forget, and
+//! none what it has written for itself, what is issued, or what is secret here, which is nowhere else. Not here: telling people,
+//! which the host does when [`Effect::Forgotten`] says what there is to tell.
+
+use super::{commit::Draft, *};
+use crate::{
+    id::Secrecy,
+    store::{Forgotten, Purge},
+};
+
+/// Rows that are looked at in one commit.
+const PURGE_ROWS: usize = 4_096;
+
+impl<I: Identity> Engine<I> {
+    /// What is being forgotten, or has been and is still to be told.
+    pub fn purge(&self) -> Option<&Purge> {
+        self.purge.as_ref()
+    }
+
+    /// A leaf holds nothing but what is its own.
+    fn is_hub(&self) -> bool {
+        self.info().role == Role::Hub
+    }
+
+    /// Whether a record with these homes is for this node: it is its own, belongs to somebody below it, or it is not known to
+    /// whom.
+    fn is_for_us(places: &Places, own: &OrgId, homes: &[OrgId]) -> bool {
+        let here = places.stands(own);
+        let is_below = |home| here.zip(places.of(home)).is_none_or(|(here, place)| place.is_within(here));
+        homes.is_empty() || homes.iter().any(|home| home == own || is_below(home))
+    }
+
+    /// Whether something can be forgotten: nothing waits for the root, or it has more since.
+    pub(super) fn can_forget(&self) -> bool {
+        let goes_on = self.purge.as_ref().is_some_and(|purge| purge.done < purge.upto);
+        goes_on && self.purge_waits != Some(self.root)
+    }
+
+    /// Orders are kept: what is here and is for others by these is to be forgotten.
+    pub(super) fn purge_begins(
+        &self,
+        places: &Places,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let own = self.info().place.org();
+        let foreign = |home: &OrgId| !Self::is_for_us(places, own, std::slice::from_ref(home));
+        if self.is_hub() && store.digests()?.iter().any(|(home, digest)| digest.count > 0 && foreign(home)) {
+            let order = places.orders().last().map_or(0, |order| order.number);
+            let forgotten = draft.after.purge.take().map(|purge| purge.forgotten).unwrap_or_default();
+            draft.after.purge = Some(Purge { order, done: 0, upto: draft.after.tip, forgotten });
+        }
+        Ok(())
+    }
+
+    /// An entry with this home has come at a row, or is back there; an order may have put it elsewhere meanwhile.
+    pub(super) fn purge_late(&self, row: Seq, home: &OrgId, draft: &mut Draft) {
+        let orders = self.places.orders();
+        let own = self.info().place.org();
+        if !self.is_hub()
+            || orders.is_empty()
+            || Self::is_for_us(&self.places, own, std::slice::from_ref(home))
+        {
+            return;
+        }
+        let order = self.last_order();
+        let purge = draft.after.purge.get_or_insert(Purge { order, done: row - 1, ..Purge::default() });
+        (purge.done, purge.upto) = (purge.done.min(row - 1), purge.upto.max(row));
+    }
+
+    /// Forgets the next part.
+    pub(super) fn draft_purge(&mut self, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
+        // What begins with this commit goes on when the orders hold.
+        let holds = draft.after.ordered.is_empty();
+        if let Some(mut purge) = draft.after.purge.take() {
+            if holds && purge.done < purge.upto {
+                self.forget_some(&mut purge, draft, store)?;
+            }
+            let is_told = purge.done >= purge.upto && purge.forgotten.is_empty();
+            draft.after.purge = Some(purge).filter(|_| !is_told);
+        }
+        if draft.after.purge != self.purge {
+            draft.ops.push(Op::Purge(draft.after.purge.clone()));
+        }
+        Ok(())
+    }
+
+    fn forget_some(
+        &mut self,
+        purge: &mut Purge,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let own = self.info().place.org().clone();
+        let rows = store.unfolded(purge.done, PURGE_ROWS)?;
+        let ended = rows.len() < PURGE_ROWS;
+        let mut looked_at = BTreeSet::new();
+        self.purge_waits = None;
+        for (row, record) in rows.into_iter().filter(|(row, _)| *row <= purge.upto) {
+            if record.issuer().is_none() && looked_at.insert(record.clone()) {
+                let homes = store.homes(&record)?;
+                let stays =
+                    Self::is_for_us(&self.places, &own, &homes) || store.secrecy(&record)? != Secrecy::None;
+                if !stays {
+                    // What this commit adds to it is not in the store yet.
+                    if draft.holds(&record) {
+                        return Ok(());
+                    }
+                    let rows = store.rows_of(&record)?;
+                    if !self.is_at_root(&rows, draft, store)? {
+                        self.purge_waits = Some(self.root);
+                        return Ok(());
+                    }
+                    count(&mut purge.forgotten, &homes[0], rows.len() as u64);
+                    draft.ops.push(Op::Forget(record));
+                }
+            }
+            purge.done = row;
+        }
+        // What this commit appends is looked at in the next.
+        if ended {
+            purge.done = purge.upto.min(store.tip()?);
+        }
+        Ok(())
+    }
+
+    /// Whether the root has these rows of a record, or whoever stands above and has sent them, and nothing of it still has to
+    /// go up: what has come from above may go up once more for a child.
+    fn is_at_root(&self, rows: &[Seq], draft: &Draft, store: &impl Store) -> Result<bool, StoreError> {
+        let own = self.info().place.org();
+        for row in rows {
+            let Some(entry) = store.entry(*row)? else { continue };
+            let lane = entry.lane();
+            let root = self.root[lane as usize];
+            if root >= draft.after.last[lane as usize] {
+                continue;
+            }
+            let head = store.heads(lane, row - 1, 1)?.into_iter().find(|head| head.seq == *row);
+            let src = head.and_then(|head| head.src);
+            let sender = src.map(|src| store.announcement(src.segment)).transpose()?.flatten();
+            let from_above =
+                sender.is_some_and(|(_, info)| !self.places.has_stood_within(info.place.org(), own));
+            if *row > root || from_above {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// People have been told of so much.
+    pub(super) fn draft_told(&mut self, told: &[Forgotten], draft: &mut Draft) {
+        let Some(purge) = &mut draft.after.purge else { return };
+        for part in told {
+            if let Some(known) = purge.forgotten.iter_mut().find(|known| known.home == part.home) {
+                known.records = known.records.saturating_sub(part.records);
+                known.entries = known.entries.saturating_sub(part.entries);
+            }
+        }
+        purge.forgotten.retain(|known| known.records > 0);
+    }
+
+    /// When all is forgotten there is something to tell.
+    pub(super) fn tell_what_is_forgotten(&mut self) {
+        let ended = |purge: &&Purge| purge.done >= purge.upto && !purge.forgotten.is_empty();
+        let told = self.purge.as_ref().filter(ended).cloned();
+        self.effects.extend(told.map(Effect::Forgotten));
+    }
+}
+
+fn count(forgotten: &mut Vec<Forgotten>, home: &OrgId, entries: u64) {
+    let at = match forgotten.binary_search_by(|known| known.home.cmp(home)) {
+        Ok(at) => at,
+        Err(at) => {
+            forgotten.insert(at, Forgotten { home: home.clone(), records: 0, entries: 0 });
+            at
+        }
+    };
+    forgotten[at].records += 1;
+    forgotten[at].entries += entries;
+}
