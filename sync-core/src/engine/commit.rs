@@ -31,6 +31,15 @@ pub(super) struct Draft {
     folded: Seq,
 }
 
+impl Draft {
+    /// Offers the entry of an older row to a home.
+    pub(super) fn offer(&mut self, of: Seq, home: OrgId) {
+        self.after.tip += 1;
+        self.after.fresh.for_all = true;
+        self.ops.push(Op::Offer { of, home });
+    }
+}
+
 impl<I: Identity> Engine<I> {
     /// Starts the next commit, if none is under way and there is something to keep.
     pub(super) fn commit_next(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
@@ -56,6 +65,7 @@ impl<I: Identity> Engine<I> {
                 renamed: false,
                 revoked: false,
                 gain: self.gain,
+                fresh: Fresh::default(),
                 ordered: Vec::new(),
             },
             added: BTreeSet::new(),
@@ -284,14 +294,17 @@ impl<I: Identity> Engine<I> {
             draft.after.last[entry.lane() as usize] = draft.after.tip;
         }
         draft.rows.entry(key.0.clone()).or_default().push(draft.after.tip);
+        let fresh = &mut draft.after.fresh;
+        fresh.rows[entry.lane() as usize] += 1;
+        fresh.homes.extend(draft.homes.get(&key.0).into_iter().flatten().cloned());
+        fresh.for_all |= key.0.issuer().is_some();
         draft.added.insert(key);
         draft.bytes += entry.encoded_len();
         let home = entry.home().clone();
         draft.ops.push(Op::Append { entry, src, at: draft.at });
         // After the entry that makes the record theirs, so that they could give it back to us in this order.
         for of in gained.into_iter().flatten() {
-            draft.after.tip += 1;
-            draft.ops.push(Op::Offer { of, home: home.clone() });
+            draft.offer(of, home.clone());
         }
         Ok(true)
     }
@@ -398,7 +411,11 @@ impl<I: Identity> Engine<I> {
     /// The commit is durable: only now is anybody told.
     pub(super) fn committed(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
         let after = self.committing.take().expect("a commit was under way");
-        self.tip = after.tip;
+        let before = std::mem::replace(&mut self.tip, after.tip);
+        if self.tip > before {
+            self.fresh.push_back(Fresh { before, upto: self.tip, ..after.fresh });
+            self.fresh.drain(..self.fresh.len().saturating_sub(FRESH_MAX));
+        }
         self.last = after.last;
         if let Some(segments) = after.segments {
             self.segments = segments;
