@@ -535,6 +535,17 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_secret_records_are_found_without_reading_all() {
+        let conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&conn).unwrap();
+        let mut plan =
+            conn.prepare(&format!("EXPLAIN QUERY PLAN {}", super::super::read::SECRET_ROWS)).unwrap();
+        let steps = plan.query_map([], |row| row.get::<_, String>(3)).unwrap();
+        let scans: Vec<_> = steps.map(Result::unwrap).filter(|step| step.starts_with("SCAN")).collect();
+        assert_eq!(scans, ["SCAN s"]);
+    }
+
+    #[test]
     fn a_setting_that_does_not_take_is_refused() {
         let memory = Connection::open_in_memory().unwrap();
         let error = apply(&memory, settings(WRITER_CACHE_KIB)).unwrap_err();
