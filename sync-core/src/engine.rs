@@ -43,6 +43,9 @@ const STATEMENTS_FRAME_BYTES: usize = 256 << 10;
 /// Most things that may wait for the disk before a neighbour that sends more counts as ignoring its window.
 pub const INTENTS_MAX: usize = 1 << 16;
 
+/// Of so many commits it is remembered whom their rows are for: a crowd of 700 that comes back brings about as many batches.
+const FRESH_MAX: usize = 2_048;
+
 /// Names a local write until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
@@ -243,6 +246,20 @@ enum Intent {
     ForgottenTold(Vec<Forgotten>),
 }
 
+/// Rows that a commit has appended, as far as it matters whom they are for.
+#[derive(Debug, Clone, Default)]
+struct Fresh {
+    /// The last row before them, and the last of them.
+    before: Seq,
+    upto: Seq,
+    /// How many, by lane.
+    rows: [u64; 3],
+    /// The homes of their records.
+    homes: BTreeSet<OrgId>,
+    /// Some are issued to everybody below, or offer older entries: each link has to look at all.
+    for_all: bool,
+}
+
 /// What follows when the commit that is under way is durable.
 #[derive(Debug, Clone)]
 struct Consequences {
@@ -263,6 +280,7 @@ struct Consequences {
     healed: Vec<(OrgId, EntryHash)>,
     gain: Option<Gain>,
     purge: Option<Purge>,
+    fresh: Fresh,
     /// Orders of this node, which hold now that they are durable: a root must not forget one that others have heard of.
     ordered: Vec<Order>,
     renamed: bool,
@@ -327,6 +345,8 @@ pub struct Engine<I> {
     intents: VecDeque<Intent>,
     import: Option<Box<courier::Import>>,
     committing: Option<Consequences>,
+    /// The latest commits that have appended rows, oldest first and without a gap.
+    fresh: VecDeque<Fresh>,
     effects: VecDeque<Effect>,
     revocations: u64,
     gain: Option<Gain>,
@@ -372,6 +392,7 @@ impl<I: Identity> Engine<I> {
             intents: VecDeque::new(),
             import: None,
             committing: None,
+            fresh: VecDeque::new(),
             effects: VecDeque::new(),
             revocations: revocation_digest(&store.revocations()?),
             gain: store.gain()?,

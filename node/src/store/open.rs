@@ -254,6 +254,8 @@ fn connect(
     let conn = Connection::open_with_flags_and_vfs(path, flags, files.vfs()).map_err(sqlite)?;
     // Closing the last connection copies the log: with the settings that the connection has by then, and as it was read.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
+    // Without it a statement whose LIMIT is bound is planned anew each time, which takes as long as to run it.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(sqlite)?;
     unlock(&conn, key)?;
     let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
     if application != APPLICATION_ID {
@@ -518,6 +520,30 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_with_a_bound_limit_is_planned_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, key) = (dir.path().join("records.db"), Key::generate().unwrap());
+        SqliteStore::create(&path, &key).unwrap();
+        let conn = connect(&SystemFiles, &path, &key, READER_CACHE_KIB, false).unwrap();
+        let mut statement = conn.prepare("SELECT seq FROM feed ORDER BY seq LIMIT ?1").unwrap();
+        for limit in 1..5 {
+            assert!(!statement.exists([limit]).unwrap());
+        }
+        assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0);
+    }
+
+    #[test]
+    fn rows_of_secret_records_are_found_without_reading_all() {
+        let conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&conn).unwrap();
+        let mut plan =
+            conn.prepare(&format!("EXPLAIN QUERY PLAN {}", super::super::read::SECRET_ROWS)).unwrap();
+        let steps = plan.query_map([], |row| row.get::<_, String>(3)).unwrap();
+        let scans: Vec<_> = steps.map(Result::unwrap).filter(|step| step.starts_with("SCAN")).collect();
+        assert_eq!(scans, ["SCAN s"]);
+    }
 
     #[test]
     fn a_setting_that_does_not_take_is_refused() {

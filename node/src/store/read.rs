@@ -362,6 +362,10 @@ fn certificates(joined: &[u8]) -> Fallible<Vec<Vec<u8>>> {
     Ok(chain)
 }
 
+/// The secret records first, which are few: left to itself SQLite begins with all changes.
+pub(super) const SECRET_ROWS: &str = "SELECT f.seq FROM secret s CROSS JOIN change c ON c.record = s.record
+    CROSS JOIN feed f ON f.seq = c.seq WHERE f.src IS NULL ORDER BY f.seq";
+
 impl Store for SqliteStore {
     fn tip(&self) -> Result<Seq, StoreError> {
         self.reading(|| Ok(self.known.borrow().tip))
@@ -443,10 +447,7 @@ impl Store for SqliteStore {
 
     fn secret_rows(&self) -> Result<Vec<Seq>, StoreError> {
         self.reading(|| {
-            let mut statement = self.conn.prepare_cached(
-                "SELECT f.seq FROM secret s JOIN change c ON c.record = s.record JOIN feed f ON f.seq = c.seq
-                 WHERE f.src IS NULL ORDER BY f.seq",
-            )?;
+            let mut statement = self.conn.prepare_cached(SECRET_ROWS)?;
             let rows = statement.query_map([], |row| row.get(0).map(unpack))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })

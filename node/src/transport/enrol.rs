@@ -10,7 +10,7 @@ use quinn::{RecvStream, SendStream};
 use sync_core::id::OrgPath;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{DONE, LinkError, LinkSettings, close, dial, socket, tls};
+use super::{DONE, LinkError, LinkSettings, close, dial, door::Place, socket, tls};
 use crate::{
     ca::{
         EnrolRefusal, Facts, InviteStore, Issued, Request, Response, Token,
@@ -54,11 +54,12 @@ pub enum EnrolLinkError {
 pub struct Enrolling {
     connection: quinn::Connection,
     identity: Arc<Identity>,
+    _place: Place,
 }
 
 impl Enrolling {
-    pub(super) fn new(connection: quinn::Connection, identity: Arc<Identity>) -> Self {
-        Self { connection, identity }
+    pub(super) fn new(connection: quinn::Connection, identity: Arc<Identity>, place: Place) -> Self {
+        Self { connection, identity, _place: place }
     }
 
     /// Where it comes from.

@@ -7,6 +7,7 @@
 
 pub mod beside;
 mod close;
+mod door;
 mod enrol;
 mod settings;
 #[cfg(test)]
@@ -27,12 +28,16 @@ use sync_core::{
     identity::{NodeInfo, Refusal},
 };
 
-use self::tls::{Expect, ServerCheck, check_peer};
 pub use self::{
     close::{DONE, REFUSED, refusal_of, refuse},
+    door::Knock,
     enrol::{EnrolLinkError, Enrolling, enrol},
     settings::*,
     tls::{ALPN_ENROL, ALPN_SYNC},
+};
+use self::{
+    door::Door,
+    tls::{Expect, ServerCheck, check_peer},
 };
 use crate::{
     ca::{TrustStore, trust::Verified},
@@ -73,6 +78,15 @@ pub enum LinkError {
         address: SocketAddr,
         /// How long was waited.
         after: Duration,
+    },
+    /// The other had too many in its door.
+    #[error(
+        "{address} has more callers at once than it can take; nothing is wrong with this node, and it will try again, \
+         later and later"
+    )]
+    Busy {
+        /// The other.
+        address: SocketAddr,
     },
     /// The connection ended.
     #[error("the connection with {address} ended ({source}); the node will try again")]
@@ -119,6 +133,7 @@ impl LinkError {
     pub fn from_connection(address: SocketAddr, error: ConnectionError) -> Self {
         match refusal_of(&error) {
             Some((code, text)) => LinkError::RefusedByPeer { address, code, text },
+            None if is_turned_away(&error) => LinkError::Busy { address },
             None if error == ConnectionError::TimedOut => LinkError::Silent { address, after: IDLE_TIMEOUT },
             None => LinkError::Lost { address, source: error },
         }
@@ -187,6 +202,7 @@ pub struct Transport {
     trust: Arc<TrustStore>,
     incoming: LinkSettings,
     listens: bool,
+    door: Door,
 }
 
 impl Transport {
@@ -199,8 +215,8 @@ impl Transport {
         trust: Arc<TrustStore>,
         incoming: LinkSettings,
     ) -> Result<Self, LinkError> {
-        let endpoint = socket(address, lasting(&identity))?;
-        let transport = Self { endpoint, identity: RwLock::new(identity), trust, incoming, listens };
+        let (endpoint, door) = (socket(address, lasting(&identity))?, Door::default());
+        let transport = Self { endpoint, identity: RwLock::new(identity), trust, incoming, listens, door };
         transport.serve()?;
         Ok(transport)
     }
@@ -255,14 +271,18 @@ impl Transport {
         admitted(connection, peer)
     }
 
-    /// The next one who knocks; none when the socket is closed. To be finished in a task of its own, so that a
-    /// slow one holds up nobody.
-    pub async fn accept(&self) -> Option<quinn::Incoming> {
-        self.endpoint.accept().await
+    /// The next one who knocks and may begin; none when the socket is closed. To be finished in a task of its own, so
+    /// that a slow one holds up nobody.
+    pub async fn accept(&self) -> Option<Knock> {
+        loop {
+            if let Some(knock) = self.door.open(self.endpoint.accept().await?) {
+                return Some(knock);
+            }
+        }
     }
 
     /// Goes through the handshake and the verdict.
-    pub async fn finish(&self, incoming: quinn::Incoming) -> Result<Arrival, LinkError> {
+    pub async fn finish(&self, Knock { incoming, place }: Knock) -> Result<Arrival, LinkError> {
         let address = incoming.remote_address();
         let handshake = async { incoming.accept()?.await };
         let connection = within(address, handshake).await?;
@@ -272,7 +292,7 @@ impl Transport {
                 let peer = check_peer(&self.trust, &peer_chain(&connection), None);
                 admitted(connection, peer).map(Arrival::Node)
             }
-            Some(ALPN_ENROL) => Ok(Arrival::Enrolling(Enrolling::new(connection, self.identity()))),
+            Some(ALPN_ENROL) => Ok(Arrival::Enrolling(Enrolling::new(connection, self.identity(), place))),
             _ => Err(LinkError::Protocol { address }),
         }
     }
@@ -282,6 +302,12 @@ impl Transport {
         self.endpoint.close(quinn::VarInt::from_u32(DONE), b"this node stops");
         self.endpoint.wait_idle().await;
     }
+}
+
+/// Whether the other side turned this one away before it looked at it.
+fn is_turned_away(error: &ConnectionError) -> bool {
+    let refused = quinn::TransportErrorCode::CONNECTION_REFUSED;
+    matches!(error, ConnectionError::ConnectionClosed(close) if close.error_code == refused)
 }
 
 fn admitted(connection: quinn::Connection, peer: Result<Verified, Refusal>) -> Result<Link, LinkError> {

@@ -24,6 +24,12 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(50);
 pub const METERED_KEEP_ALIVE: Duration = Duration::from_secs(90);
 /// How long a handshake may take. At 600 ms and 15 % loss it takes a few seconds; a dead address costs all of it.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections that have not shown a certificate, at most: those of a crowd of 700 and some. One takes up to 130 kB.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// When so many are under way, a newcomer shows first that he is at the address from which he writes. It costs him a
+/// round trip, and whoever writes from addresses that are not his gets no further. A crowd of 700 is let in without: of one
+/// that is asked a first packet may still be on its way, and takes a place for nothing.
+pub const HANDSHAKES_UNPROVEN: usize = 768;
 /// What a peer may send ahead on one stream: an entry of 1 MiB, whole. On a line of 10 Mbit/s and 300 ms, 375 kB
 /// are under way at once.
 pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;

@@ -71,6 +71,80 @@ async fn nodes_of_one_tree_meet_and_know_each_other() {
     }
 }
 
+/// A node that takes in whoever comes, until it is dropped.
+fn serve(server: &Arc<Transport>) {
+    let server = server.clone();
+    tokio::spawn(async move {
+        while let Some(knock) = server.accept().await {
+            let server = server.clone();
+            tokio::spawn(async move {
+                let Ok(Arrival::Node(link)) = server.finish(knock).await else { return };
+                link.connection().closed().await;
+            });
+        }
+    });
+}
+
+#[tokio::test]
+async fn who_comes_when_too_many_shake_hands_is_turned_away_and_served_later() {
+    let tree = Tree::new();
+    let (hub, leaf) = (node(tree.hub), node(tree.leaf));
+    let (address, settings) = (hub.local_address().unwrap(), LinkSettings::default());
+    serve(&hub);
+    let strangers = hub.door.take(HANDSHAKES_MAX).await;
+    let turned_away = leaf.connect(address, None, &settings).await.unwrap_err();
+    assert!(matches!(turned_away, LinkError::Busy { .. }), "{turned_away}");
+    assert!(turned_away.to_string().contains("will try again"), "{turned_away}");
+    drop(strangers);
+    let mut links = Vec::new();
+    for _ in 0..20 {
+        links.push(leaf.connect(address, None, &settings).await.unwrap());
+    }
+    // Who is through the door takes no place in it.
+    drop(hub.door.take(HANDSHAKES_MAX).await);
+}
+
+#[tokio::test]
+async fn who_comes_into_a_crowd_shows_first_that_he_is_where_he_writes_from() {
+    let tree = Tree::new();
+    let (hub, leaf) = (node(tree.hub), node(tree.leaf));
+    let address = hub.local_address().unwrap();
+    for (taken, proves) in [(HANDSHAKES_UNPROVEN - 1, false), (HANDSHAKES_UNPROVEN, true)] {
+        let strangers = hub.door.take(taken).await;
+        let leaf = leaf.clone();
+        let dialled =
+            tokio::spawn(async move { leaf.connect(address, None, &LinkSettings::default()).await });
+        let knock = hub.accept().await.unwrap();
+        assert_eq!(knock.incoming.remote_address_validated(), proves, "{taken}");
+        let _link = link(hub.finish(knock).await);
+        dialled.await.unwrap().unwrap();
+        drop(strangers);
+    }
+}
+
+#[tokio::test]
+async fn who_enrols_stands_in_the_door_until_he_is_answered() {
+    let tree = Tree::new();
+    let token = token(&tree.hub, "dong-van", Role::Leaf, Vec::new());
+    let hub = node(tree.hub);
+    let address = hub.local_address().unwrap();
+    let endpoint = socket("127.0.0.1:0".parse().unwrap(), quinn::EndpointConfig::default()).unwrap();
+    let check = ServerCheck::new(Expect::Key(token.parent));
+    let dialling = tokio::spawn(async move {
+        let connection = dial(&endpoint, address, None, check, &LinkSettings::default()).await;
+        connection.map(|connection| (endpoint, connection))
+    });
+    let Ok(Arrival::Enrolling(enrolling)) = hub.finish(hub.accept().await.unwrap()).await else {
+        panic!("it came to enrol");
+    };
+    let _stands = dialling.await.unwrap().unwrap();
+    let free = hub.door.take(HANDSHAKES_MAX - 1).await;
+    assert!(hub.door.is_full());
+    drop(enrolling);
+    assert!(!hub.door.is_full());
+    drop(free);
+}
+
 #[tokio::test]
 async fn every_kind_of_congestion_control_connects() {
     let tree = Tree::new();

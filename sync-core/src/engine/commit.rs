@@ -38,6 +38,13 @@ impl Draft {
     pub(super) fn holds(&self, record: &RecordId) -> bool {
         self.rows.contains_key(record)
     }
+
+    /// Offers the entry of an older row.
+    pub(super) fn offer(&mut self, of: Seq, to: Offered) {
+        self.after.tip += 1;
+        self.after.fresh.for_all = true;
+        self.ops.push(Op::Offer { of, to });
+    }
 }
 
 impl<I: Identity> Engine<I> {
@@ -67,6 +74,7 @@ impl<I: Identity> Engine<I> {
                 revoked: false,
                 gain: self.gain,
                 purge: self.purge.clone(),
+                fresh: Fresh::default(),
                 ordered: Vec::new(),
             },
             added: BTreeSet::new(),
@@ -216,9 +224,8 @@ impl<I: Identity> Engine<I> {
             };
             if goes_up && let Some(of) = self.row_from_above(&known, draft, store)? {
                 self.open_segment(draft);
-                draft.after.tip += 1;
+                draft.offer(of, Offered::Parent);
                 draft.after.last[lane as usize] = draft.after.tip;
-                draft.ops.push(Op::Offer { of, to: Offered::Parent });
             }
         }
         let at = Position { segment, pos };
@@ -352,14 +359,17 @@ impl<I: Identity> Engine<I> {
         if !goes_up {
             draft.from_above.insert(key.clone(), draft.after.tip);
         }
+        let fresh = &mut draft.after.fresh;
+        fresh.rows[entry.lane() as usize] += 1;
+        fresh.homes.extend(draft.homes.get(&key.0).into_iter().flatten().cloned());
+        fresh.for_all |= key.0.issuer().is_some();
         draft.added.insert(key);
         draft.bytes += entry.encoded_len();
         let home = entry.home().clone();
         draft.ops.push(Op::Append { entry, src, at: draft.at });
         // After the entry that makes the record theirs, so that they could give it back to us in this order.
         for of in gained.into_iter().flatten() {
-            draft.after.tip += 1;
-            draft.ops.push(Op::Offer { of, to: Offered::Home(home.clone()) });
+            draft.offer(of, Offered::Home(home.clone()));
         }
         Ok(None)
     }
@@ -466,7 +476,11 @@ impl<I: Identity> Engine<I> {
     /// The commit is durable: only now is anybody told.
     pub(super) fn committed(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
         let after = self.committing.take().expect("a commit was under way");
-        self.tip = after.tip;
+        let before = std::mem::replace(&mut self.tip, after.tip);
+        if self.tip > before {
+            self.fresh.push_back(Fresh { before, upto: self.tip, ..after.fresh });
+            self.fresh.drain(..self.fresh.len().saturating_sub(FRESH_MAX));
+        }
         self.last = after.last;
         if let Some(segments) = after.segments {
             self.segments = segments;

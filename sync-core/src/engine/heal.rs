@@ -151,8 +151,7 @@ impl<I: Identity> Engine<I> {
         draft.ops.push(Op::Heal { row, entry, at: draft.at });
         for home in others.into_iter().filter(|_| was_damaged) {
             self.open_segment(draft);
-            draft.after.tip += 1;
-            draft.ops.push(Op::Offer { of: row, to: Offered::Home(home) });
+            draft.offer(row, Offered::Home(home));
         }
         Ok(())
     }

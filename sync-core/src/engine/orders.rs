@@ -180,8 +180,7 @@ impl<I: Identity> Engine<I> {
             self.open_segment(draft);
         }
         for (of, home) in offers {
-            draft.after.tip += 1;
-            draft.ops.push(Op::Offer { of, to: Offered::Home(home) });
+            draft.offer(of, Offered::Home(home));
         }
         let last = rows.last().map_or(gain.upto, |(row, _)| *row);
         let ended = rows.len() < GAIN_ROWS || last >= gain.upto;

@@ -52,11 +52,62 @@ impl<I: Identity> Engine<I> {
     /// Sends what the link has room for, most urgent lane first.
     pub(super) fn send_rows(&mut self, link: LinkId, store: &impl Store, now: Now) -> Result<(), StoreError> {
         for lane in Lane::ALL {
-            while let Some(stretch) = self.next_stretch(link, lane, store)? {
-                self.send_stretch(link, lane, stretch, store, now)?;
+            self.pass_over_fresh(link, lane, store, now)?;
+            while let Some(state) = self.links.get(&link).filter(|state| self.has_room(state, lane)) {
+                match self.stretch_after(state, lane, self.tip, store)? {
+                    Some(stretch) => self.send_stretch(link, lane, stretch, store, now)?,
+                    None => {
+                        self.has_looked_at_all(link, lane);
+                        break;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    fn has_room(&self, link: &Link, lane: Lane) -> bool {
+        link.out[lane as usize].has_room() && self.open_lanes(link).has(lane)
+    }
+
+    fn has_looked_at_all(&mut self, link: LinkId, lane: Lane) {
+        let agreed = self.links.get_mut(&link).filter(|state| state.lineage.is_some());
+        if let Some(next) = agreed.and_then(|state| state.out[lane as usize].next.as_mut()) {
+            *next = (*next).max(self.tip);
+        }
+    }
+
+    /// Rows of the latest commits that are of no concern to a child need not be read for it: or a hub would look at each
+    /// row once for every child. As of rows that are read, it is told of many, or of the first of a segment.
+    fn pass_over_fresh(
+        &mut self,
+        link: LinkId,
+        lane: Lane,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let below = |state: &&Link| state.direction == Direction::Down && state.lineage.is_some();
+        let Some(state) = self.links.get(&link).filter(below) else { return Ok(()) };
+        let Some(next) = state.out[lane as usize].next else { return Ok(()) };
+        let concerns = |home| self.places.is_within(home, &state.peer.place);
+        let unread = self.fresh.partition_point(|fresh| fresh.upto <= next);
+        let (mut passed, mut rows) = (next, 0);
+        for fresh in self.fresh.range(unread..) {
+            if fresh.before > passed || fresh.for_all || fresh.homes.iter().any(concerns) {
+                break;
+            }
+            (passed, rows) = (fresh.upto, rows + fresh.rows[lane as usize]);
+        }
+        let Some(at) = self.position(passed).filter(|_| passed > next) else { return Ok(()) };
+        let out = &mut self.links.get_mut(&link).expect("it is there").out[lane as usize];
+        (out.next, out.skipped) = (Some(passed), out.skipped + rows);
+        let told_of = out.told.is_some_and(|told| told.segment == at.segment);
+        if rows == 0 || (told_of && out.skipped < SKIP_AFTER_ROWS) {
+            return Ok(());
+        }
+        let after = out.after(at.segment);
+        (out.skipped, out.told) = (0, Some(at));
+        self.say_place(link, lane, at, passed, after, store, now)
     }
 
     /// The lanes that a link may carry now, away from this node.
@@ -106,20 +157,6 @@ impl<I: Identity> Engine<I> {
             }
         }
         Ok(rows)
-    }
-
-    fn next_stretch(
-        &self,
-        link: LinkId,
-        lane: Lane,
-        store: &impl Store,
-    ) -> Result<Option<Stretch>, StoreError> {
-        match self.links.get(&link) {
-            Some(state) if state.out[lane as usize].has_room() && self.open_lanes(state).has(lane) => {
-                self.stretch_after(state, lane, self.tip, store)
-            }
-            _ => Ok(None),
-        }
     }
 
     /// What comes next in a lane for the neighbour of this link, up to row `tip`.

@@ -629,6 +629,39 @@ fn rows_that_a_neighbour_need_not_have_are_passed_over_in_silence() {
     }
 }
 
+/// When rows become durable that are of no concern to a child nobody reads them for it: here there is nothing to be read.
+#[test]
+fn rows_that_are_of_no_concern_to_a_child_are_not_read_for_it() {
+    for (of, rows) in [("hg", [0, 2, 0]), ("qb", [0; 3])] {
+        let mut hub = Node::new(HUB);
+        hub.writes(1);
+        hub.meets(DOWN, SISTER, Direction::Down);
+        hub.says(DOWN, hello(SISTER));
+        hub.says(DOWN, Frame::Announce(announcement(SISTER, 1)));
+        assert_eq!(hub.engine.links[&DOWN].out.each_ref().map(|out| out.next), [Some(1); 3]);
+        let own = hub.engine.incarnation();
+        let write = |seq| {
+            let chunk = opaque_chunk(own, seq, &[], Stamp(1), b"x");
+            let home = OrgId::new(of).unwrap();
+            Entry::new(format!("Basic/{seq}").parse().unwrap(), home, Lane::Normal, chunk).unwrap()
+        };
+        let entries = vec![write(2), write(3)];
+        hub.handles(Event::Write { ticket: Ticket(1), entries, projection: Vec::new() });
+        hub.engine.handle(Event::Committed, &MemStore::default(), hub.now).unwrap();
+        let out = &hub.engine.links[&DOWN].out;
+        assert_eq!(out.each_ref().map(|out| out.skipped), rows, "{of}");
+        assert_eq!(out.each_ref().map(|out| out.next), [Some(3); 3], "{of}");
+        // Nor for a child that has come after them.
+        for out in &mut hub.engine.links.get_mut(&DOWN).unwrap().out {
+            (out.next, out.skipped) = (Some(1), 0);
+        }
+        let event = Event::Received(DOWN, Frame::Lanes(Lanes::ALL));
+        hub.engine.handle(event, &MemStore::default(), hub.now).unwrap();
+        let out = &hub.engine.links[&DOWN].out;
+        assert_eq!(out.each_ref().map(|out| out.skipped), rows, "{of}");
+    }
+}
+
 /// What came from above need not go up, and is no end that the parent has to hear of.
 #[test]
 fn the_parent_hears_nothing_of_what_it_has_sent() {

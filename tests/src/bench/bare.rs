@@ -20,7 +20,7 @@ use anyhow::{Context, bail};
 use node::{
     ca::{TrustStore, TrustedClock},
     keys::IdentityFolder,
-    transport::{Arrival, LinkSettings, Transport},
+    transport::{Arrival, Link, LinkSettings, Transport},
 };
 use quinn::{RecvStream, SendStream};
 use rusqlite::{Connection, params};
@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 use sync_core::codec::{Reader, Writer};
 use tokio::sync::mpsc;
 
-use super::memory;
+use super::{memory, world::remove_database};
 
 /// The first argument of a bare process.
 pub const ARGUMENT: &str = "bare-loop";
@@ -120,6 +120,14 @@ impl Process {
         Ok(process)
     }
 
+    /// Starts a receiving side that waits for so many senders and makes everything durable at once.
+    pub fn crowd_hub(dir: &Path, senders: usize) -> anyhow::Result<(Self, SocketAddr)> {
+        remove_database(&dir.join(DATABASE));
+        let mut process = Self::start(&["crowd".into(), dir.to_owned(), senders.to_string().into()])?;
+        let address = process.line()?;
+        Ok((process, address))
+    }
+
     fn start(args: &[PathBuf]) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(ARGUMENT)
@@ -168,6 +176,7 @@ pub fn main(args: &[String]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match args {
         [side, dir] if side == "hub" => runtime.block_on(hub(Path::new(dir))),
+        [side, dir, senders] if side == "crowd" => runtime.block_on(crowd(Path::new(dir), senders.parse()?)),
         [side, dir, address] if side == "leaf" => leaf(Path::new(dir), address.parse()?, &runtime),
         _ => bail!("not a bare process"),
     }
@@ -243,12 +252,34 @@ fn read_frames(conn: &Connection, mut after: u64, frames: &mpsc::Sender<Vec<u8>>
             return Ok(());
         }
         after += count;
-        let mut frame = Writer::default();
-        frame.raw(&digest.finalize()).varint(raw.0.len() as u64).raw(&compressor.compress(&raw.0)?);
-        if frames.blocking_send(frame.0).is_err() {
+        if frames.blocking_send(pack(&raw.0, digest, &mut compressor)?).is_err() {
             return Ok(());
         }
     }
+}
+
+fn pack(raw: &[u8], digest: Sha256, compressor: &mut zstd::bulk::Compressor<'_>) -> anyhow::Result<Vec<u8>> {
+    let mut frame = Writer::default();
+    frame.raw(&digest.finalize()).varint(raw.len() as u64).raw(&compressor.compress(raw)?);
+    Ok(frame.0)
+}
+
+/// Bodies with their hashes as one frame.
+pub fn packed(bodies: &[(Vec<u8>, [u8; 32])]) -> anyhow::Result<Vec<u8>> {
+    let (mut raw, mut digest) = (Writer::default(), Sha256::new());
+    for (body, hash) in bodies {
+        digest.update(hash);
+        raw.bytes(body);
+    }
+    pack(&raw.0, digest, &mut zstd::bulk::Compressor::new(LEVEL)?)
+}
+
+/// Hands a frame in to a [`Process::crowd_hub`], and returns when it is durable there.
+pub async fn hand_in(link: &Link, frame: &[u8]) -> anyhow::Result<()> {
+    let (mut send, mut receive) = link.connection().open_bi().await?;
+    send.write_all(frame).await?;
+    send.finish()?;
+    number(&mut receive).await.map(drop)
 }
 
 async fn number(stream: &mut RecvStream) -> anyhow::Result<u64> {
@@ -268,6 +299,37 @@ async fn hub(dir: &Path) -> anyhow::Result<()> {
         let _ = receive_all(send, receive, &dir.join(DATABASE)).await;
     }
     Ok(())
+}
+
+/// Takes one frame of each of so many senders, makes all durable in one transaction, and tells them.
+async fn crowd(dir: &Path, senders: usize) -> anyhow::Result<()> {
+    let transport = Arc::new(transport(dir, true)?);
+    let mut conn = open(&dir.join(DATABASE))?;
+    say(&transport.local_address()?)?;
+    let (arrived, mut arrivals) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(knock) = transport.accept().await {
+            let (transport, arrived) = (transport.clone(), arrived.clone());
+            tokio::spawn(async move {
+                let Arrival::Node(link) = transport.finish(knock).await? else { bail!("not a node") };
+                let (send, mut receive) = link.connection().accept_bi().await?;
+                let frame = receive.read_to_end(FRAME_MAX_BYTES).await?;
+                Ok(arrived.send((link, send, unpack(&frame)?))?)
+            });
+        }
+    });
+    let (mut bodies, mut waiting) = (Vec::new(), Vec::new());
+    while waiting.len() < senders {
+        let (link, send, rows) = arrivals.recv().await.context("the socket is open")?;
+        bodies.extend(rows);
+        waiting.push((link, send));
+    }
+    append(&mut conn, &bodies)?;
+    let rows = tip(&conn)?.to_be_bytes();
+    for (_, send) in &mut waiting {
+        send.write_all(&rows).await?;
+    }
+    std::future::pending().await
 }
 
 async fn receive_all(mut send: SendStream, mut receive: RecvStream, path: &Path) -> anyhow::Result<()> {

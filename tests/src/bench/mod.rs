@@ -4,10 +4,13 @@
 //! and each ratio is of two neighbours in time. `docs/TESTING.md` holds the figures and what they say.
 
 pub mod bare;
+mod crowd;
+mod filled;
 mod line;
 mod memory;
 pub mod report;
 mod scenarios;
+mod storm;
 mod world;
 
 use std::collections::{BTreeMap, btree_map::Entry};
@@ -25,7 +28,7 @@ pub struct Scenario {
 }
 
 /// All scenarios, in the order in which they are run.
-pub const SCENARIOS: [Scenario; 11] = [
+pub const SCENARIOS: [Scenario; 14] = [
     Scenario {
         name: "import",
         about: "records a second into a leaf",
@@ -66,7 +69,20 @@ pub const SCENARIOS: [Scenario; 11] = [
         records: 100_000,
         run: scenarios::audit,
     },
+    Scenario {
+        name: "audit-1m",
+        about: "the same with a million entries",
+        records: 1_000_000,
+        run: scenarios::audit_1m,
+    },
+    Scenario {
+        name: "compartments",
+        about: "nothing changed in 100,000 compartments",
+        records: 100_000,
+        run: scenarios::compartments,
+    },
     Scenario { name: "memory", about: "peak and idle memory", records: 100_000, run: scenarios::memory },
+    Scenario { name: "storm", about: "700 leaves dial one hub at once", records: 700, run: storm::storm },
 ];
 
 /// What scenarios share: worlds, by their number of records.

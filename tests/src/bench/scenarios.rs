@@ -9,9 +9,10 @@ use std::{
 use node::{
     admin::{Audit, Client, Request, Verified, Written},
     config::{Config, DATABASE},
-    fhir::population::edit,
+    fhir::population::{Population, edit},
 };
 use rusqlite::params;
+use sync_core::id::OrgId;
 
 use super::{
     Bench,
@@ -40,7 +41,7 @@ const IDLE_AFTER: Duration = Duration::from_secs(3);
 const DELAY: Duration = Duration::from_millis(100);
 const MIB: f64 = 1024.0;
 
-type Outcome = anyhow::Result<Vec<Figure>>;
+pub type Outcome = anyhow::Result<Vec<Figure>>;
 
 pub fn import(bench: &mut Bench, records: usize) -> Outcome {
     let import = bench.world(records)?.import;
@@ -176,12 +177,17 @@ pub fn wire(bench: &mut Bench, records: usize) -> Outcome {
 /// Hub and leaf with the same records, folded, connected; the bare loop's likewise.
 fn synced(bench: &mut Bench, records: usize) -> anyhow::Result<&mut World> {
     let world = bench.world(records)?;
+    sync(world)?;
+    Ok(world)
+}
+
+fn sync(world: &mut World) -> anyhow::Result<()> {
     world.reset_hub()?;
     world.bare_transfer()?;
     world.start();
     world.resume()?;
     world.wait_folded();
-    Ok(world)
+    Ok(())
 }
 
 pub fn changed(bench: &mut Bench, records: usize) -> Outcome {
@@ -242,8 +248,18 @@ fn edited(records: usize, number: u64) -> Vec<String> {
 }
 
 pub fn audit(bench: &mut Bench, records: usize) -> Outcome {
-    let world = synced(bench, records)?;
-    world.wait_folded();
+    audited("audit", synced(bench, records)?)
+}
+
+pub fn audit_1m(_: &mut Bench, entries: usize) -> Outcome {
+    let mut world = World::filled(entries)?;
+    world.start();
+    world.resume()?;
+    audited("audit-1m", &mut world)
+}
+
+fn audited(name: &'static str, world: &mut World) -> Outcome {
+    let records = world.records;
     let (equal, equal_bytes) = compared(&world.leaf)?;
     anyhow::ensure!((equal.here, equal.there) == (0, 0), "they hold the same");
     world.pause();
@@ -266,13 +282,13 @@ pub fn audit(bench: &mut Bench, records: usize) -> Outcome {
     world.pause();
     world.stop();
     Ok(vec![
-        Figure::new("audit", records, "equal: bytes of frames, both ways", "B", equal_bytes as f64)
+        Figure::new(name, records, "equal: bytes of frames, both ways", "B", equal_bytes as f64)
             .at_most(1_000.0),
-        Figure::new("audit", records, "equal: time", "ms", equal.millis as f64).at_most(100.0),
-        Figure::new("audit", records, "100 lacking: bytes of frames, with the entries", "B", bytes as f64)
+        Figure::new(name, records, "equal: time", "ms", equal.millis as f64).at_most(100.0),
+        Figure::new(name, records, "100 lacking: bytes of frames, with the entries", "B", bytes as f64)
             .at_most(100_000.0),
         Figure::new(
-            "audit",
+            name,
             records,
             "100 lacking: time, with the reading of all rows",
             "s",
@@ -299,7 +315,19 @@ fn compared(leaf: &Node) -> anyhow::Result<(Audit, u64)> {
 }
 
 pub fn unchanged(bench: &mut Bench, records: usize) -> Outcome {
-    let world = synced(bench, records)?;
+    nothing_new("unchanged", synced(bench, records)?)
+}
+
+/// As many compartments as records: patients and nothing else.
+pub fn compartments(_: &mut Bench, patients: usize) -> Outcome {
+    let all = Population::patients(SEED, &OrgId::new(world::LEAF)?);
+    let mut world = World::of(patients, all.take(patients).map(|patient| patient.to_string()))?;
+    sync(&mut world)?;
+    nothing_new("compartments", &mut world)
+}
+
+fn nothing_new(name: &'static str, world: &mut World) -> Outcome {
+    let records = world.records;
     world.pause();
     world.stop();
     let address = world.hub_address()?;
@@ -331,17 +359,11 @@ pub fn unchanged(bench: &mut Bench, records: usize) -> Outcome {
     let shortest = |of: &[f64]| of.iter().copied().fold(f64::INFINITY, f64::min);
     let handshake = shortest(&bare_trips).floor() - 1.0;
     Ok(vec![
-        Figure::new("unchanged", records, "bytes of frames, both ways", "B", median(bytes)).at_most(400.0),
-        Figure::new(
-            "unchanged",
-            records,
-            "round trips behind the handshake",
-            "",
-            shortest(&trips) - handshake,
-        )
-        .beside(shortest(&bare_trips) - handshake)
-        .at_most(1.5),
-        Figure::new("unchanged", records, "bytes of datagrams with the handshake", "B", datagrams.0 as f64)
+        Figure::new(name, records, "bytes of frames, both ways", "B", median(bytes)).at_most(400.0),
+        Figure::new(name, records, "round trips behind the handshake", "", shortest(&trips) - handshake)
+            .beside(shortest(&bare_trips) - handshake)
+            .at_most(1.5),
+        Figure::new(name, records, "bytes of datagrams with the handshake", "B", datagrams.0 as f64)
             .beside(datagrams.1 as f64),
     ])
 }

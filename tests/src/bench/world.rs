@@ -31,7 +31,8 @@ use crate::cluster::Node;
 pub const IMPORT_CHUNK: usize = 1_000;
 /// The seed of everything made up here.
 pub const SEED: u64 = 20_251_122;
-const LEAF: &str = "dong-van";
+/// The leaf's organization.
+pub const LEAF: &str = "dong-van";
 
 /// What an import took, the product's and the bare loop's.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,7 +65,7 @@ pub struct Cold {
 
 /// See the module.
 pub struct World {
-    _dir: TempDir,
+    dir: TempDir,
     pub records: usize,
     pub hub: Node,
     pub leaf: Node,
@@ -85,24 +86,42 @@ pub fn put(texts: impl IntoIterator<Item = String>) -> Request {
 }
 
 impl World {
-    /// Makes the nodes and imports the records at the leaf. Both are stopped then.
+    /// Makes the nodes and imports the population's records at the leaf. Both are stopped then.
     pub fn new(records: usize) -> anyhow::Result<Self> {
+        Self::of(records, texts(SEED, records))
+    }
+
+    /// The same with these records.
+    pub fn of(records: usize, texts: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut world = Self::empty(records)?;
+        world.leaf.start();
+        world.import = import(&world.leaf, texts, &world.dir.path().join("import.db"))?;
+        world.leaf.wait("folded", |status| status.unfolded == 0);
+        world.leaf.stop();
+        copy_entries(&world.leaf.dir, 0)?;
+        Ok(world)
+    }
+
+    /// The same with so many entries at both, made without the daemons; there is nothing for the bare loop.
+    pub fn filled(entries: usize) -> anyhow::Result<Self> {
+        let world = Self::empty(entries)?;
+        super::filled::fill(&world.hub.dir, &world.leaf.dir, entries, SEED)?;
+        Ok(world)
+    }
+
+    fn empty(records: usize) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("tuyen-bench-").tempdir()?;
         let path = |name: &str| dir.path().join(name);
         let mut root = Node::root(&path("root"), "trung-uong");
         let mut hub = root.child(&path("hub"), Role::Hub, "ha-giang");
         let mut leaf = hub.child(&path("leaf"), Role::Leaf, LEAF);
         let _: Synced = leaf.ask(&Request::SyncPause);
-        for node in [&mut root, &mut hub] {
+        for node in [&mut root, &mut hub, &mut leaf] {
             node.stop();
         }
         let fresh_hub = path("hub.fresh");
         copy(&hub.dir, &fresh_hub)?;
-        let import = import(&leaf, records, &path("import.db"))?;
-        leaf.wait("folded", |status| status.unfolded == 0);
-        leaf.stop();
-        copy_entries(&leaf.dir, 0)?;
-        Ok(Self { _dir: dir, records, hub, leaf, fresh_hub, import, colds: Vec::new() })
+        Ok(Self { dir, records, hub, leaf, fresh_hub, import: Import::default(), colds: Vec::new() })
     }
 
     /// Cold syncs, at least so many, product and bare loop in turn.
@@ -244,7 +263,7 @@ pub fn copy_entries(dir: &Path, after: u64) -> anyhow::Result<()> {
 }
 
 /// Imports at the leaf, and in turn, chunk by chunk, through a socket into a bare file.
-fn import(leaf: &Node, records: usize, bare_path: &Path) -> anyhow::Result<Import> {
+fn import(leaf: &Node, texts: impl Iterator<Item = String>, bare_path: &Path) -> anyhow::Result<Import> {
     let mut client = Client::connect(&leaf.dir)?;
     let (mut near, far) = UnixStream::pair()?;
     let mut bare = bare::open(bare_path)?;
@@ -262,7 +281,7 @@ fn import(leaf: &Node, records: usize, bare_path: &Path) -> anyhow::Result<Impor
         Ok(())
     });
     let mut import = Import::default();
-    let mut texts = texts(SEED, records).peekable();
+    let mut texts = texts.peekable();
     while texts.peek().is_some() {
         let chunk: Vec<_> = texts.by_ref().take(IMPORT_CHUNK).collect();
         let lines = format!("{}\n{}\n", chunk.len(), chunk.join("\n"));
