@@ -274,6 +274,80 @@ fn a_failed_read_closes_the_store_as_well() {
     assert!(checked.findings.iter().any(|finding| finding.row == row), "{checked:?}");
 }
 
+/// Of what is forgotten no table holds a word, a check finds nothing, and what is damaged beside it is named still.
+#[test]
+fn what_is_forgotten_leaves_running_hashes_alone() {
+    let place = Place::new();
+    let mut store = place.create();
+    store.commit(&[Op::OpenSegment(own(1))]).unwrap();
+    store.commit(&writes(1, 6, "text")).unwrap();
+    let forgotten = [2, 3, 6].map(|n| record(&format!("Observation/{n}")));
+    store
+        .commit(&[
+            Op::AddHome(forgotten[0].clone(), org("meo-vac")),
+            Op::Offer { of: 2, to: Offered::Home(org("meo-vac")) },
+        ])
+        .unwrap();
+    let unreadable = vec![(2, "text".to_owned())];
+    for projected in [(2, unreadable), (3, Vec::new())] {
+        store
+            .commit(&[Op::Project(Projected {
+                record: record(&format!("Observation/{}", projected.0)),
+                resource: Some("text".into()),
+                version: "text".into(),
+                conflicts: Some("text".into()),
+                open_conflicts: 1,
+                waiting: vec![],
+                unreadable: projected.1,
+                snapshot: Some((projected.0, b"text".to_vec())),
+            })])
+            .unwrap();
+    }
+    let chains: Vec<_> = (1..=7).map(|row| store.chain(row).unwrap()).collect();
+    store.commit(&forgotten.clone().map(Op::Forget)).unwrap();
+    drop(store);
+    place.is_sound("after some were forgotten");
+    // Their numbers are given anew, and the new names are found after a start.
+    let mut store = place.open().unwrap();
+    assert_eq!((1..=7).map(|row| store.chain(row).unwrap()).collect::<Vec<_>>(), chains);
+    store.commit(&writes(8, 2, "other")).unwrap();
+    drop(store);
+    place.is_sound("after others came");
+    let store = place.open().unwrap();
+    assert_eq!(store.rows_of(&record("Observation/9")).unwrap(), [9]);
+    assert_eq!(store.unfolded(0, 99).unwrap().len(), 5);
+    for record in &forgotten {
+        assert!(store.rows_of(record).unwrap().is_empty() && store.homes(record).unwrap().is_empty());
+        assert_eq!(store.projected(record).unwrap(), None);
+    }
+    drop(store);
+    let raw = place.raw();
+    let mut tables = raw.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
+    let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    for table in tables {
+        let mut columns = raw.prepare(&format!("SELECT name FROM pragma_table_info('{table}')")).unwrap();
+        let columns: Vec<String> =
+            columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let all = columns
+            .iter()
+            .map(|name| format!("hex(coalesce({name}, ''))"))
+            .collect::<Vec<_>>()
+            .join(" || ' ' || ");
+        let mut rows = raw.prepare(&format!("SELECT {all} FROM {table}")).unwrap();
+        for row in rows.query_map([], |row| row.get::<_, String>(0)).unwrap() {
+            let row = row.unwrap();
+            for name in ["Observation/2", "Observation/3", "Observation/6"] {
+                let name: String = name.bytes().map(|byte| format!("{byte:02X}")).collect();
+                assert!(!row.contains(&name), "{table}: {row}");
+            }
+        }
+    }
+    raw.execute_batch("UPDATE feed SET entry = x'00' WHERE seq = 4; DELETE FROM feed WHERE seq = 8").unwrap();
+    let found = place.reader().integrity_check(|_, _| ()).unwrap().findings;
+    let rows: Vec<_> = found.iter().filter_map(|finding| finding.row).collect();
+    assert_eq!(rows, [(4, Harm::Damaged), (8, Harm::Gone)]);
+}
+
 /// Each kind of harm, done behind the store's back, is found and named, and nothing else is.
 #[test]
 fn a_check_names_the_row_and_its_record() {

@@ -283,7 +283,7 @@ fn text(arranged: &Arranged) -> String {
     let _ = write!(
         text,
         "\n{}\nWhat a node has of its own beyond what the centre has it still has to send: it sends it to the parent that it has \
-         then, and nothing is lost. What is sent to a node no more it forgets when the centre has it; `tuyen org purged` tells.\n",
+         then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.\n",
         render::table(&rows)
     );
     let _ = match (arranged.order, arranged.plan) {
@@ -372,6 +372,27 @@ mod tests {
         OrgId::new(name).unwrap()
     }
 
+    #[test]
+    fn receipts_say_where_and_whose() {
+        let part = |name: &str, records| ForgottenLine { org: org(name), records, entries: 2 * records };
+        let receipt = Receipt {
+            at: 1_798_736_400_000,
+            place: "tw/hg".parse().unwrap(),
+            node: NodeId([7; 16]),
+            order: 3,
+            forgotten: vec![part("dv", 602), part("mv", 1)],
+        };
+        assert_eq!(
+            receipts_in_words(&[receipt]),
+            "\
+WHEN              WHERE  ORDER  WHOSE  RECORDS  ENTRIES
+2027-01-01 00:00  tw/hg  3      dv     602      1,204
+2027-01-01 00:00  tw/hg  3      mv     1        2
+"
+        );
+        assert!(receipts_in_words(&[]).contains("Nobody here or below"));
+    }
+
     fn arranged() -> Arranged {
         let change = |before: &str, after: &str, closed, gains, loses| NodeChange {
             before: before.parse().unwrap(),
@@ -414,7 +435,7 @@ dv    tw/tq/dv       -                                -                         
 tq    tw/tq          1,204 entries of 1 organization  -                                1,204 entries
 
 What a node has of its own beyond what the centre has it still has to send: it sends it to the parent that it has then, and \
-                        nothing is lost. What is sent to a node no more stays where it was sent.
+                        nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.
 Nothing is ordered: this was a dry run.
 ";
         assert_eq!(text(&arranged()), expected);

@@ -2,7 +2,7 @@
 //!
 //! At the root an order holds when it is durable, elsewhere as soon as a node has heard of it; a node that dies before it
 //! has kept it hears of it again, because its HELLO says that it does not know it. What is on its way up from a former child
-//! is taken still. Not here: what an order means for the places ([`crate::scope::Places`]), and purging what a node holds of
+//! is taken still. Not here: what an order means for the places ([`crate::scope::Places`]), and forgetting what a node holds of
 //! those who have left it.
 
 use super::{commit::Draft, *};

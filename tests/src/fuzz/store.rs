@@ -6,7 +6,9 @@ use sync_core::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId},
     identity::{Reason, Revocation, Serial},
     order::{Order, Step},
-    store::{Batch, Frontier, Gain, Mark, MemStore, Offered, Op, Projected, Store, StoreMut},
+    store::{
+        Batch, Forgotten, Frontier, Gain, Mark, MemStore, Offered, Op, Projected, Purge, Store, StoreMut,
+    },
     wire::POSITION_MAX,
 };
 
@@ -19,6 +21,7 @@ const BATCHES_MAX: usize = 12;
 
 #[derive(Default)]
 struct Script {
+    to_forget: Option<RecordId>,
     tip: Seq,
     segments: Vec<Segment>,
     held: Vec<(Seq, RecordId, ChangeHash)>,
@@ -39,6 +42,10 @@ pub fn store(data: &[u8]) {
     for _ in 0..BATCHES_MAX {
         for _ in 0..=c.below(6) {
             script.fact(&mut c, &mut batch);
+        }
+        if let Some(record) = script.to_forget.take() {
+            script.held.retain(|(_, held, _)| *held != record);
+            batch.push(Op::Forget(record));
         }
         model.commit(&batch).expect("memory does not fail");
         store.commit(&batch).expect("what the engine may say can be kept");
@@ -132,6 +139,15 @@ impl Script {
                 let [since, done, upto] = [(); 3].map(|()| c.u64() % (self.tip + 1));
                 batch.push(Op::Gain(c.one_in(2).then_some(Gain { since, done, upto })));
             }
+            14 => {
+                self.to_forget = Some(record(c.pick(&RECORDS)));
+                let [order, done, upto] = [(); 3].map(|()| c.u64() % (self.tip + 1));
+                let mut forgotten = Vec::new();
+                if c.one_in(2) {
+                    forgotten.push(Forgotten { home: org(HOMES[0]), records: c.u64(), entries: c.u64() });
+                }
+                batch.push(Op::Purge(c.one_in(2).then_some(Purge { order, done, upto, forgotten })));
+            }
             _ => self.append(c, batch),
         }
     }
@@ -210,6 +226,7 @@ impl Script {
         same!(revocations);
         same!(orders);
         same!(gain);
+        same!(purge);
         same!(digests);
         same!(folded);
         for seq in 0..=self.tip + 1 {

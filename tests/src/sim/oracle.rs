@@ -325,7 +325,9 @@ fn check_scope(
         let own = one.place.org();
         let is_ordered = !places.orders().is_empty();
         let is_unknown = |home| known.unknown_of(home).is_some();
-        (is_ordered && (record.issuer().is_some() || homes.contains(own) || homes.iter().any(is_unknown)))
+        let is_its_own = |home| home == own || places.is_within(home, &one.place);
+        homes.iter().any(is_its_own)
+            || (is_ordered && (record.issuer().is_some() || homes.iter().any(is_unknown)))
             || (!one.says_all_safe.1
                 && homes.iter().any(|home| {
                     let brings =
