@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn an_older_file_is_brought_forward() {
         let conn = fresh();
-        let newer =
-            ["outage_log", "secret", "tree_order", "gain"].map(|table| format!("DROP TABLE {table};"));
+        let newer = ["outage_log", "secret", "tree_order", "gain", "forgotten", "purge", "purge_count"];
+        let newer = newer.map(|table| format!("DROP TABLE {table};"));
         conn.execute_batch(&format!("{} PRAGMA user_version = 1", newer.concat())).unwrap();
         conn.execute_batch("INSERT INTO org (name) VALUES ('a')").unwrap();
         super::super::schema::migrate(&conn).unwrap();
