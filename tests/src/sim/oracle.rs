@@ -240,8 +240,8 @@ pub fn check_final(ledger: &Ledger, all: &[Final<'_>], places: &Places) -> Resul
     check_part(all, places)
 }
 
-/// Whether all who hold an entry were moved and its home is of another part of the tree: they do not give it back, because
-/// their new parents may not know why they have it.
+/// Whether all who hold an entry were moved and its home is of another part of the tree, or is closed: they do not give it
+/// back, because their new parents may not know why they have it, or forget it when the root has it.
 fn is_others(key: &Key, all: &[Final<'_>], places: &Places) -> bool {
     let mut holders = all.iter().filter(|one| holds(one.store, key));
     holders.all(|one| {
@@ -249,7 +249,9 @@ fn is_others(key: &Key, all: &[Final<'_>], places: &Places) -> bool {
         let mut entries = rows.filter_map(|row| one.store.entry(row).expect("memory does not fail"));
         let home = entries.find(|entry| entry.change_hash() == key.1).map(|entry| entry.home().clone());
         let own = one.place.org();
-        places.has_moved(own) && home.is_some_and(|home| !places.has_stood_within(&home, own))
+        places.has_moved(own)
+            && home
+                .is_some_and(|home| !places.has_stood_within(&home, own) || places.successor(&home).is_some())
     })
 }
 
