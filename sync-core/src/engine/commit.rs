@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry as Slot;
 
-use super::*;
+use super::{purge::sender, *};
 use crate::{
     id::{ChangeHash, OrgId, RecordId, Secrecy},
     scope::may_leave,
@@ -260,14 +260,10 @@ impl<I: Identity> Engine<I> {
             if store.entry(row)?.is_none_or(|known| known.change_hash() != key.1) {
                 continue;
             }
-            let head = store.heads(entry.lane(), row - 1, 1)?.into_iter().find(|head| head.seq == row);
-            let Some(src) = head.and_then(|head| head.src) else { return Ok(None) };
-            let sender = store.announcement(src.segment)?.map(|(_, info)| info);
-            let goes_up = |info: &NodeInfo| {
-                info.role == Role::Root
-                    || self.places.has_stood_within(info.place.org(), self.info().place.org())
-            };
-            return Ok(Some(row).filter(|_| !sender.as_ref().is_some_and(goes_up)));
+            let Some(sender) = sender(entry.lane(), row, store)? else { return Ok(None) };
+            let own = self.info().place.org();
+            let from_below = self.places.has_stood_within(sender.place.org(), own);
+            return Ok(Some(row).filter(|_| sender.role != Role::Root && !from_below));
         }
         Ok(None)
     }

@@ -68,7 +68,8 @@ impl<I: Identity> Engine<I> {
         }
         let order = self.last_order();
         let purge = draft.after.purge.get_or_insert(Purge { order, done: row - 1, ..Purge::default() });
-        (purge.done, purge.upto) = (purge.done.min(row - 1), purge.upto.max(row));
+        // Up to the end also for a row that is healed: the end of each purge names its receipt, and is beyond the last one's.
+        (purge.done, purge.upto) = (purge.done.min(row - 1), draft.after.tip);
     }
 
     /// Forgets the next part.
@@ -138,11 +139,8 @@ impl<I: Identity> Engine<I> {
             if root >= draft.after.last[lane as usize] {
                 continue;
             }
-            let head = store.heads(lane, row - 1, 1)?.into_iter().find(|head| head.seq == *row);
-            let src = head.and_then(|head| head.src);
-            let sender = src.map(|src| store.announcement(src.segment)).transpose()?.flatten();
-            let from_above =
-                sender.is_some_and(|(_, info)| !self.places.has_stood_within(info.place.org(), own));
+            let sender = sender(lane, *row, store)?;
+            let from_above = sender.is_some_and(|info| !self.places.has_stood_within(info.place.org(), own));
             if *row > root || from_above {
                 return Ok(false);
             }
@@ -168,6 +166,14 @@ impl<I: Identity> Engine<I> {
         let told = self.purge.as_ref().filter(ended).cloned();
         self.effects.extend(told.map(Effect::Forgotten));
     }
+}
+
+/// Who has sent a row; none when it is of this node's own making.
+pub(super) fn sender(lane: Lane, row: Seq, store: &impl Store) -> Result<Option<NodeInfo>, StoreError> {
+    let head = store.heads(lane, row - 1, 1)?.into_iter().find(|head| head.seq == row);
+    let src = head.and_then(|head| head.src);
+    let sender = src.map(|src| store.announcement(src.segment)).transpose()?.flatten();
+    Ok(sender.map(|(_, info)| info))
 }
 
 fn count(forgotten: &mut Vec<Forgotten>, home: &OrgId, entries: u64) {

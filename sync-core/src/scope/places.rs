@@ -336,8 +336,8 @@ impl Places {
     }
 }
 
-/// The moves of these orders that have an effect, and those that have none. It depends on nothing but the orders, because not every node knows every
-/// certificate.
+/// The moves of these orders that have an effect, and those that have none. It depends on nothing but the orders, because
+/// not every node knows every certificate.
 fn effective(orders: &[Order]) -> (Vec<Move>, Vec<(OrgId, OrgPath)>) {
     let (mut moves, mut void, mut left): (_, _, Vec<OrgPath>) = (Vec::new(), Vec::new(), Vec::new());
     let steps = orders.iter().enumerate().flat_map(|(nth, order)| order.steps.iter().map(move |s| (nth, s)));

@@ -206,23 +206,31 @@ impl Leaf {
         }
     }
 
-    /// Tells the engine something, and does what it wants; gives the frames to send.
     fn handle(&mut self, event: Event) -> anyhow::Result<Vec<Frame>> {
-        self.engine.handle(event, &self.store, clock::now())?;
-        let mut frames = Vec::new();
-        while let Some(effect) = self.engine.poll_effect() {
-            match effect {
-                Effect::Commit(batch) => {
-                    self.store.commit(&batch)?;
-                    self.engine.handle(Event::Committed, &self.store, clock::now())?;
-                }
-                Effect::Send(_, frame) => frames.push(frame),
-                Effect::Written(_) => {}
-                other => bail!("a leaf that only sends has no {other:?}"),
-            }
-        }
-        Ok(frames)
+        drive(&mut self.engine, &mut self.store, event)
     }
+}
+
+/// Tells an engine something, and does what it wants; gives the frames to send.
+pub(super) fn drive(
+    engine: &mut Engine<Own>,
+    store: &mut impl StoreMut,
+    event: Event,
+) -> anyhow::Result<Vec<Frame>> {
+    engine.handle(event, store, clock::now())?;
+    let mut frames = Vec::new();
+    while let Some(effect) = engine.poll_effect() {
+        match effect {
+            Effect::Commit(batch) => {
+                store.commit(&batch)?;
+                engine.handle(Event::Committed, store, clock::now())?;
+            }
+            Effect::Send(_, frame) => frames.push(frame),
+            Effect::Written(_) => {}
+            other => bail!("nothing else was to happen than {other:?}"),
+        }
+    }
+    Ok(frames)
 }
 
 async fn send(

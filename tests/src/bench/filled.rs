@@ -6,7 +6,6 @@
 
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
-use anyhow::bail;
 use node::{
     ca::{Own, TrustStore, TrustedClock},
     clock,
@@ -16,14 +15,15 @@ use node::{
 };
 use sync_core::{
     change::{Entry, opaque_chunk},
-    engine::{Effect, Engine, Event, Identity, LinkId, Ticket},
+    engine::{Engine, Event, Identity, LinkId, Ticket},
     id::{Lane, RecordId},
     session::Direction,
-    store::{Op, Store, StoreMut},
+    store::{Op, Store},
     time::Stamp,
     wire::Frame,
 };
 
+use super::crowd::drive;
 use crate::sim::rng::Rng;
 
 /// Entries of a record.
@@ -100,21 +100,7 @@ impl Side {
         Ok(Entry::new(record, home, Lane::Normal, chunk)?)
     }
 
-    /// Tells the engine something, and does what it wants; gives the frames to send.
     fn handle(&mut self, event: Event) -> anyhow::Result<Vec<Frame>> {
-        self.engine.handle(event, &self.store, clock::now())?;
-        let mut frames = Vec::new();
-        while let Some(effect) = self.engine.poll_effect() {
-            match effect {
-                Effect::Commit(batch) => {
-                    self.store.commit(&batch)?;
-                    self.engine.handle(Event::Committed, &self.store, clock::now())?;
-                }
-                Effect::Send(_, frame) => frames.push(frame),
-                Effect::Written(_) => {}
-                other => bail!("nothing else was to happen than {other:?}"),
-            }
-        }
-        Ok(frames)
+        drive(&mut self.engine, &mut self.store, event)
     }
 }
