@@ -12,7 +12,7 @@ mod interrupt;
 mod output;
 mod render;
 
-use std::{ffi::OsStr, io::Write, path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, io::Write, path::PathBuf};
 
 use clap::{Parser, error::ErrorKind};
 use node::admin::FailureKind;
@@ -57,7 +57,14 @@ struct Cli {
     command: Command,
 }
 
-fn main() -> ExitCode {
+fn main() -> ! {
+    let code = run();
+    // Rust's own exit would have written what is left; when nobody reads any more there is nobody to tell.
+    let _ = std::io::stdout().flush();
+    node::process::end(code)
+}
+
+fn run() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refused(&error),
@@ -72,7 +79,7 @@ fn main() -> ExitCode {
 }
 
 /// What the command line parser says: help and version are results, anything else is a usage failure.
-fn refused(error: &clap::Error) -> ExitCode {
+fn refused(error: &clap::Error) -> u8 {
     let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let json =
         std::env::args_os().skip(1).take_while(|arg| arg != "--").any(|arg| arg == OsStr::new("--json"));
@@ -83,7 +90,7 @@ fn refused(error: &clap::Error) -> ExitCode {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !json {
         // Nobody is left to tell when standard error is gone.
         let _ = std::io::stderr().lock().write_all(error.render().to_string().as_bytes());
-        return ExitCode::from(FailureKind::Usage.exit_code());
+        return FailureKind::Usage.exit_code();
     }
     exit_code(Err(usage(one_sentence(&error.render().to_string()))), output)
 }

@@ -6,7 +6,6 @@
 use std::{
     fmt::Display,
     io::{self, BufWriter, IsTerminal, Write},
-    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -160,11 +159,11 @@ impl Output {
 }
 
 /// The exit code as the system wants it.
-pub fn exit_code(outcome: Outcome, output: Output) -> ExitCode {
-    ExitCode::from(match outcome {
+pub fn exit_code(outcome: Outcome, output: Output) -> u8 {
+    match outcome {
         Ok(exit) => exit.code(),
         Err(stop) => output.stopped(stop),
-    })
+    }
 }
 
 /// A line on the terminal that says how far long work has come, and is gone when the work is done.

@@ -14,6 +14,7 @@ pub mod courier;
 pub mod daemon;
 pub mod fhir;
 pub mod keys;
+pub mod process;
 pub mod setup;
 pub mod store;
 pub mod telemetry;

@@ -37,13 +37,14 @@ fn main() -> ExitCode {
         say("no folder; give one with --dir DIR or TUYEN_DIR");
         return ExitCode::from(2);
     };
-    match tuyen_node::daemon::run(&dir) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match tuyen_node::daemon::run(&dir) {
+        Ok(()) => 0,
         Err(failure) => {
             say(&failure);
-            ExitCode::from(failure.kind.exit_code())
+            failure.kind.exit_code()
         }
-    }
+    };
+    tuyen_node::process::end(code)
 }
 
 /// Says why it ends. On a full disk nobody may hear it, and the exit code still counts.

@@ -27,7 +27,7 @@ impl Daemon {
                 let mut input = std::io::stdin().lock();
                 while input.read(&mut rest).is_ok_and(|read| read > 0) {}
                 // Ending like this is the same as being killed, which the store is made for.
-                std::process::exit(0);
+                node::process::end(0);
             });
             watch
                 .map_err(|error| failed(format!("cannot start a thread ({error}); is the machine full?")))?;
