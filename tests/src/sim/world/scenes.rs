@@ -1,5 +1,6 @@
 //! Scenes that seeds do not come upon: five hundred leaves that wake at once, a record that is edited a hundred thousand
-//! times, an entry of 900 kB on a bad line, a country whose provinces are merged. Everything that is promised of a world is held here as well.
+//! times, an entry of 900 kB on a bad line, a country whose provinces are merged, a clinic that gains those of another.
+//! Everything that is promised of a world is held here as well.
 
 use std::fmt;
 
@@ -7,6 +8,7 @@ use sync_core::{
     change::{Entry, opaque_chunk},
     id::Incarnation,
     order::Order,
+    session::{BATCH_START_BYTES, WINDOW_BATCHES},
     time::Stamp,
 };
 
@@ -38,6 +40,15 @@ const AWAY_ONE_IN: usize = 20;
 const MINUTES_AFTER: usize = 30;
 const WRITERS: usize = 40;
 
+/// Records that a clinic gains, more than a hub offers in one commit; the urgent ones among them, and the bytes of each.
+const GAINED: usize = 5_000;
+const URGENT: usize = 10;
+const GAINED_BYTES: usize = 1_000;
+const GAINED_AT_ONCE: usize = 100;
+/// Others that may come before the urgent ones: what is under way when these are offered, a window and the batch that went
+/// when the window had some room left.
+const GAINED_BEFORE: usize = (WINDOW_BATCHES + 1) * BATCH_START_BYTES / GAINED_BYTES;
+
 /// A scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scene {
@@ -49,14 +60,17 @@ pub enum Scene {
     LargeEntry,
     /// 63 provinces become 34 and the districts go, by one order, while clinics write.
     Merger,
+    /// A clinic gains the thousands of records of another that is closed, and the urgent ones among them come first.
+    Gain,
 }
 
 /// All of them, with their names.
-pub const ALL: [(Scene, &str); 4] = [
+pub const ALL: [(Scene, &str); 5] = [
     (Scene::Storm, "storm"),
     (Scene::LongRecord, "long-record"),
     (Scene::LargeEntry, "large-entry"),
     (Scene::Merger, "merger"),
+    (Scene::Gain, "gain"),
 ];
 
 /// What a scene came to.
@@ -66,6 +80,8 @@ pub struct Outcome {
     pub entries: usize,
     /// Virtual milliseconds until the last of them was durable at the root, from when nothing stood in its way.
     pub safe_after: Millis,
+    /// Virtual milliseconds until the urgent ones were durable where they were gained, and how many others came before.
+    pub urgent: Option<(Millis, usize)>,
     /// Bytes of entries that were sent, against those that a node had not had.
     pub sent_of_needed: (u64, u64),
 }
@@ -79,7 +95,11 @@ impl fmt::Display for Outcome {
             self.entries,
             self.safe_after as f64 / 1000.0,
             sent as f64 / needed.max(1) as f64,
-        )
+        )?;
+        self.urgent.map_or(Ok(()), |(millis, before)| {
+            let seconds = millis as f64 / 1000.0;
+            write!(f, "; what is urgent was where it was gained after {seconds:.1} s, behind {before} others")
+        })
     }
 }
 
@@ -88,15 +108,16 @@ impl Scene {
     pub fn play(self, trace: &mut Trace) -> Result<Outcome, Failure> {
         let plan = match self {
             Scene::Storm => Plan::one_hub(LEAVES, CLINIC_LINE, 24 * HOUR),
-            Scene::LongRecord | Scene::LargeEntry => Plan::one_hub(2, CLINIC_LINE, 24 * HOUR),
+            Scene::LongRecord | Scene::LargeEntry | Scene::Gain => Plan::one_hub(2, CLINIC_LINE, 24 * HOUR),
             Scene::Merger => Plan::country(PROVINCES, CLINICS, CLINIC_LINE, 24 * HOUR),
         };
         let mut world = World::new(plan, trace);
-        let begin = match self {
-            Scene::Storm => world.storm()?,
-            Scene::LongRecord => world.long_record()?,
-            Scene::LargeEntry => world.large_entry()?,
-            Scene::Merger => world.merger()?,
+        let (begin, urgent) = match self {
+            Scene::Storm => (world.storm()?, None),
+            Scene::LongRecord => (world.long_record()?, None),
+            Scene::LargeEntry => (world.large_entry()?, None),
+            Scene::Merger => (world.merger()?, None),
+            Scene::Gain => world.gain()?,
         };
         let leaves = world.first_leaf()..world.machines.len();
         let is_safe = |one: &Machine| one.engine.as_ref().is_some_and(Engine::all_at_root);
@@ -108,6 +129,7 @@ impl Scene {
         Ok(Outcome {
             entries: report.written,
             safe_after,
+            urgent,
             sent_of_needed: (report.entry_bytes_sent, report.entry_bytes_needed),
         })
     }
@@ -233,6 +255,55 @@ impl World<'_> {
             self.drop_conn(conn.expect("a clinic dials again within a minute"), 0, SECOND);
         }
         Ok(self.now)
+    }
+
+    /// A clinic is closed in favour of another, which gains its records, those that are urgent last in every feed. Gives
+    /// when the order was given, how long it took until these were durable there, and how many others came before.
+    fn gain(&mut self) -> Result<(Millis, Option<(Millis, usize)>), Failure> {
+        self.pass(10 * SECOND)?;
+        let (closed, heir) = (FIRST_LEAF, FIRST_LEAF + 1);
+        let kind = |nth| if nth < GAINED - URGENT { "Patient" } else { "AllergyIntolerance" };
+        let names: Vec<_> = (0..GAINED).map(|nth| format!("{}/{nth}", kind(nth))).collect();
+        let (rest, urgent) = names.split_at(GAINED - URGENT);
+        let mut n = 0;
+        for (part, then) in rest.chunks(GAINED_AT_ONCE).map(|part| (part, 0)).chain([(urgent, HOUR)]) {
+            let entries = part.iter().map(|name| {
+                n += 1;
+                let body = self.rng.bytes(GAINED_BYTES);
+                self.an_entry(closed, name, n, &None, &body)
+            });
+            let entries = entries.collect();
+            self.pass(then)?;
+            self.write_entries(closed, entries)?;
+        }
+        // So that the root has heard of it.
+        self.write(heir, None)?;
+        self.pass(HOUR)?;
+        let begin = self.now;
+        let org = |machine: usize| self.plan.nodes[self.machines[machine].node].info.place.org().clone();
+        let steps = vec![Step::Close { org: org(closed), successor: org(heir) }];
+        let engine = self.machines[0].engine.as_ref().expect("it runs");
+        engine.places().check(&steps).expect("both have written, and so are known");
+        let order = engine.identity().order_of(1, EPOCH, steps);
+        self.report.faults[Fault::Move.index()] += 1;
+        self.drive(0, Event::Order(order))?;
+        let there = |world: &Self, name: &String| {
+            let record = name.parse().expect("a plain name");
+            world.machines[heir].store.rows_of(&record).is_ok_and(|rows| !rows.is_empty())
+        };
+        while !urgent.iter().all(|name| there(self, name)) {
+            self.pass(SECOND / 10)?;
+        }
+        let urgent_after = self.now - begin;
+        let before = rest.iter().filter(|name| there(self, name)).count();
+        assert!(
+            before <= GAINED_BEFORE,
+            "{before} others came before what is urgent, and {GAINED_BEFORE} are a window"
+        );
+        while !rest.iter().all(|name| there(self, name)) {
+            self.pass(SECOND / 10)?;
+        }
+        Ok((begin, Some((urgent_after, before))))
     }
 
     fn an_entry(
