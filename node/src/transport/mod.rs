@@ -13,6 +13,7 @@ mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
+mod tolerant;
 
 use std::{
     io,

@@ -156,10 +156,12 @@ async fn every_kind_of_congestion_control_connects() {
             tokio::spawn(async move { link(Ok(arrival)).connection().closed().await });
         }
     });
-    for congestion in [Congestion::Cubic, Congestion::Bbr, Congestion::NewReno] {
+    for congestion in [Congestion::Tolerant, Congestion::Cubic, Congestion::Bbr, Congestion::NewReno] {
         let settings = LinkSettings { congestion, mtu_discovery: true, keep_alive_seconds: Some(5) };
         leaf.connect(hub.local_address().unwrap(), None, &settings).await.unwrap();
     }
+    let unsettled = leaf.connect(hub.local_address().unwrap(), None, &LinkSettings::default()).await.unwrap();
+    assert!(unsettled.connection().congestion_state().into_any().is::<tolerant::Tolerant>());
 }
 
 #[tokio::test]
