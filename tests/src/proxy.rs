@@ -1,8 +1,8 @@
 //! A bad line for UDP: loses, delays and queues datagrams between a client and a server on this machine.
 //!
-//! Each direction is a line of its own with the same properties: a datagram is lost by a seeded draw, waits
-//! until those before it have gone out at the line's rate (and is lost when too many wait), and then takes the
-//! line's delay. They never overtake one another. The line may change while it is in use, and so
+//! Each direction is a line of its own with the same properties: a datagram waits until those before it have gone out at
+//! the line's rate (and is lost when too many wait), takes its own time, is lost on the way by a seeded draw, and otherwise
+//! takes the line's delay. They never overtake one another. The line may change while it is in use, and so
 //! may the address from which clients seem to come. Nothing here knows QUIC.
 
 use std::{
@@ -23,8 +23,8 @@ use tokio::{
 };
 
 /// IP and UDP headers, which a line carries too.
-const HEADER_BYTES: u64 = 28;
-/// Datagrams wait up to this long for their turn; later ones are lost, as a router's queue would.
+pub const HEADER_BYTES: u64 = 28;
+/// How long datagrams wait for their turn, unless a line says otherwise.
 const QUEUE_MOST: Duration = Duration::from_millis(500);
 /// Largest datagram.
 const DATAGRAM_MAX_BYTES: usize = 65_536;
@@ -38,6 +38,8 @@ pub struct Line {
     pub bits_per_second: Option<u64>,
     /// How long a datagram takes, one way.
     pub delay: Duration,
+    /// Datagrams wait up to this long for their turn; later ones are lost, as a router's queue would. None for half a second.
+    pub queue: Option<Duration>,
 }
 
 /// What a line has carried in one direction.
@@ -45,8 +47,29 @@ pub struct Line {
 pub struct Carried {
     /// Bytes that came out at the other end, with their IP and UDP headers.
     pub bytes: AtomicU64,
-    /// Datagrams lost.
+    /// Datagrams lost on the way.
     pub lost: AtomicU64,
+    /// Datagrams lost because too many waited.
+    pub overrun: AtomicU64,
+    /// Datagrams that were put on it, lost or not, and their bytes with their headers.
+    pub sent: AtomicU64,
+    /// See `sent`.
+    pub sent_bytes: AtomicU64,
+    /// How long they have waited for their turn, in sum; those for which there was no room count as the whole queue.
+    pub queued_micros: AtomicU64,
+}
+
+impl Carried {
+    /// Counts a datagram that is put on the line and would wait so long; whether there is room for it.
+    fn takes(&self, bytes: u64, wait: Duration, most: Duration) -> bool {
+        let micros = wait.min(most).as_micros() as u64;
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.queued_micros.fetch_add(micros, Ordering::Relaxed);
+        let has_room = wait <= most;
+        self.overrun.fetch_add(u64::from(!has_room), Ordering::Relaxed);
+        has_room
+    }
 }
 
 /// A running proxy. Dropping it ends it.
@@ -152,13 +175,17 @@ fn lane(runtime: &Runtime, line: Arc<Mutex<Line>>, carried: Arc<Carried>, seed: 
                     let line = *line.lock().expect("nobody panics with it");
                     let now = Instant::now();
                     let start = busy_until.max(now);
-                    if dice.of_hundred() < line.loss_percent || start - now > QUEUE_MOST {
+                    let bytes = datagram.bytes.len() as u64 + HEADER_BYTES;
+                    if !carried.takes(bytes, start - now, line.queue.unwrap_or(QUEUE_MOST)) {
+                        continue;
+                    }
+                    let nanos = |rate| bytes * 8 * 1_000_000_000 / rate;
+                    let takes = line.bits_per_second.map(|rate| Duration::from_nanos(nanos(rate)));
+                    busy_until = start + takes.unwrap_or_default();
+                    if dice.of_hundred() < line.loss_percent {
                         carried.lost.fetch_add(1, Ordering::Relaxed);
                         continue;
                     }
-                    let bits = (datagram.bytes.len() as u64 + HEADER_BYTES) * 8;
-                    let takes = line.bits_per_second.map(|rate| Duration::from_nanos(bits * 1_000_000_000 / rate));
-                    busy_until = start + takes.unwrap_or_default();
                     let last = queue.back().map_or(now, |(due, _)| *due);
                     queue.push_back(((busy_until + line.delay).max(last), datagram));
                 }

@@ -182,7 +182,8 @@ pub fn main(args: &[String]) -> anyhow::Result<()> {
     }
 }
 
-fn transport(dir: &Path, listens: bool) -> anyhow::Result<Transport> {
+/// The socket of the node of this folder.
+pub fn transport(dir: &Path, listens: bool) -> anyhow::Result<Transport> {
     let identity = Arc::new(IdentityFolder::of_node(dir).load()?);
     let trust = TrustStore::of(&identity, TrustedClock::new(node::clock::wall()))?;
     let address = "127.0.0.1:0".parse()?;

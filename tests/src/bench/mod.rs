@@ -7,6 +7,7 @@ pub mod bare;
 mod crowd;
 mod filled;
 mod line;
+mod lines;
 mod memory;
 pub mod report;
 mod scenarios;
@@ -28,7 +29,7 @@ pub struct Scenario {
 }
 
 /// All scenarios, in the order in which they are run.
-pub const SCENARIOS: [Scenario; 14] = [
+pub const SCENARIOS: [Scenario; 15] = [
     Scenario {
         name: "import",
         about: "records a second into a leaf",
@@ -83,6 +84,12 @@ pub const SCENARIOS: [Scenario; 14] = [
     },
     Scenario { name: "memory", about: "peak and idle memory", records: 100_000, run: scenarios::memory },
     Scenario { name: "storm", about: "700 leaves dial one hub at once", records: 700, run: storm::storm },
+    Scenario {
+        name: "lines",
+        about: "the share of a bad line that carries new data",
+        records: 45_000,
+        run: lines::lines,
+    },
 ];
 
 /// What scenarios share: worlds, by their number of records.

@@ -10,7 +10,7 @@ pub struct Figure {
     /// How many records it was measured with.
     pub records: usize,
     /// What was measured.
-    pub what: &'static str,
+    pub what: String,
     /// In which unit.
     pub unit: &'static str,
     /// The product's; the median when it was measured several times.
@@ -34,10 +34,11 @@ impl Figure {
     pub fn new(
         scenario: &'static str,
         records: usize,
-        what: &'static str,
+        what: impl Into<String>,
         unit: &'static str,
         product: f64,
     ) -> Self {
+        let what = what.into();
         Self { scenario, records, what, unit, product, bare: None, ratio: None, target: None, met: None }
     }
 

@@ -299,7 +299,7 @@ fn import(leaf: &Node, texts: impl Iterator<Item = String>, bare_path: &Path) ->
     Ok(import)
 }
 
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
