@@ -7,7 +7,7 @@
 //! alone: a policer drops without a queue. What always holds: where there is a queue, it takes each loss as Cubic does, and so
 //! shares a line with others as Cubic does; and a queue that takes longer than [`QUEUE_MAX`] counts as a loss, so that
 //! what is urgent does not wait long behind what a deep buffer holds. Not here: a model of the line, or another pace than
-//! quinn's. When the way becomes longer while a connection stands, all of it seems to be a queue, and this is Cubic.
+//! quinn's. When the way becomes longer while a connection stands, the rest seems to be a queue, and this is Cubic.
 //!
 //! To tell the two losses apart by the queue is TCP Veno's (Fu and Liew, 2003).
 
@@ -36,7 +36,14 @@ pub struct TolerantConfig(Arc<CubicConfig>);
 impl ControllerFactory for TolerantConfig {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let cubic = self.0.clone().build(now, current_mtu);
-        Box::new(Tolerant { cubic, mtu: current_mtu.into(), queued: 0, acked: 0, lost: 0 })
+        Box::new(Tolerant {
+            cubic,
+            mtu: current_mtu.into(),
+            shortest: Duration::MAX,
+            queued: 0,
+            acked: 0,
+            lost: 0,
+        })
     }
 }
 
@@ -44,6 +51,8 @@ impl ControllerFactory for TolerantConfig {
 pub struct Tolerant {
     cubic: Box<dyn Controller>,
     mtu: u64,
+    /// The shortest round trip of a packet that was not small.
+    shortest: Duration,
     /// The bytes under way that wait in the queue, if nobody else uses the line.
     queued: u64,
     /// Bytes of late.
@@ -52,9 +61,14 @@ pub struct Tolerant {
 }
 
 impl Tolerant {
-    /// Of a packet that was sent then the round trip took so long, and the shortest was so long.
-    fn sees(&mut self, now: Instant, sent: Instant, takes: Duration, shortest: Duration) {
-        let queue = takes.saturating_sub(shortest);
+    /// Of a packet of so many bytes, sent then, there is word now. Round trips take so long of late, and the shortest of any
+    /// packet was so long.
+    fn sees(&mut self, now: Instant, sent: Instant, bytes: u64, takes: Duration, least: Duration) {
+        // On a slow line a small packet is through sooner, queue or none.
+        if bytes * 2 >= self.mtu {
+            self.shortest = self.shortest.min(now.saturating_duration_since(sent));
+        }
+        let queue = takes.saturating_sub(if self.shortest == Duration::MAX { least } else { self.shortest });
         let part = queue.as_secs_f64() / takes.as_secs_f64().max(f64::MIN_POSITIVE);
         self.queued = (self.window() as f64 * part) as u64;
         if queue > QUEUE_MAX && self.has_queue() {
@@ -88,7 +102,7 @@ impl Controller for Tolerant {
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         self.counts(bytes, 0);
-        self.sees(now, sent, rtt.get(), rtt.min());
+        self.sees(now, sent, bytes, rtt.get(), rtt.min());
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -140,13 +154,20 @@ mod tests {
 
     fn tolerant() -> Tolerant {
         let (config, now) = (Arc::new(CubicConfig::default()), Instant::now());
-        Tolerant { cubic: config.build(now, 1_200), mtu: MTU, queued: 0, acked: 0, lost: 0 }
+        Tolerant {
+            cubic: config.build(now, 1_200),
+            mtu: MTU,
+            shortest: Duration::MAX,
+            queued: 0,
+            acked: 0,
+            lost: 0,
+        }
     }
 
     /// So many packets arrive after such a round trip, and then one is lost that was sent so long after the last loss.
     fn loses_one(it: &mut Tolerant, arrived: u64, takes: Duration, sent: Instant) {
         it.counts(arrived * MTU, 0);
-        it.sees(sent, sent, takes, WAY);
+        it.sees(sent + WAY, sent, MTU, takes, WAY);
         it.on_congestion_event(sent, sent, false, MTU);
     }
 
@@ -189,15 +210,28 @@ mod tests {
         let now = Instant::now();
         for (queue, counts) in [(QUEUE_MAX, false), (QUEUE_MAX * 11 / 10, true)] {
             let mut it = tolerant();
-            it.sees(now, now, WAY + queue, WAY);
+            it.sees(now + WAY, now, MTU, WAY + queue, WAY);
             assert_eq!(it.window(), if counts { 7 * MTU } else { 10 * MTU }, "{queue:?}");
-            it.sees(now, now, WAY + queue, WAY);
+            it.sees(now + WAY, now, MTU, WAY + queue, WAY);
             assert_eq!(it.window(), if counts { 7 * MTU } else { 10 * MTU }, "once in a round trip");
         }
         // On a line so slow that one or two packets take as long, there is nothing to be shortened.
         let mut it = tolerant();
-        it.sees(now, now, WAY * 5, WAY * 4);
+        it.sees(now + WAY * 4, now, MTU, WAY * 5, WAY * 4);
         assert_eq!(it.window(), 10 * MTU);
+    }
+
+    #[test]
+    fn a_small_packet_that_was_through_sooner_tells_of_no_queue() {
+        let now = Instant::now();
+        let long = WAY * 10 / 6;
+        let mut it = tolerant();
+        it.sees(now + WAY, now, 50, long, WAY);
+        assert!(it.has_queue(), "as long as there was no other");
+        it.sees(now + long, now, MTU, long, WAY);
+        assert!(!it.has_queue());
+        it.sees(now + WAY, now, 50, long, WAY);
+        assert!(!it.has_queue());
     }
 
     #[test]
