@@ -14,7 +14,7 @@ use crate::budget::Change;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sync_core::{
-    id::{ChangeHash, Incarnation, NodeId, OrgId, OrgPath, RecordId, Secrecy},
+    id::{ChangeHash, Incarnation, NodeId, OrgId, OrgPath, RecordId},
     identity::Role,
     store::HomeDigest,
 };
@@ -22,6 +22,7 @@ use sync_core::{
 mod bundle;
 mod line;
 mod outages;
+mod scope;
 mod tree;
 
 pub use self::bundle::{
@@ -29,6 +30,7 @@ pub use self::bundle::{
 };
 pub use self::line::{Line, Waiting};
 pub use self::outages::{ClockStep, Neighbour, Outage, Outages, Stretch};
+pub use self::scope::{Destination, Explained, GrantLine, Home, Reason};
 pub use self::tree::{
     Amount, Arrange, Arranged, ForgottenLine, Leaving, NodeChange, OrderLine, OrgLine, Plan, Purged,
     Rearrangement, Receipt, StepLine, Tree,
@@ -677,60 +679,6 @@ pub struct Replaced {
     pub role: Role,
     /// Its token, to be shown once.
     pub invited: Invited,
-}
-
-/// Answer to [`Request::ExplainRecord`] and [`Request::ExplainOrg`].
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Explained {
-    /// The place of the node that answers.
-    pub own: OrgPath,
-    /// Entries that it holds: of the record, or with the organization for their home.
-    pub entries: u64,
-    /// The organization that issues the record to everybody below.
-    pub issuer: Option<OrgId>,
-    /// How secret the record is here.
-    #[serde(default)]
-    pub secrecy: Secrecy,
-    /// The record's homes, or the organization itself; with their places, where this node has heard of them.
-    pub homes: Vec<Home>,
-    /// This node's neighbours, the parent first.
-    pub neighbours: Vec<Destination>,
-}
-
-/// A home.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Home {
-    /// The organization.
-    pub org: OrgId,
-    /// Where it stands.
-    pub place: Option<OrgPath>,
-}
-
-/// A neighbour, and whether it is sent what was asked about.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Destination {
-    /// Its place.
-    pub place: OrgPath,
-    /// Whether it is sent it.
-    pub sent: bool,
-    /// `everything_goes_up`, `home_within`, `issued_above`, `no_home_within` or `secret`.
-    pub reason: Reason,
-}
-
-/// Why something is sent to a neighbour, or is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// It is the parent, who is sent everything.
-    EverythingGoesUp,
-    /// A home stands at the neighbour or below it.
-    HomeWithin,
-    /// An organization at the neighbour's place or above issues it.
-    IssuedAbove,
-    /// It is not sent: no home stands at the neighbour or below it.
-    NoHomeWithin,
-    /// It is not sent: it is secret, and no link may carry it.
-    Secret,
 }
 
 /// Answer to [`Request::Verify`].

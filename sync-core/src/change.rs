@@ -13,6 +13,7 @@ use crate::{
     codec::{DecodeError, Reader, Writer},
     id::{ChangeHash, EntryHash, Incarnation, Lane, OrgId, RecordId, Secrecy},
     identity::SIGNATURE_MAX_BYTES,
+    scope::grant,
     time::Stamp,
 };
 
@@ -29,10 +30,14 @@ const CHUNK_CHANGE: u8 = 1;
 const CHUNK_COMPRESSED: u8 = 2;
 /// With this the statement begins that the author of an entry of an issued record signs.
 const ISSUED_DOMAIN: &[u8] = b"tuyen issued v1\0";
+/// With this the statement begins that the author of an entry with grants signs.
+const GRANT_DOMAIN: &[u8] = b"tuyen grant v1\0";
 /// The field of a header with the author's signature.
 const FIELD_SIGNATURE: u8 = 1;
 /// The field of a header with the degree of secrecy, one byte; there is none where nothing is secret.
 const FIELD_SECRECY: u8 = 2;
+/// The field of a header with the grants that the entry opens or ends.
+const FIELD_GRANTS: u8 = 3;
 /// An actor is an incarnation, or an incarnation and four more bytes for a write on an older version.
 const ACTOR_MAX_BYTES: u64 = 20;
 
@@ -208,25 +213,27 @@ impl Entry {
         &self.extension
     }
 
-    /// What the author of an entry of an issued record signs: all of the entry but the further fields of its header.
+    /// What the author signs of an entry of an issued record, or of one with grants: all of the entry but the further fields
+    /// of its header, and the grants.
     pub fn statement(&self) -> Vec<u8> {
         let mut w = Writer::default();
-        w.raw(ISSUED_DOMAIN);
-        encode_header(&mut w, &self.record, &self.home, self.lane, &[]);
+        let grants = self.field(FIELD_GRANTS);
+        w.raw(if grants.is_some() { GRANT_DOMAIN } else { ISSUED_DOMAIN });
+        encode_header(&mut w, &self.record, &self.home, self.lane, grants.unwrap_or_default());
         w.raw(&self.header.hash.0);
         w.0
     }
 
-    /// The content of the header's field with this tag, as far as the fields are well-formed.
-    fn field(&self, wanted: u8) -> Option<&[u8]> {
+    /// The header's fields with their tags, as far as they are well-formed.
+    fn fields(&self) -> impl Iterator<Item = (u8, &[u8])> {
         let mut fields = Reader(&self.extension);
-        loop {
-            let tag = fields.u8("a tag").ok()?;
-            let content = fields.bytes(EXTENSION_MAX_BYTES, "a field").ok()?;
-            if tag == wanted {
-                return Some(content);
-            }
-        }
+        std::iter::from_fn(move || {
+            Some((fields.u8("a tag").ok()?, fields.bytes(EXTENSION_MAX_BYTES, "a field").ok()?))
+        })
+    }
+
+    fn field(&self, wanted: u8) -> Option<&[u8]> {
+        self.fields().find(|(tag, _)| *tag == wanted).map(|(_, content)| content)
     }
 
     /// The author's signature over the statement; none when there is none.
@@ -234,14 +241,34 @@ impl Entry {
         self.field(FIELD_SIGNATURE).filter(|signature| signature.len() <= SIGNATURE_MAX_BYTES)
     }
 
-    /// The entry with its author's signature, if its record is an issued one and it has none. `sign` is given the statement.
+    /// Whether its author has to sign it: its record is an issued one, or it has grants.
+    pub fn is_signed_by_its_author(&self) -> bool {
+        self.record.issuer().is_some() || self.field(FIELD_GRANTS).is_some()
+    }
+
+    /// The entry with its author's signature, if it needs one and has none. `sign` is given the statement.
     pub fn signed(self, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> Self {
-        if self.record.issuer().is_none() || self.signature().is_some() {
+        if !self.is_signed_by_its_author() || self.signature().is_some() {
             return self;
         }
-        let mut fields = Writer::default();
-        fields.u8(FIELD_SIGNATURE).bytes(&sign(&self.statement())).raw(&self.extension);
-        self.with_fields(fields)
+        let signature = sign(&self.statement());
+        self.with_field(FIELD_SIGNATURE, &signature)
+    }
+
+    /// What it does with grants of its record; why that cannot be read.
+    pub fn grants(&self) -> Result<Vec<grant::Step>, DecodeError> {
+        self.field(FIELD_GRANTS).map_or(Ok(Vec::new()), grant::decode)
+    }
+
+    /// Whether it makes its record this organization's, or opens it to it.
+    pub fn makes_theirs(&self, org: &OrgId) -> bool {
+        let opens = |step: &grant::Step| matches!(step, grant::Step::Opens(grant) if grant.to == *org);
+        self.home == *org || self.grants().is_ok_and(|steps| steps.iter().any(opens))
+    }
+
+    /// The author's entry with these grants, at most [`grant::GRANTS_MAX`]: to be given before it is signed.
+    pub fn with_grants(self, steps: &[grant::Step]) -> Self {
+        if steps.is_empty() { self } else { self.with_field(FIELD_GRANTS, &grant::encode(steps)) }
     }
 
     /// How secret it is, by its author's word.
@@ -258,15 +285,17 @@ impl Entry {
         if degree <= self.secrecy() {
             return self;
         }
-        let mut fields = Writer::default();
-        if let Some(signature) = self.signature() {
-            fields.u8(FIELD_SIGNATURE).bytes(signature);
-        }
-        fields.u8(FIELD_SECRECY).bytes(&[degree as u8]);
-        self.with_fields(fields)
+        self.with_field(FIELD_SECRECY, &[degree as u8])
     }
 
-    fn with_fields(self, fields: Writer) -> Self {
+    /// The entry with this field in the place of its tag.
+    fn with_field(self, tag: u8, content: &[u8]) -> Self {
+        let before = self.fields().filter(|(known, _)| *known < tag);
+        let after = self.fields().filter(|(known, _)| *known > tag);
+        let mut fields = Writer::default();
+        for (tag, content) in before.chain([(tag, content)]).chain(after) {
+            fields.u8(tag).bytes(content);
+        }
         let Self { record, home, lane, change, .. } = self;
         Self::assemble(record, home, lane, fields.0.into(), change).expect("it was an entry before")
     }

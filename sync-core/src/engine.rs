@@ -24,11 +24,13 @@ use crate::{
 
 pub use self::audit::Audited;
 pub use self::courier::{Export, Imported, Since};
+pub use self::purge::LEAVING_AFTER_MILLIS;
 pub use crate::session::LinkId;
 
 pub(crate) mod audit;
 mod commit;
 pub(crate) mod courier;
+mod grants;
 mod heal;
 mod orders;
 mod purge;
@@ -280,6 +282,12 @@ struct Consequences {
     healed: Vec<(OrgId, EntryHash)>,
     gain: Option<Gain>,
     purge: Option<Purge>,
+    /// When the next grant ends; to be asked of the store when some have ended by this commit.
+    grant_end: Option<i64>,
+    grants_ended: bool,
+    /// Records are to be forgotten because grants have ended.
+    leaving: bool,
+    leaving_later: bool,
     fresh: Fresh,
     /// Orders of this node, which hold now that they are durable: a root must not forget one that others have heard of.
     ordered: Vec<Order>,
@@ -353,6 +361,15 @@ pub struct Engine<I> {
     purge: Option<Purge>,
     /// Where the root stood when what was to be forgotten next was not there yet.
     purge_waits: Option<[Seq; 3]>,
+    /// When the first grant ends that has not, by the wall clock.
+    grant_end: Option<i64>,
+    /// Whether the store holds records that are to be forgotten because grants have ended, and what for they wait.
+    leaving: bool,
+    leaving_waits: Option<purge::Waits>,
+    /// When it is looked at next what came without a word that it is for this node; 0 at the first event.
+    leaving_at: Option<Millis>,
+    /// How far the wall clock is ahead of the monotonic one.
+    wall_ahead: i64,
     /// Rows that a check has found damaged.
     damaged: BTreeMap<Seq, Damage>,
     /// What the digests count and no row holds, by home.
@@ -398,6 +415,11 @@ impl<I: Identity> Engine<I> {
             gain: store.gain()?,
             purge: store.purge()?,
             purge_waits: None,
+            grant_end: store.next_grant_end()?,
+            leaving: false,
+            leaving_waits: None,
+            leaving_at: (!store.leaving()?.is_empty()).then_some(0),
+            wall_ahead: 0,
             damaged: BTreeMap::new(),
             missing: BTreeMap::new(),
         };
@@ -493,6 +515,8 @@ impl<I: Identity> Engine<I> {
 
     /// One mutation. Afterwards drain [`Engine::poll_effect`].
     pub fn handle(&mut self, event: Event, store: &impl Store, now: Now) -> Result<(), StoreError> {
+        self.wall_ahead = now.wall.saturating_sub_unsigned(now.mono);
+        self.leaving_is_due(now);
         match event {
             Event::Connected { link, peer, chain, direction } => {
                 self.connected(Link::new(link, peer, chain, direction, now.mono), store)?;
@@ -540,7 +564,12 @@ impl<I: Identity> Engine<I> {
     /// When [`Event::Timeout`] is due, on the clock of [`Now::mono`], and why.
     pub fn poll_timeout(&self) -> Option<(Millis, &'static str)> {
         let unsettled = self.links.values().filter(|link| !link.is_settled());
-        unsettled.map(|link| (link.since + SETTLE_TIMEOUT_MILLIS, "a neighbour has not settled")).min()
+        let unsettled =
+            unsettled.map(|link| (link.since + SETTLE_TIMEOUT_MILLIS, "a neighbour has not settled"));
+        let end = self.grant_end.filter(|_| self.committing.is_none());
+        let ends = end.map(|end| u64::try_from(end.saturating_sub(self.wall_ahead)).unwrap_or(0));
+        let leaves = self.leaving_at.map(|at| (at, "what is not for this node is forgotten"));
+        unsettled.chain(ends.map(|at| (at, "a grant ends"))).chain(leaves).min()
     }
 
     fn connected(&mut self, mut link: Link, store: &impl Store) -> Result<(), StoreError> {
@@ -664,10 +693,10 @@ fn not_yet_durable(intents: &VecDeque<Intent>, committing: &Option<Consequences>
     waiting.chain(under_way).collect()
 }
 
-/// An entry of a record that an organization issues, without the issuer's signature.
-fn not_issued(sender: &OrgPath, entry: &Entry) -> (u16, String) {
+/// An entry that its author has to sign and has not: of a record that an organization issues, or with grants.
+fn not_signed(sender: &OrgPath, entry: &Entry) -> (u16, String) {
     let text = format!(
-        "{sender} offered a change of {} that {} has not signed; ask who runs {sender}, and revoke it if they do not know",
+        "{sender} offered a change of {} that nobody has signed who speaks for {}; ask who runs {sender}, and revoke it if they do not know",
         entry.record(),
         entry.home()
     );

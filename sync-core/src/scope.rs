@@ -15,6 +15,7 @@
 
 pub mod compartment;
 mod compartment_table;
+pub mod grant;
 pub mod label;
 mod places;
 
@@ -60,6 +61,7 @@ pub enum Neighbour<'a> {
 /// A row that came from the neighbour is not offered back, unless the neighbour no longer remembers having sent
 /// it. A row that only offers an older entry to a new home is never sent up: the parent has had it already. One that offers it
 /// to the parent is sent there alone, although it came from there; and what a child has had to forget is offered to it like news.
+/// What a grant has opened and opens no longer is offered to nobody but its homes; that it has ended is.
 pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: &Places) -> bool {
     let is_echo = head.src.is_some_and(|src| lineage.covers(src));
     may_leave(head.secrecy)
@@ -67,13 +69,17 @@ pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: 
             (Neighbour::Up, Some(Offered::Parent)) => true,
             (Neighbour::Up, None) => !is_echo,
             (Neighbour::Down(child), Some(Offered::Home(home))) => {
+                let may_hold = head.homes.contains(home) || head.opened.contains(home);
                 let has_forgotten = || head.homes.iter().any(|home| places.has_left(home, child.org()));
-                places.reach(home, head.issued, child) && (!is_echo || has_forgotten())
+                may_hold && places.reach(home, head.issued, child) && (!is_echo || has_forgotten())
             }
+            (Neighbour::Down(child), Some(Offered::Former(org))) => !is_echo && places.is_within(org, child),
             (Neighbour::Down(child), None) => {
-                !is_echo && head.homes.iter().any(|home| places.reach(home, head.issued, child))
+                let reaches = |home| places.reach(home, head.issued, child);
+                !is_echo && head.homes.iter().chain(&head.opened).any(reaches)
             }
-            (Neighbour::Up, Some(Offered::Home(_))) | (Neighbour::Down(_), Some(Offered::Parent)) => false,
+            (Neighbour::Up, Some(Offered::Home(_) | Offered::Former(_)))
+            | (Neighbour::Down(_), Some(Offered::Parent)) => false,
         }
 }
 
@@ -121,8 +127,15 @@ mod tests {
         assert!(!places.learn(&"tw/qn/dv".parse().unwrap()), "one name, one place");
         let src = Position { segment: Incarnation([1; 16]), pos: 5 };
         let homes = vec![dv.org().clone()];
-        let mut head =
-            Head { seq: 1, src: None, homes, offered_to: None, issued: false, secrecy: Secrecy::None };
+        let mut head = Head {
+            seq: 1,
+            src: None,
+            homes,
+            opened: Vec::new(),
+            offered_to: None,
+            issued: false,
+            secrecy: Secrecy::None,
+        };
         let up = Neighbour::Up;
         let none = Lineage::default();
         assert!(wants(&up, &head, &none, &places));
@@ -134,9 +147,23 @@ mod tests {
         assert!(!wants(&Neighbour::Down(&dv), &head, &sender, &places), "no echo");
         assert!(wants(&Neighbour::Down(&dv), &head, &none, &places), "a restored sender gets it back");
         head.offered_to = Some(Offered::Home(qn.org().clone()));
+        assert!(!wants(&Neighbour::Down(&qn), &head, &none, &places), "it is not theirs, or no longer");
+        head.opened = vec![qn.org().clone()];
         assert!(!wants(&up, &head, &none, &places));
         assert!(wants(&Neighbour::Down(&qn), &head, &none, &places));
         assert!(!wants(&Neighbour::Down(&dv), &head, &none, &places));
+        // A row of its own goes where the record is open as well; the end of a grant to whose it was, and not up.
+        head.offered_to = None;
+        for child in [&hg, &dv, &qn] {
+            assert!(wants(&Neighbour::Down(child), &head, &none, &places), "{child}");
+        }
+        head.offered_to = Some(Offered::Former(qn.org().clone()));
+        head.opened.clear();
+        for (neighbour, wanted) in
+            [(Neighbour::Down(&qn), true), (Neighbour::Down(&hg), false), (Neighbour::Up, false)]
+        {
+            assert_eq!(wants(&neighbour, &head, &none, &places), wanted);
+        }
     }
 
     #[test]
@@ -147,7 +174,15 @@ mod tests {
         let none = Lineage::default();
         let head = |by: &OrgPath| {
             let homes = vec![by.org().clone()];
-            Head { seq: 1, src: None, homes, offered_to: None, issued: true, secrecy: Secrecy::None }
+            Head {
+                seq: 1,
+                src: None,
+                homes,
+                opened: Vec::new(),
+                offered_to: None,
+                issued: true,
+                secrecy: Secrecy::None,
+            }
         };
         for (issuer, neighbour, wanted) in [
             (&hg, Neighbour::Down(&dv), true),

@@ -12,6 +12,7 @@ use crate::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Revocation},
     order::Order,
+    scope::grant::{Granted, opened},
 };
 
 mod mem;
@@ -34,6 +35,8 @@ pub struct Head {
     /// gained later are offered the row by rows of their own, so that nobody gets an entry of a record before the
     /// one that makes the record theirs.
     pub homes: Vec<OrgId>,
+    /// To whom grants that had been given by then, and have not ended since, open the record.
+    pub opened: Vec<OrgId>,
     /// Set on a row that only offers an older entry.
     pub offered_to: Option<Offered>,
     /// The record's home issues it to everybody below: see [`RecordId::issuer`].
@@ -46,8 +49,10 @@ pub struct Head {
 /// To whom a row offers an older entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offered {
-    /// A home that its record has gained.
+    /// A home that its record has gained, or to whom it has been opened.
     Home(OrgId),
+    /// To whom it is not open any more, which the entry says.
+    Former(OrgId),
     /// The parent, from which it has come: a child has brought it as well, and waits to hear that the root has it.
     Parent,
 }
@@ -99,7 +104,7 @@ pub struct Gain {
 /// in each commit, as soon as that is at the root.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Purge {
-    /// The last order before it began.
+    /// The last order before it began; 0 when it is of grants that have ended.
     pub order: u64,
     /// Rows up to here have been looked at.
     pub done: Seq,
@@ -198,6 +203,10 @@ pub enum Op {
     },
     /// The record has this home (too).
     AddHome(RecordId, OrgId),
+    /// The record has this grant. One that is known to have ended stays so.
+    Grant(RecordId, Granted),
+    /// The record is to be forgotten when all rows up to this one that have to go up are at the root; or it is not any more.
+    Leaving(RecordId, Option<Seq>),
     /// This node has read a neighbour's feed up to here.
     Read {
         /// The lane.
@@ -251,6 +260,22 @@ pub trait Store {
     fn has(&self, record: &RecordId, change: &ChangeHash) -> Result<bool, StoreError>;
     /// The homes of a record, in the order in which they became known; empty when the record is unknown.
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError>;
+    /// The grants of a record, sorted.
+    fn grants(&self, record: &RecordId) -> Result<Vec<Granted>, StoreError>;
+    /// Whose the record is, and to whom it is open: all who may hold it.
+    fn held_for(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
+        let mut all = self.homes(record)?;
+        all.extend(opened(&self.grants(record)?).cloned());
+        Ok(all)
+    }
+    /// Grants that have not ended and whose time ends at this time or before, in milliseconds since 1970, at most `limit`.
+    fn grants_until(&self, time: i64, limit: usize) -> Result<Vec<(RecordId, Granted)>, StoreError>;
+    /// The records that are open to this organization by a grant that has not ended.
+    fn open_to(&self, org: &OrgId) -> Result<Vec<RecordId>, StoreError>;
+    /// When the first grant ends of those that have not and whose time ends; none when there is none.
+    fn next_grant_end(&self) -> Result<Option<i64>, StoreError>;
+    /// The records that are to be forgotten, with the row that has to be at the root.
+    fn leaving(&self) -> Result<Vec<(RecordId, Seq)>, StoreError>;
     /// The rows that hold the entries of a record, in feed order, without rows that offer older ones.
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError>;
     /// How secret a record is: the highest degree that an entry of it has ever named here.

@@ -13,6 +13,7 @@ use sync_core::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Reason, Revocation, Role},
     order::{Order, Step},
+    scope::grant::{FOREVER, Grant, GrantId, Granted},
     store::{Batch, Frontier, Gain, Mark, MemStore, Offered, Op, Projected, StoreMut},
     time::Stamp,
 };
@@ -56,6 +57,84 @@ pub fn announcement(
     let chain = vec![[&node.0, place.as_bytes()].concat(), vec![7; 300]];
     let info = NodeInfo { node, place: place.parse().expect("a valid path"), role: Role::Leaf };
     (Announcement { incarnation, parent, node, signature: vec![incarnation.0[0]; 64], chain }, info)
+}
+
+/// Grants by example: who may hold what from which row on, what is due, and what is left when a record is forgotten.
+pub fn grants<S: StoreMut>(mut store: S, reopen: impl Fn(S) -> S) {
+    let one = Incarnation([1; 16]);
+    let (dv, mv, bm) = (org("dong-van"), org("meo-vac"), org("bac-me"));
+    let (patient, flag) = (record("Patient/1"), record("Flag/2"));
+    let of = |n: u8, to: &OrgId, until| Grant { id: GrantId([n; 16]), to: to.clone(), until };
+    let open = |grant: &Grant| Granted { grant: grant.clone(), over: None };
+    let (short, ever) = (of(2, &mv, 500), of(1, &bm, FOREVER));
+    let entry_of = |record: &RecordId, n| Op::Append {
+        entry: entry(record, &dv, Lane::Normal, one, n, &[], b"x"),
+        src: None,
+        at: 100,
+    };
+    store
+        .commit(&[
+            Op::OpenSegment(Segment { incarnation: one, base: 0, parent: None }),
+            Op::AddHome(patient.clone(), dv.clone()),
+            Op::AddHome(flag.clone(), dv.clone()),
+            entry_of(&patient, 1),
+            entry_of(&flag, 2),
+            Op::Grant(patient.clone(), open(&short)),
+            Op::Grant(patient.clone(), open(&ever)),
+            Op::Grant(flag.clone(), open(&of(3, &mv, 400))),
+            entry_of(&patient, 3),
+            Op::Offer { of: 1, to: Offered::Home(mv.clone()) },
+        ])
+        .unwrap();
+    store = reopen(store);
+    assert_eq!(store.grants(&patient).unwrap(), [open(&ever), open(&short)]);
+    assert_eq!(
+        (store.homes(&patient).unwrap(), store.held_for(&patient).unwrap().len()),
+        (vec![dv.clone()], 3)
+    );
+    let opened = |store: &S| {
+        let heads = store.heads(Lane::Normal, 0, 9).unwrap();
+        heads.into_iter().map(|head| (head.seq, head.opened, head.offered_to)).collect::<Vec<_>>()
+    };
+    let both = vec![bm.clone(), mv.clone()];
+    let offered = Some(Offered::Home(mv.clone()));
+    let before = [(1, vec![], None), (2, vec![], None), (3, both.clone(), None), (4, both, offered.clone())];
+    assert_eq!(opened(&store), before);
+    assert_eq!(store.next_grant_end().unwrap(), Some(400));
+    assert_eq!(
+        (store.open_to(&mv).unwrap(), store.open_to(&dv).unwrap()),
+        (vec![flag.clone(), patient.clone()], vec![])
+    );
+    let due = |store: &S, at, most| {
+        let due = store.grants_until(at, most).unwrap();
+        due.into_iter().map(|(record, one)| (record, one.grant.until)).collect::<Vec<_>>()
+    };
+    let all = vec![(flag.clone(), 400), (patient.clone(), 500)];
+    assert_eq!(
+        (due(&store, 399, 9), due(&store, 500, 9), due(&store, 500, 1)),
+        (vec![], all.clone(), all[..1].to_vec())
+    );
+
+    // One ends, and that is told by the row that offers it; once it has ended it stays so.
+    let over = Granted { over: Some(5), ..open(&short) };
+    let told = Op::Offer { of: 3, to: Offered::Former(mv.clone()) };
+    store
+        .commit(&[told, Op::Grant(patient.clone(), over.clone()), Op::Leaving(patient.clone(), Some(5))])
+        .unwrap();
+    store.commit(&[Op::Grant(patient.clone(), open(&short)), Op::Leaving(flag.clone(), Some(4))]).unwrap();
+    store.commit(&[Op::Leaving(flag.clone(), None)]).unwrap();
+    store = reopen(store);
+    assert_eq!(store.grants(&patient).unwrap(), [open(&ever), over]);
+    let after = opened(&store);
+    assert_eq!(after[2..4], [(3, vec![bm.clone()], None), (4, vec![bm.clone()], offered)]);
+    assert_eq!(after[4], (5, vec![bm.clone()], Some(Offered::Former(mv.clone()))));
+    assert_eq!(store.leaving().unwrap(), [(patient.clone(), 5)]);
+    assert_eq!(due(&store, FOREVER - 1, 9), all[..1]);
+
+    store.commit(&[Op::Forget(patient.clone())]).unwrap();
+    store = reopen(store);
+    assert_eq!((store.grants(&patient).unwrap(), store.leaving().unwrap()), (vec![], vec![]));
+    assert_eq!((store.open_to(&bm).unwrap(), store.open_to(&mv).unwrap()), (vec![], vec![flag]));
 }
 
 /// The contract by example.

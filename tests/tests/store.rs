@@ -103,6 +103,7 @@ fn projected(name: &str, resource: Option<&str>, version: &str, open_conflicts: 
 #[test]
 fn the_memory_store_conforms() {
     conformance::scripted(MemStore::default, |store| store);
+    conformance::grants(MemStore::default(), |store| store);
     conformance::random(1, 200, MemStore::default, |store| store);
 }
 
@@ -115,6 +116,13 @@ fn the_sqlite_store_conforms() {
     };
     conformance::scripted(|| place.create(), reopen);
     place.is_sound("at the end");
+    let place = Place::new();
+    let reopen = |store| {
+        drop(store);
+        place.open().unwrap()
+    };
+    conformance::grants(place.create(), reopen);
+    place.is_sound("at the end of grants");
 }
 
 #[test]

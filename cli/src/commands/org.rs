@@ -249,15 +249,19 @@ fn amount(amount: Amount) -> String {
 
 fn receipts_in_words(receipts: &[Receipt]) -> String {
     if receipts.is_empty() {
-        return "Nobody here or below has forgotten anything because of an order.\n".to_owned();
+        return "Nobody here or below has forgotten anything because of an order, or of a grant that has ended.\n".to_owned();
     }
-    let head = ["WHEN", "WHERE", "ORDER", "WHOSE", "RECORDS", "ENTRIES"].map(str::to_owned).to_vec();
+    let head = ["WHEN", "WHERE", "WHY", "WHOSE", "RECORDS", "ENTRIES"].map(str::to_owned).to_vec();
     let rows = receipts.iter().flat_map(|receipt| {
         receipt.forgotten.iter().map(|part| {
             vec![
                 render::local(receipt.at),
                 receipt.place.to_string(),
-                receipt.order.to_string(),
+                if receipt.order == 0 {
+                    "grant ended".to_owned()
+                } else {
+                    format!("order {}", receipt.order)
+                },
                 part.org.to_string(),
                 render::count(part.records),
                 render::count(part.entries),

@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use node::admin::{Destination, Explained, Home, Reason, Request};
+use node::admin::{Destination, Explained, GrantLine, Home, Reason, Request};
 use serde::Serialize;
 use sync_core::id::{OrgId, RecordId};
 
 use super::Context;
 use crate::{
     output::{Exit, Outcome, Stop, usage},
-    render::{self, many},
+    render::{self, local, many},
 };
 
 /// What to do about scope.
@@ -136,6 +136,7 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
             Reason::EverythingGoesUp => "yes: everything goes up",
             Reason::HomeWithin => "yes: a home of it is there",
             Reason::IssuedAbove => "yes: it is issued at that place or above",
+            Reason::OpenedWithin => "yes: it is open to somebody there",
             Reason::NoHomeWithin => "no: no home of it is there",
             Reason::Secret => "no: it is secret, and no link may carry it",
         };
@@ -143,7 +144,14 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
         let way = if is_up { "  up" } else { "  down" };
         vec![way.to_owned(), to.place.org().to_string(), why.to_owned()]
     };
-    let rows: Vec<_> = homes.iter().map(home).chain(explained.neighbours.iter().map(neighbour)).collect();
+    let grant = |grant: &GrantLine| {
+        let state = if grant.over { "  was open to" } else { "  open to" };
+        let until = format!("until {}, grant {}", local(grant.until), grant.grant);
+        vec![state.to_owned(), grant.to.to_string(), until]
+    };
+    let grants = explained.grants.iter().map(grant);
+    let rows: Vec<_> =
+        homes.iter().map(home).chain(grants).chain(explained.neighbours.iter().map(neighbour)).collect();
     render::table(&rows)
 }
 
@@ -168,6 +176,7 @@ mod tests {
                 org: OrgId::new("dong-van").unwrap(),
                 place: Some("tw/ha-giang/dong-van".parse().unwrap()),
             }],
+            grants: Vec::new(),
             neighbours: vec![
                 to("tw", Reason::EverythingGoesUp),
                 to("tw/ha-giang/dong-van", Reason::HomeWithin),

@@ -170,7 +170,7 @@ pub struct Purged {
     pub receipts: Vec<Receipt>,
 }
 
-/// A node has forgotten what an order has put elsewhere.
+/// A node has forgotten what an order has put elsewhere, or what a grant has opened that has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// When, by its clock, in milliseconds since 1970.
@@ -179,7 +179,7 @@ pub struct Receipt {
     pub place: OrgPath,
     /// The node.
     pub node: NodeId,
-    /// The last order before it began.
+    /// The last order before it began; 0 when grants have ended.
     pub order: u64,
     /// How much, by whose it was.
     pub forgotten: Vec<ForgottenLine>,

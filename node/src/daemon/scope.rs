@@ -4,26 +4,30 @@
 use sync_core::{
     feed::Lineage,
     id::{OrgId, OrgPath, RecordId, Secrecy},
-    scope::{Neighbour, may_leave, wants},
+    scope::{
+        Neighbour,
+        grant::{Granted, opened},
+        may_leave, wants,
+    },
     store::{Head, Store},
 };
 
 use super::core::{Core, Outcome};
-use crate::admin::{Destination, Explained, Home, Reason};
+use crate::admin::{Destination, Explained, GrantLine, Home, Reason};
 
 impl Core {
     /// Where a record is sent.
     pub fn explain_record(&self, id: &RecordId) -> Outcome<Explained> {
         let rows = self.store.rows_of(id)?;
         let (homes, secrecy) = (self.store.homes(id)?, self.store.secrecy(id)?);
-        Ok(self.explained(rows.len() as u64, id.issuer(), homes, secrecy))
+        Ok(self.explained(rows.len() as u64, id.issuer(), homes, &self.store.grants(id)?, secrecy))
     }
 
     /// Where the records are sent that have this organization for their home.
     pub fn explain_org(&self, org: &OrgId) -> Outcome<Explained> {
         let digests = self.store.digests()?;
         let entries = digests.iter().find(|(home, _)| home == org).map_or(0, |(_, digest)| digest.count);
-        Ok(self.explained(entries, None, vec![org.clone()], Secrecy::None))
+        Ok(self.explained(entries, None, vec![org.clone()], &[], Secrecy::None))
     }
 
     fn explained(
@@ -31,11 +35,13 @@ impl Core {
         entries: u64,
         issuer: Option<OrgId>,
         homes: Vec<OrgId>,
+        grants: &[Granted],
         secrecy: Secrecy,
     ) -> Explained {
         let places = self.engine.places();
         let own = &self.config.place;
-        let head = Head { seq: 1, src: None, homes, offered_to: None, issued: issuer.is_some(), secrecy };
+        let (opened, issued) = (opened(grants).cloned().collect(), issuer.is_some());
+        let head = Head { seq: 1, src: None, homes, opened, offered_to: None, issued, secrecy };
         let may_leave = may_leave(secrecy);
         let up = own.parent().map(|place| {
             let reason = if may_leave { Reason::EverythingGoesUp } else { Reason::Secret };
@@ -45,11 +51,12 @@ impl Core {
         let children = places.all().map(|(_, place)| place).filter(is_child);
         let down = children.map(|child| {
             let sent = wants(&Neighbour::Down(child), &head, &Lineage::default(), places);
-            let has_home = head.homes.iter().any(|home| places.is_within(home, child));
+            let is_within = |all: &[OrgId]| all.iter().any(|org| places.is_within(org, child));
             let reason = match sent {
                 false if !may_leave => Reason::Secret,
                 false => Reason::NoHomeWithin,
-                true if has_home => Reason::HomeWithin,
+                true if is_within(&head.homes) => Reason::HomeWithin,
+                true if is_within(&head.opened) => Reason::OpenedWithin,
                 true => Reason::IssuedAbove,
             };
             Destination { place: child.clone(), sent, reason }
@@ -62,6 +69,7 @@ impl Core {
             issuer,
             secrecy,
             homes: head.homes.iter().map(home).collect(),
+            grants: grants.iter().map(GrantLine::from).collect(),
             neighbours,
         }
     }

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Tables with a row, or some, for each record, those first that refer to others.
-const OF_RECORD: [&str; 9] = [
+const OF_RECORD: [&str; 11] = [
     "DELETE FROM change WHERE record = ?1",
     "DELETE FROM projection WHERE record = ?1",
     "DELETE FROM snapshot WHERE record = ?1",
@@ -27,6 +27,8 @@ const OF_RECORD: [&str; 9] = [
     "DELETE FROM unreadable WHERE record = ?1",
     "DELETE FROM further_home WHERE record = ?1",
     "DELETE FROM secret WHERE record = ?1",
+    "DELETE FROM grant_ WHERE record = ?1",
+    "DELETE FROM leaving WHERE record = ?1",
     "DELETE FROM record_name WHERE record = ?1",
     "DELETE FROM record WHERE id = ?1",
 ];
@@ -58,6 +60,7 @@ impl Commit<'_> {
                 self.conn.prepare_cached(sql)?.execute([id])?;
             }
             self.known.further_homes.remove(&id);
+            self.known.grants.remove(&id);
             self.known.troubled.remove(&id);
             self.known.secret.remove(&id);
             Ok(())

@@ -32,6 +32,7 @@ use rusqlite::{Connection, ErrorCode};
 use sync_core::{
     feed::{CHAIN_START, Segment, Seq},
     id::{Chain, OrgId, Secrecy},
+    scope::grant::Granted,
     store::StoreError,
 };
 
@@ -74,6 +75,9 @@ struct Known {
     /// The homes after the first of the few records that have more than one, by the record's small id, each with
     /// the first row that it is a home of.
     further_homes: HashMap<i64, Vec<(OrgId, Seq)>>,
+    /// The grants of the records that have or had any, by the record's small id, sorted, each with the first row that could
+    /// know of it.
+    grants: HashMap<i64, Vec<(Granted, Seq)>>,
     /// The few records of which entries wait or cannot be applied, by their small ids.
     troubled: HashSet<i64>,
     /// How secret the few records are that are, by their small ids.
@@ -157,6 +161,7 @@ impl SqliteStore {
             chain: small::last_chain(&conn)?.unwrap_or(CHAIN_START),
             segments: small::segments(&conn)?,
             further_homes: small::further_homes(&conn)?,
+            grants: small::grants(&conn)?,
             troubled: small::troubled(&conn)?,
             secret: small::secret(&conn)?,
             reads: small::number(&conn, "SELECT max(n) FROM read_cursor")?,

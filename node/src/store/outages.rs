@@ -158,7 +158,17 @@ mod tests {
     #[test]
     fn an_older_file_is_brought_forward() {
         let conn = fresh();
-        let newer = ["outage_log", "secret", "tree_order", "gain", "forgotten", "purge", "purge_count"];
+        let newer = [
+            "outage_log",
+            "secret",
+            "tree_order",
+            "gain",
+            "forgotten",
+            "purge",
+            "purge_count",
+            "grant_",
+            "leaving",
+        ];
         let newer = newer.map(|table| format!("DROP TABLE {table};"));
         conn.execute_batch(&format!("{} PRAGMA user_version = 1", newer.concat())).unwrap();
         conn.execute_batch("INSERT INTO org (name) VALUES ('a')").unwrap();

@@ -12,6 +12,7 @@ use sync_core::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
     identity::{Announcement, Malformed, NodeInfo, Revocation, Role},
     order::Order,
+    scope::grant::{FOREVER, Grant, GrantId, Granted, opened_at},
     store::{Frontier, Gain, Head, Mark, Offered, Projected, Purge, Store, StoreError},
 };
 
@@ -147,6 +148,22 @@ pub(super) mod small {
         Ok(homes)
     }
 
+    pub fn grants(conn: &Connection) -> Fallible<HashMap<i64, Vec<(Granted, Seq)>>> {
+        let mut statement = conn.prepare(
+            "SELECT g.record, g.name, o.name, g.until, g.over, g.since FROM grant_ g JOIN org o ON o.id = g.org",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut grants: HashMap<i64, Vec<(Granted, Seq)>> = HashMap::new();
+        while let Some(row) = rows.next()? {
+            let to = parse(row.get_ref(2)?.as_str().unwrap_or_default(), "organization")?;
+            let grant = Grant { id: GrantId(array(row, 1)?), to, until: row.get(3)? };
+            let granted = Granted { grant, over: row.get::<_, Option<i64>>(4)?.map(unpack) };
+            grants.entry(row.get(0)?).or_default().push((granted, unpack(row.get(5)?)));
+        }
+        grants.values_mut().for_each(|grants| grants.sort());
+        Ok(grants)
+    }
+
     /// The records that have entries which wait or cannot be applied.
     pub fn troubled(conn: &Connection) -> Fallible<HashSet<i64>> {
         let mut statement = conn.prepare("SELECT record FROM waiting UNION SELECT record FROM unreadable")?;
@@ -200,12 +217,18 @@ impl SqliteStore {
                 .optional()?
                 .unwrap_or_default(),
         };
+        let (seq, record) = (unpack(row.get(0)?), row.get(1)?);
+        let known = self.known.borrow();
+        let grants = known.grants.get(&record).map_or(&[][..], Vec::as_slice);
         let offered_to = match (row.get::<_, Option<i64>>(5)?, row.get::<_, Option<i64>>(6)?) {
             (None, _) => None,
-            (Some(_), Some(org)) => Some(Offered::Home(self.names.borrow_mut().org(&self.conn, org)?)),
+            (Some(_), Some(org)) => {
+                let org = self.names.borrow_mut().org(&self.conn, org)?;
+                let ends = grants.iter().any(|(one, _)| one.grant.to == org && one.over == Some(seq));
+                Some(if ends { Offered::Former(org) } else { Offered::Home(org) })
+            }
             (Some(_), None) => Some(Offered::Parent),
         };
-        let record = row.get(1)?;
         let first_home = match row.get(2)? {
             Some(home) => Some(home),
             // The row is older than what is known of its record's homes.
@@ -216,13 +239,14 @@ impl SqliteStore {
         };
         let secrecy = match src {
             Some(_) => Secrecy::None,
-            None => self.known.borrow().secret.get(&record).copied().unwrap_or_default(),
+            None => known.secret.get(&record).copied().unwrap_or_default(),
         };
         Ok(Head {
-            seq: unpack(row.get(0)?),
+            seq,
             src: self.position(src, pos)?,
             secrecy,
-            homes: self.homes_from(record, first_home, unpack(row.get(0)?))?,
+            homes: self.homes_from(record, first_home, seq)?,
+            opened: opened_at(grants, seq).cloned().collect(),
             offered_to,
             issued: row.get(7)?,
         })
@@ -422,6 +446,68 @@ impl Store for SqliteStore {
         self.reading(|| {
             let key = self.names.borrow_mut().record(&self.conn, record)?;
             key.map_or(Ok(Vec::new()), |key| self.homes_from(key.id, key.home, Seq::MAX))
+        })
+    }
+
+    fn grants(&self, record: &RecordId) -> Result<Vec<Granted>, StoreError> {
+        self.reading(|| {
+            let key = self.names.borrow_mut().record(&self.conn, record)?;
+            let known = self.known.borrow();
+            let grants = key.and_then(|key| known.grants.get(&key.id)).into_iter().flatten();
+            Ok(grants.map(|(one, _)| one.clone()).collect())
+        })
+    }
+
+    fn grants_until(&self, time: i64, limit: usize) -> Result<Vec<(RecordId, Granted)>, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT r.name, g.name, o.name, g.until FROM grant_ g JOIN org o ON o.id = g.org
+                 JOIN record r ON r.id = g.record WHERE g.over IS NULL AND g.until <= ?1
+                 ORDER BY r.name, g.name, o.name LIMIT ?2",
+            )?;
+            let (mut rows, mut due) = (statement.query(params![time, clamp(limit as u64)])?, Vec::new());
+            while let Some(row) = rows.next()? {
+                let record = parse(row.get_ref(0)?.as_str().unwrap_or_default(), "record")?;
+                let to = parse(row.get_ref(2)?.as_str().unwrap_or_default(), "organization")?;
+                let grant = Grant { id: GrantId(array(row, 1)?), to, until: row.get(3)? };
+                due.push((record, Granted { grant, over: None }));
+            }
+            Ok(due)
+        })
+    }
+
+    fn open_to(&self, org: &OrgId) -> Result<Vec<RecordId>, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT DISTINCT r.name FROM grant_ g JOIN org o ON o.id = g.org JOIN record r ON r.id = g.record
+                 WHERE o.name = ?1 AND g.over IS NULL ORDER BY r.name",
+            )?;
+            let (mut rows, mut records) = (statement.query([org.as_str()])?, Vec::new());
+            while let Some(row) = rows.next()? {
+                records.push(parse(row.get_ref(0)?.as_str().unwrap_or_default(), "record")?);
+            }
+            Ok(records)
+        })
+    }
+
+    fn next_grant_end(&self) -> Result<Option<i64>, StoreError> {
+        self.reading(|| {
+            let sql = "SELECT min(until) FROM grant_ WHERE over IS NULL AND until < ?1";
+            Ok(self.conn.prepare_cached(sql)?.query_row([FOREVER], |row| row.get(0))?)
+        })
+    }
+
+    fn leaving(&self) -> Result<Vec<(RecordId, Seq)>, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT r.name, l.upto FROM leaving l JOIN record r ON r.id = l.record ORDER BY r.name",
+            )?;
+            let (mut rows, mut leaving) = (statement.query([])?, Vec::new());
+            while let Some(row) = rows.next()? {
+                let record = parse(row.get_ref(0)?.as_str().unwrap_or_default(), "record")?;
+                leaving.push((record, unpack(row.get(1)?)));
+            }
+            Ok(leaving)
         })
     }
 

@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i64 = 0x5475_796e;
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Migration `n` brings a file from version `n` to `n + 1`. Never edit one that has been released.
-const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
+const MIGRATIONS: [&str; 5] = [V1, V2, V3, V4, V5];
 
 const V1: &str = "
 -- Names that rows refer to by small numbers.
@@ -213,6 +213,23 @@ CREATE TABLE purge_count (
   records INTEGER NOT NULL,
   entries INTEGER NOT NULL
 ) STRICT;
+";
+
+const V5: &str = "
+-- Permissions to hold a record. `since` is the first row that could know of it; `over` is set when it has ended: to the row
+-- that offers its end to those below, or to 0 when its time had passed. And the records that are to be forgotten because of it,
+-- with the row that the root has to have before.
+CREATE TABLE grant_ (
+  record INTEGER NOT NULL REFERENCES record,
+  name BLOB NOT NULL,
+  org INTEGER NOT NULL REFERENCES org,
+  until INTEGER NOT NULL,
+  since INTEGER NOT NULL,
+  over INTEGER,
+  PRIMARY KEY (record, name, org)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX grant_end ON grant_ (until) WHERE over IS NULL;
+CREATE TABLE leaving (record INTEGER PRIMARY KEY REFERENCES record, upto INTEGER NOT NULL) STRICT;
 ";
 
 /// The version of the file's layout.

@@ -13,6 +13,7 @@ use sync_core::{
     feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq, extend_chain},
     id::{Chain, EntryHash, Incarnation, Lane, OrgId, RecordId},
     identity::{Announcement, NodeInfo},
+    scope::grant::{Grant, Granted},
     store::{Gain, Mark, Offered, Op, Projected, StoreError, StoreMut},
 };
 
@@ -104,6 +105,8 @@ impl Commit<'_> {
     fn apply(&mut self, op: &Op) -> Fallible<()> {
         match op {
             Op::AddHome(record, home) => self.further_home(record, home),
+            Op::Grant(record, granted) => self.grant(record, granted),
+            Op::Leaving(record, upto) => self.leaving(record, *upto),
             Op::OpenSegment(segment) => self.open_segment(segment),
             Op::RenameSegments(renames) => self.rename_segments(renames),
             Op::Announce(announcement, info) => self.announce(announcement, info),
@@ -172,6 +175,37 @@ impl Commit<'_> {
         )?;
         self.known.further_homes.entry(key.id).or_default().push((home.clone(), since));
         Ok(())
+    }
+
+    /// Keeps a grant; one that is known to have ended stays so.
+    fn grant(&mut self, record: &RecordId, granted: &Granted) -> Fallible<()> {
+        let record = self.names.add_record(self.conn, record, None)?.id;
+        let Grant { id, to, until } = &granted.grant;
+        let org = self.names.add_org(self.conn, to)?;
+        let since = self.known.tip + 1;
+        self.run_one(
+            "INSERT INTO grant_ (record, name, org, until, since, over) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (record, name, org) DO UPDATE SET over = coalesce(over, excluded.over)",
+            params![record, id.0, org, until, pack(since), granted.over.map(pack)],
+        )?;
+        let grants = self.known.grants.entry(record).or_default();
+        match grants.iter_mut().find(|(known, _)| (known.grant.id, &known.grant.to) == (*id, to)) {
+            Some((known, _)) => known.over = known.over.or(granted.over),
+            None => grants.push((granted.clone(), since)),
+        }
+        grants.sort();
+        Ok(())
+    }
+
+    fn leaving(&mut self, record: &RecordId, upto: Option<Seq>) -> Fallible<()> {
+        let Some(key) = self.names.record(self.conn, record)? else { return Ok(()) };
+        match upto {
+            Some(upto) => self.run_one(
+                "INSERT OR REPLACE INTO leaving (record, upto) VALUES (?1, ?2)",
+                params![key.id, pack(upto)],
+            ),
+            None => self.run_one("DELETE FROM leaving WHERE record = ?1", [key.id]),
+        }
     }
 
     fn open_segment(&mut self, segment: &Segment) -> Fallible<()> {
@@ -365,7 +399,8 @@ impl Commit<'_> {
         let chain = self.next_chain(decode(clamp(of), body)?.hash())?;
         let seq = self.known.tip + 1;
         let offered_to = match to {
-            Offered::Home(home) => Some(self.names.add_org(self.conn, home)?),
+            // That it offers an end to somebody, the grant that has ended with this row says.
+            Offered::Home(org) | Offered::Former(org) => Some(self.names.add_org(self.conn, org)?),
             Offered::Parent => None,
         };
         let (lane, record): (i64, i64) = (row.get(0)?, row.get(1)?);

@@ -157,7 +157,7 @@ impl<I: Identity> Engine<I> {
         let mut named = Vec::new();
         for damage in self.damaged.values() {
             if let (Some(record), Some(change)) = (&damage.record, damage.change)
-                && self.may_hold(link, record, store)?
+                && self.gives(link, record, store)?
                 && may_leave(store.secrecy(record)?)
             {
                 named.push((record.clone(), change));
@@ -166,15 +166,20 @@ impl<I: Identity> Engine<I> {
         Ok(named)
     }
 
+    /// Whether the neighbour is asked for a record: what is only open to a child that might have changed it is not taken back.
+    fn gives(&self, link: LinkId, record: &RecordId, store: &impl Store) -> Result<bool, StoreError> {
+        self.is_of(link, record, &store.homes(record)?)
+    }
+
     fn may_hold(&self, link: LinkId, record: &RecordId, store: &impl Store) -> Result<bool, StoreError> {
+        self.is_of(link, record, &store.held_for(record)?)
+    }
+
+    fn is_of(&self, link: LinkId, record: &RecordId, orgs: &[OrgId]) -> Result<bool, StoreError> {
         let Some(state) = self.links.get(&link) else { return Ok(false) };
-        Ok(match state.direction {
-            Direction::Up => true,
-            Direction::Down => {
-                let issued = record.issuer().is_some();
-                store.homes(record)?.iter().any(|home| self.places.reach(home, issued, &state.peer.place))
-            }
-        })
+        let issued = record.issuer().is_some();
+        let reaches = |org| self.places.reach(org, issued, &state.peer.place);
+        Ok(state.direction == Direction::Up || orgs.iter().any(reaches))
     }
 
     /// A frame of an audit has come.

@@ -2,10 +2,16 @@
 
 use std::collections::btree_map::Entry as Slot;
 
-use super::{purge::sender, *};
+use super::{
+    purge::{LEAVING_AFTER_MILLIS, sender},
+    *,
+};
 use crate::{
     id::{ChangeHash, OrgId, RecordId, Secrecy},
-    scope::may_leave,
+    scope::{
+        grant::{self, Granted},
+        may_leave,
+    },
 };
 
 /// Intents are gathered into one commit until their entries reach this many bytes.
@@ -21,7 +27,8 @@ pub(super) struct Draft {
     added: BTreeSet<(RecordId, ChangeHash)>,
     /// Those of them that have come from above, with their rows.
     from_above: BTreeMap<(RecordId, ChangeHash), Seq>,
-    homes: BTreeMap<RecordId, Vec<OrgId>>,
+    pub(super) homes: BTreeMap<RecordId, Vec<OrgId>>,
+    pub(super) grants: BTreeMap<RecordId, Vec<Granted>>,
     rows: BTreeMap<RecordId, Vec<Seq>>,
     /// How secret the records are of which it holds secret entries.
     secrecy: BTreeMap<RecordId, Secrecy>,
@@ -34,9 +41,43 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Whether this commit adds to a record.
+    /// Whether this commit adds to a record, or to what is known of it.
     pub(super) fn holds(&self, record: &RecordId) -> bool {
-        self.rows.contains_key(record)
+        self.rows.contains_key(record) || self.grants.contains_key(record)
+    }
+
+    /// Whose a record is that this commit adds to, and to whom it is open.
+    pub(super) fn held_for(&self, record: &RecordId) -> Vec<OrgId> {
+        let (homes, grants) = self.homes_and_grants(record);
+        homes.iter().chain(grant::opened(grants)).cloned().collect()
+    }
+
+    /// Both, as they are when this commit is durable.
+    pub(super) fn homes_and_grants(&self, record: &RecordId) -> (&[OrgId], &[Granted]) {
+        let homes = self.homes.get(record).map_or(&[][..], Vec::as_slice);
+        (homes, self.grants.get(record).map_or(&[][..], Vec::as_slice))
+    }
+
+    /// The grants of a record, as they are when this commit is durable.
+    pub(super) fn grants_of(
+        &mut self,
+        record: &RecordId,
+        store: &impl Store,
+    ) -> Result<&mut Vec<Granted>, StoreError> {
+        Ok(match self.grants.entry(record.clone()) {
+            Slot::Occupied(known) => known.into_mut(),
+            Slot::Vacant(slot) => slot.insert(store.grants(record)?),
+        })
+    }
+
+    /// The rows of a record that can be offered: those that can be read.
+    pub(super) fn rows_so_far(&self, record: &RecordId, store: &impl Store) -> Result<Vec<Seq>, StoreError> {
+        let mut rows = Vec::new();
+        for row in store.rows_of(record)? {
+            rows.extend(store.entry(row)?.map(|_| row));
+        }
+        rows.extend(self.rows.get(record).into_iter().flatten());
+        Ok(rows)
     }
 
     /// Offers the entry of an older row.
@@ -50,7 +91,8 @@ impl Draft {
 impl<I: Identity> Engine<I> {
     /// Starts the next commit, if none is under way and there is something to keep.
     pub(super) fn commit_next(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
-        let has_work = !self.intents.is_empty() || self.gain.is_some() || self.can_forget();
+        let has_work =
+            !self.intents.is_empty() || self.gain.is_some() || self.can_forget() || self.is_a_grant_over(now);
         if self.committing.is_some() || !has_work {
             return Ok(());
         }
@@ -74,12 +116,17 @@ impl<I: Identity> Engine<I> {
                 revoked: false,
                 gain: self.gain,
                 purge: self.purge.clone(),
+                grant_end: self.grant_end,
+                grants_ended: false,
+                leaving: false,
+                leaving_later: false,
                 fresh: Fresh::default(),
                 ordered: Vec::new(),
             },
             added: BTreeSet::new(),
             from_above: BTreeMap::new(),
             homes: BTreeMap::new(),
+            grants: BTreeMap::new(),
             rows: BTreeMap::new(),
             secrecy: BTreeMap::new(),
             brought: BTreeMap::new(),
@@ -92,6 +139,7 @@ impl<I: Identity> Engine<I> {
         {
             self.draft(intent, &mut draft, store)?;
         }
+        self.draft_ended(&mut draft, store)?;
         self.draft_gain(&mut draft, store)?;
         self.draft_purge(&mut draft, store)?;
         self.keep_frontiers(&mut draft);
@@ -176,6 +224,7 @@ impl<I: Identity> Engine<I> {
             if self.places.succeeds(info.place.org()) {
                 self.purge_begins(&self.places, draft, store)?;
             }
+            self.offer_what_is_open(&info, draft, store)?;
             draft.brought.insert(run, announcement.clone());
             draft.ops.push(Op::Announce(announcement, info));
             return Ok(());
@@ -280,21 +329,29 @@ impl<I: Identity> Engine<I> {
         if !may_leave(entry.secrecy()) {
             return Ok(Some(secret(&from.place, entry)));
         }
+        if entry.grants().is_err()
+            || (entry.is_signed_by_its_author() && !self.is_signed(from, entry, store)?)
+        {
+            return Ok(Some(not_signed(&from.place, entry)));
+        }
         if entry.record().issuer().is_some() {
-            return Ok((!self.is_issued(entry, store)?).then(|| not_issued(&from.place, entry)));
+            return Ok(None);
         }
         let may = from.direction == Direction::Up || self.may_bring(&from.place, entry, draft, store)?;
         Ok((!may).then(|| outside(&from.place, entry.home())))
     }
 
-    /// Whether the author of an entry of an issued record may speak for the issuer and has signed it. Then it does not
-    /// matter who brings it: nobody between the issuer and this node can have changed it.
-    fn is_issued(&self, entry: &Entry, store: &impl Store) -> Result<bool, StoreError> {
+    /// Whether the author of an entry has signed it and may speak for the home that it names. Of an entry of an issued record
+    /// it does not matter then who brings it: nobody between the issuer and this node can have changed it. A grant from above
+    /// may be of a home of which this node does not know where it stands; those above have asked.
+    fn is_signed(&self, from: &Sender, entry: &Entry, store: &impl Store) -> Result<bool, StoreError> {
         let Some((author, info)) = store.announcement(entry.origin())? else { return Ok(false) };
         let signed = entry.signature().is_some_and(|signature| {
             self.identity.verify_issued(&author, &entry.statement(), signature).is_ok()
         });
-        Ok(signed && self.places.has_stood_within(entry.home(), info.place.org()))
+        let is_granted_above = from.direction == Direction::Up && entry.record().issuer().is_none();
+        let may_speak = is_granted_above || self.places.has_stood_within(entry.home(), info.place.org());
+        Ok(signed && may_speak)
     }
 
     /// Whether a child may bring this entry: its author may speak for the home that it names, and the record has
@@ -339,6 +396,7 @@ impl<I: Identity> Engine<I> {
         if gained.is_some() {
             draft.ops.push(Op::AddHome(entry.record().clone(), entry.home().clone()));
         }
+        let opens = self.open_grants(&entry, draft, store)?;
         draft.after.tip += 1;
         let degree = entry.secrecy();
         if degree != Secrecy::None {
@@ -349,24 +407,35 @@ impl<I: Identity> Engine<I> {
             draft.after.last[entry.lane() as usize] = draft.after.tip;
         }
         draft.rows.entry(key.0.clone()).or_default().push(draft.after.tip);
+        let held_for = draft.held_for(&key.0);
         if key.0.issuer().is_none() {
-            self.purge_late(draft.after.tip, entry.home(), draft);
+            self.purge_late(&key.0, draft);
         }
         if !goes_up {
             draft.from_above.insert(key.clone(), draft.after.tip);
+            // Whoever sent it may not have seen yet that a grant has ended; what is an order's doing is looked at as a whole.
+            if key.0.issuer().is_none() && (!self.is_hub() || self.places.orders().is_empty()) {
+                draft.after.leaving_later |= self.leave(&key.0, draft);
+            }
         }
         let fresh = &mut draft.after.fresh;
         fresh.rows[entry.lane() as usize] += 1;
-        fresh.homes.extend(draft.homes.get(&key.0).into_iter().flatten().cloned());
+        fresh.homes.extend(held_for);
         fresh.for_all |= key.0.issuer().is_some();
+        let record = key.0.clone();
         draft.added.insert(key);
         draft.bytes += entry.encoded_len();
-        let home = entry.home().clone();
+        let (home, row) = (entry.home().clone(), draft.after.tip);
+        let ends = entry.grants().unwrap_or_default();
         draft.ops.push(Op::Append { entry, src, at: draft.at });
         // After the entry that makes the record theirs, so that they could give it back to us in this order.
         for of in gained.into_iter().flatten() {
             draft.offer(of, Offered::Home(home.clone()));
         }
+        for (to, rows) in opens {
+            rows.into_iter().for_each(|of| draft.offer(of, Offered::Home(to.clone())));
+        }
+        self.end_grants(&record, row, ends, draft, store)?;
         Ok(None)
     }
 
@@ -405,13 +474,7 @@ impl<I: Identity> Engine<I> {
             return Ok(None);
         }
         homes.push(entry.home().clone());
-        let mut rows = Vec::new();
-        for row in store.rows_of(record)? {
-            // One that cannot be read cannot be offered either.
-            rows.extend(store.entry(row)?.map(|_| row));
-        }
-        rows.extend(draft.rows.get(record).into_iter().flatten());
-        Ok(Some(rows))
+        draft.rows_so_far(record, store).map(Some)
     }
 
     /// Gives the forked segment, and all after it, new names: their rows stay where they are.
@@ -488,6 +551,13 @@ impl<I: Identity> Engine<I> {
         if after.purge != self.purge {
             self.purge = after.purge;
             self.tell_what_is_forgotten();
+        }
+        self.grant_end = if after.grants_ended { store.next_grant_end()? } else { after.grant_end };
+        if after.leaving {
+            (self.leaving, self.leaving_waits) = (true, None);
+        }
+        if after.leaving_later {
+            self.leaving_at.get_or_insert(now.mono + LEAVING_AFTER_MILLIS);
         }
         self.marks.extend(after.new_marks);
         self.healed(after.healed);

@@ -137,7 +137,7 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         let own = entry.home().clone();
         let issued = entry.record().issuer().is_some();
-        let others = store.homes(entry.record())?.into_iter().filter(|home| issued || *home != own);
+        let others = store.held_for(entry.record())?.into_iter().filter(|home| issued || *home != own);
         let others: Vec<_> = others.collect();
         // What comes once more, in this commit or a later one, has nothing to heal; nor has what was only misfiled.
         let was_damaged = self.damaged.remove(&row).is_some();
@@ -145,7 +145,10 @@ impl<I: Identity> Engine<I> {
             draft.after.healed.push((own, entry.hash()));
         }
         if !issued {
-            self.purge_late(row, entry.home(), draft);
+            let (homes, grants) = (store.homes(entry.record())?, store.grants(entry.record())?);
+            if self.is_elsewhere_by_order(&homes, &grants) {
+                self.purge_from(row, draft);
+            }
         }
         draft.bytes += entry.encoded_len();
         draft.ops.push(Op::Heal { row, entry, at: draft.at });

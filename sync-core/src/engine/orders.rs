@@ -154,7 +154,7 @@ impl<I: Identity> Engine<I> {
                 continue;
             }
             let issued = record.issuer().is_some();
-            let mut homes = store.homes(record)?;
+            let mut homes = store.held_for(record)?;
             homes.retain(|home| {
                 let known = gained.entry((home.clone(), issued));
                 *known.or_insert_with(|| has_gained(&self.places, own, home, issued, gain.since))
@@ -165,13 +165,14 @@ impl<I: Identity> Engine<I> {
             // One that cannot be read cannot be offered either.
             let mut whole = Vec::new();
             for row in store.rows_of(record)?.into_iter().filter(|row| *row <= gain.upto) {
-                whole.extend(store.entry(row)?.map(|entry| (row, entry.home().clone())));
+                whole.extend(store.entry(row)?.map(|entry| (row, entry)));
             }
             if whole.first().is_some_and(|(row, _)| *row <= gain.done) {
                 continue;
             }
             for home in homes {
-                let (theirs, others): (Vec<_>, Vec<_>) = whole.iter().partition(|(_, of)| *of == home);
+                let (theirs, others): (Vec<_>, Vec<_>) =
+                    whole.iter().partition(|(_, entry)| entry.makes_theirs(&home));
                 let rows = theirs.into_iter().chain(others);
                 offers.extend(rows.map(|(row, _)| (*row, home.clone())));
             }

@@ -1,18 +1,32 @@
-//! Forgetting what is no longer for this node: records whose homes an order has put elsewhere.
+//! Forgetting what is no longer for this node: records whose homes an order has put elsewhere, or whose grants have ended.
 //!
 //! What always holds: nothing is forgotten before the root has it, and nothing that somebody here still has to be sent. A record
-//! goes as a whole, with its rows; their running hashes stay, so neighbours go on where they are. Hubs alone forget, and
-//! none what it has written for itself, what is issued, or what is secret here, which is nowhere else. Not here: telling people,
+//! goes as a whole, with its rows; their running hashes stay, so neighbours go on where they are. What orders have put elsewhere
+//! hubs alone forget, and none what it has written for itself, what is issued, or what is secret here, which is nowhere else. Not here: telling people,
 //! which the host does when [`Effect::Forgotten`] says what there is to tell.
 
 use super::{commit::Draft, *};
 use crate::{
-    id::Secrecy,
+    id::{RecordId, Secrecy},
+    scope::grant::{self, Granted},
     store::{Forgotten, Purge},
 };
 
 /// Rows that are looked at in one commit.
 const PURGE_ROWS: usize = 4_096;
+
+/// What comes without a word that it is for this node is looked at after so long, in milliseconds: that word may be on its
+/// way, in the other order when whoever sends it has only now heard of this node.
+pub const LEAVING_AFTER_MILLIS: Millis = 600_000;
+
+/// What records wait for whose grants have ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Waits {
+    /// Something still has to go up.
+    root: bool,
+    /// These have not been told yet that it has ended.
+    told: BTreeSet<OrgId>,
+}
 
 impl<I: Identity> Engine<I> {
     /// What is being forgotten, or has been and is still to be told.
@@ -20,23 +34,26 @@ impl<I: Identity> Engine<I> {
         self.purge.as_ref()
     }
 
-    /// A leaf holds nothing but what is its own.
-    fn is_hub(&self) -> bool {
+    /// A leaf holds nothing but what is its own, or open to it.
+    pub(super) fn is_hub(&self) -> bool {
         self.info().role == Role::Hub
     }
 
-    /// Whether a record with these homes is for this node: it is its own, belongs to somebody below it, or it is not known to
-    /// whom.
-    fn is_for_us(places: &Places, own: &OrgId, homes: &[OrgId]) -> bool {
+    /// Whether a record with these homes and grants is for this node: it is its own, belongs to somebody below it, or it is not
+    /// known to whom; or it is open to it, or to somebody below it.
+    pub(super) fn is_for_us(places: &Places, own: &OrgId, homes: &[OrgId], grants: &[Granted]) -> bool {
         let here = places.stands(own);
         let is_below = |home| here.zip(places.of(home)).is_none_or(|(here, place)| place.is_within(here));
-        homes.is_empty() || homes.iter().any(|home| home == own || is_below(home))
+        homes.is_empty()
+            || homes.iter().any(|home| home == own || is_below(home))
+            || grant::opened(grants).any(|to| here.is_some_and(|here| places.is_within(to, here)))
     }
 
     /// Whether something can be forgotten: nothing waits for the root, or it has more since.
     pub(super) fn can_forget(&self) -> bool {
         let goes_on = self.purge.as_ref().is_some_and(|purge| purge.done < purge.upto);
-        goes_on && self.purge_waits != Some(self.root)
+        let leaves = self.leaving && self.leaving_waits.is_none() && self.purge.is_none();
+        leaves || (goes_on && self.purge_waits != Some(self.root))
     }
 
     /// Orders are kept: what is here and is for others by these is to be forgotten.
@@ -47,7 +64,7 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<(), StoreError> {
         let own = self.info().place.org();
-        let foreign = |home: &OrgId| !Self::is_for_us(places, own, std::slice::from_ref(home));
+        let foreign = |home: &OrgId| !Self::is_for_us(places, own, std::slice::from_ref(home), &[]);
         if self.is_hub() && store.digests()?.iter().any(|(home, digest)| digest.count > 0 && foreign(home)) {
             let order = places.orders().last().map_or(0, |order| order.number);
             let forgotten = draft.after.purge.take().map(|purge| purge.forgotten).unwrap_or_default();
@@ -56,16 +73,23 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    /// An entry with this home has come at a row, or is back there; an order may have put it elsewhere meanwhile.
-    pub(super) fn purge_late(&self, row: Seq, home: &OrgId, draft: &mut Draft) {
-        let orders = self.places.orders();
-        let own = self.info().place.org();
-        if !self.is_hub()
-            || orders.is_empty()
-            || Self::is_for_us(&self.places, own, std::slice::from_ref(home))
-        {
-            return;
+    /// An entry of this record has come at the end of the feed; an order may have put the record elsewhere meanwhile.
+    pub(super) fn purge_late(&self, record: &RecordId, draft: &mut Draft) {
+        let (homes, grants) = draft.homes_and_grants(record);
+        if self.is_elsewhere_by_order(homes, grants) {
+            self.purge_from(draft.after.tip, draft);
         }
+    }
+
+    /// Whether orders have put a record with these homes and grants elsewhere.
+    pub(super) fn is_elsewhere_by_order(&self, homes: &[OrgId], grants: &[Granted]) -> bool {
+        let own = self.info().place.org();
+        let is_ordered = self.is_hub() && !self.places.orders().is_empty();
+        is_ordered && !Self::is_for_us(&self.places, own, homes, grants)
+    }
+
+    /// What stands at this row, or after it, is to be looked at (again).
+    pub(super) fn purge_from(&self, row: Seq, draft: &mut Draft) {
         let order = self.last_order();
         let purge = draft.after.purge.get_or_insert(Purge { order, done: row - 1, ..Purge::default() });
         // Up to the end also for a row that is healed: the end of each purge names its receipt, and is beyond the last one's.
@@ -82,6 +106,9 @@ impl<I: Identity> Engine<I> {
             }
             let is_told = purge.done >= purge.upto && purge.forgotten.is_empty();
             draft.after.purge = Some(purge).filter(|_| !is_told);
+        }
+        if holds && self.leaving && draft.after.purge.is_none() {
+            self.forget_leaving(draft, store)?;
         }
         if draft.after.purge != self.purge {
             draft.ops.push(Op::Purge(draft.after.purge.clone()));
@@ -102,10 +129,13 @@ impl<I: Identity> Engine<I> {
         self.purge_waits = None;
         for (row, record) in rows.into_iter().filter(|(row, _)| *row <= purge.upto) {
             if record.issuer().is_none() && looked_at.insert(record.clone()) {
-                let homes = store.homes(&record)?;
-                let stays =
-                    Self::is_for_us(&self.places, &own, &homes) || store.secrecy(&record)? != Secrecy::None;
-                if !stays {
+                let grants = store.grants(&record)?;
+                let stays = Self::is_for_us(&self.places, &own, &store.homes(&record)?, &grants)
+                    || store.secrecy(&record)? != Secrecy::None;
+                if !stays && self.who_is_to_be_told(&grants, draft.at, store)?.is_some() {
+                    draft.after.leaving = true;
+                    draft.ops.push(Op::Leaving(record, Some(draft.after.tip)));
+                } else if !stays {
                     // What this commit adds to it is not in the store yet.
                     if draft.holds(&record) {
                         return Ok(());
@@ -115,7 +145,7 @@ impl<I: Identity> Engine<I> {
                         self.purge_waits = Some(self.root);
                         return Ok(());
                     }
-                    count(&mut purge.forgotten, &homes[0], rows.len() as u64);
+                    count(&mut purge.forgotten, &store.homes(&record)?[0], rows.len() as u64);
                     draft.ops.push(Op::Forget(record));
                 }
             }
@@ -126,6 +156,96 @@ impl<I: Identity> Engine<I> {
             purge.done = purge.upto.min(store.tip()?);
         }
         Ok(())
+    }
+
+    /// Forgets records whose grants have ended: when the root has what was to go up by then, and those below have heard of it,
+    /// who will not hear of it again.
+    fn forget_leaving(&mut self, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
+        let own = self.info().place.org().clone();
+        let (mut forgotten, mut waits, mut left) = (Vec::new(), Waits::default(), 0);
+        for (record, upto) in store.leaving()? {
+            left += 1;
+            if draft.holds(&record) {
+                continue;
+            }
+            let (homes, grants, rows) =
+                (store.homes(&record)?, store.grants(&record)?, store.rows_of(&record)?);
+            let is_here = Self::is_for_us(&self.places, &own, &homes, &grants);
+            if is_here || rows.is_empty() || store.secrecy(&record)? != Secrecy::None {
+                draft.ops.push(Op::Leaving(record, None));
+                left -= 1;
+            } else if self.waits_for_the_root(upto, draft) {
+                waits.root = true;
+            } else if let Some(to) = self.who_is_to_be_told(&grants, draft.at, store)? {
+                waits.told.insert(to);
+            } else {
+                count(&mut forgotten, &homes[0], rows.len() as u64);
+                draft.ops.push(Op::Forget(record));
+                left -= 1;
+            }
+        }
+        let is_waiting = waits.root || !waits.told.is_empty();
+        self.leaving = left > 0;
+        self.leaving_waits = Some(waits).filter(|_| is_waiting);
+        let tip = draft.after.tip;
+        if !forgotten.is_empty() {
+            draft.after.purge = Some(Purge { order: 0, done: tip, upto: tip, forgotten });
+        }
+        Ok(())
+    }
+
+    fn waits_for_the_root(&self, upto: Seq, draft: &Draft) -> bool {
+        (0..3).any(|lane| self.root[lane] < draft.after.last[lane].min(upto))
+    }
+
+    /// Somebody below this node who has not heard that a grant has ended before its time. When that has passed everybody
+    /// ends it alone.
+    fn who_is_to_be_told(
+        &self,
+        grants: &[Granted],
+        now: i64,
+        store: &impl Store,
+    ) -> Result<Option<OrgId>, StoreError> {
+        let own = self.info().place.org();
+        let Some(here) = self.places.stands(own) else { return Ok(None) };
+        for Granted { grant, over } in grants {
+            let is_below = grant.to != *own && self.places.is_within(&grant.to, here);
+            let Some(row) = over.filter(|row| *row > 0 && is_below && grant.until > now) else { continue };
+            let Some(lane) = store.entry(row)?.map(|entry| entry.lane()) else { continue };
+            let has_heard = |link: &Link| {
+                link.direction == Direction::Down
+                    && self.places.is_within(&grant.to, &link.peer.place)
+                    && link.out[lane as usize].next.is_some()
+                    && link.out[lane as usize].durable >= row
+            };
+            if !self.links.values().any(has_heard) {
+                return Ok(Some(grant.to.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What has come without a word that it is for this node has waited for one.
+    pub(super) fn leaving_is_due(&mut self, now: Now) {
+        match self.leaving_at {
+            Some(0) => self.leaving_at = Some(now.mono + LEAVING_AFTER_MILLIS),
+            Some(at) if at <= now.mono => {
+                (self.leaving, self.leaving_waits, self.leaving_at) = (true, None, None);
+            }
+            _ => {}
+        }
+    }
+
+    /// The root has more, or a child has said how far it has read.
+    pub(super) fn leaving_goes_on(&mut self, child: Option<LinkId>) {
+        let Some(waits) = &self.leaving_waits else { return };
+        let goes_on = match child.and_then(|link| self.links.get(&link)) {
+            Some(link) => waits.told.iter().any(|org| self.places.is_within(org, &link.peer.place)),
+            None => waits.root,
+        };
+        if goes_on {
+            self.leaving_waits = None;
+        }
     }
 
     /// Whether the root has these rows of a record, or whoever stands above and has sent them, and nothing of it still has to

@@ -201,15 +201,16 @@ impl<I: Identity> Engine<I> {
         );
         let out = &mut state.out[lane as usize];
         (out.next, out.told, out.durable) = (Some(seq), told, seq);
-        if up {
-            // The same process may have said more on another link since it said this.
-            let same = |link: &&Link| link.hello.as_ref().map(|hello| hello.run) == run;
-            let links = self.links.values().filter(same);
-            let seq = links.map(|link| link.out[lane as usize].durable).max().unwrap_or(seq);
-            self.reach(Frontier::Hub, lane, seq);
-            if to_root {
-                self.reach(Frontier::Root, lane, seq);
-            }
+        if !up {
+            return self.leaving_goes_on(Some(link));
+        }
+        // The same process may have said more on another link since it said this.
+        let same = |link: &&Link| link.hello.as_ref().map(|hello| hello.run) == run;
+        let links = self.links.values().filter(same);
+        let seq = links.map(|link| link.out[lane as usize].durable).max().unwrap_or(seq);
+        self.reach(Frontier::Hub, lane, seq);
+        if to_root {
+            self.reach(Frontier::Root, lane, seq);
         }
     }
 
@@ -223,6 +224,9 @@ impl<I: Identity> Engine<I> {
         };
         if std::mem::replace(&mut all[lane as usize], seq) != seq {
             self.root_moved |= which == Frontier::Root;
+            if which == Frontier::Root {
+                self.leaving_goes_on(None);
+            }
             self.reached.insert((which, lane));
         }
     }
@@ -482,6 +486,8 @@ impl<I: Identity> Engine<I> {
             if idle && !self.reached.is_empty() {
                 self.intents.push_back(Intent::Folded(Vec::new()));
             }
+        } else {
+            self.leaving_goes_on(Some(link));
         }
     }
 

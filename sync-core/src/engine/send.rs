@@ -233,10 +233,10 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<bool, StoreError> {
         let is_ours = |entry: &Entry| self.places.has_stood_within(entry.home(), self.info().place.org());
-        let from_above = head.src.is_some()
-            && head.offered_to.is_none()
-            && entry.record().issuer().is_none()
-            && !is_ours(entry);
+        // A row that was healed may not know any more where it has come from.
+        let has_come = head.src.is_some() || !entry.origin().is_of(self.info().node);
+        let from_above =
+            has_come && head.offered_to.is_none() && entry.record().issuer().is_none() && !is_ours(entry);
         if direction == Direction::Down || !from_above {
             return Ok(true);
         }

@@ -17,6 +17,7 @@ use crate::{
 
 mod audit;
 mod courier;
+mod grants;
 mod lanes;
 mod orders;
 mod purge;

@@ -1,12 +1,13 @@
 //! The reference store: plain maps in memory, cloned to make a backup.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
     audit::{Checkup, Damage, Harm, Summary},
     feed::{CHAIN_START, extend_chain},
     id::EntryHash,
+    scope::grant::{FOREVER, GrantId, opened_at},
 };
 
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ struct RecordRow {
     rows: Vec<Seq>,
     changes: BTreeMap<ChangeHash, Seq>,
     secrecy: Secrecy,
+    /// With the first row that could know of each.
+    grants: BTreeMap<(GrantId, OrgId), (Granted, Seq)>,
     projected: Option<Projected>,
 }
 
@@ -52,6 +55,7 @@ pub struct MemStore {
     orders: Vec<Order>,
     gain: Option<Gain>,
     purge: Option<Purge>,
+    leaving: BTreeMap<RecordId, Seq>,
     digests: BTreeMap<OrgId, Digest>,
     folded: Seq,
 }
@@ -103,6 +107,12 @@ impl MemStore {
         let open = self.rows_after(0).filter(|(_, stored)| self.secrecy_of(stored) == Secrecy::None);
         let rows = open.filter_map(|(row, stored)| Some((stored.entry.as_ref()?, row)));
         Summary::new(rows.filter(|(entry, _)| homes.contains(entry.home())).map(|(e, row)| (e.hash(), row)))
+    }
+
+    fn open_grants(&self) -> impl Iterator<Item = (&RecordId, &Granted)> {
+        let grants =
+            self.records.iter().flat_map(|(id, row)| row.grants.values().map(move |(one, _)| (id, one)));
+        grants.filter(|(_, one)| one.over.is_none())
     }
 
     fn secrecy_of(&self, row: &Row) -> Secrecy {
@@ -182,6 +192,15 @@ impl MemStore {
                     row.homes.push((home.clone(), since));
                 }
             }
+            Op::Grant(record, granted) => {
+                let next = self.rows.len() as Seq + 1;
+                let name = (granted.grant.id, granted.grant.to.clone());
+                let row = self.records.entry(record.clone()).or_default();
+                let (known, _) = row.grants.entry(name).or_insert_with(|| (granted.clone(), next));
+                known.over = known.over.or(granted.over);
+            }
+            Op::Leaving(record, Some(row)) => drop(self.leaving.insert(record.clone(), *row)),
+            Op::Leaving(record, None) => drop(self.leaving.remove(record)),
             Op::Read { lane, cursor, brought } => {
                 self.reads += 1;
                 self.had_read.insert((*lane, cursor.at), *cursor);
@@ -225,6 +244,7 @@ impl MemStore {
 
     fn forget(&mut self, record: &RecordId) {
         self.records.remove(record);
+        self.leaving.remove(record);
         for row in self.rows.iter_mut().filter(|row| row.record == *record) {
             if let Some(entry) = row.entry.take() {
                 self.digests.entry(entry.home().clone()).or_default().remove(entry.hash());
@@ -277,13 +297,16 @@ impl Store for MemStore {
         let heads =
             self.rows_there(after).filter(|(_, row)| row.lane == lane).take(limit).map(|(seq, row)| {
                 let original = row.offers.as_ref().and_then(|(of, _)| self.row(*of));
-                let homes = self.records[&row.record].homes.iter().filter(|(_, since)| *since <= seq);
+                let record = &self.records[&row.record];
+                let homes = record.homes.iter().filter(|(_, since)| *since <= seq);
+                let grants: Vec<_> = record.grants.values().cloned().collect();
                 let holder = original.unwrap_or(row);
                 Head {
                     seq,
                     src: holder.src,
                     secrecy: self.secrecy_of(holder),
                     homes: homes.map(|(home, _)| home.clone()).collect(),
+                    opened: opened_at(&grants, seq).cloned().collect(),
                     offered_to: row.offers.as_ref().map(|(_, to)| to.clone()),
                     issued: row.record.issuer().is_some(),
                 }
@@ -307,6 +330,30 @@ impl Store for MemStore {
             .get(record)
             .map(|row| row.homes.iter().map(|(home, _)| home.clone()).collect())
             .unwrap_or_default())
+    }
+
+    fn grants(&self, record: &RecordId) -> Result<Vec<Granted>, StoreError> {
+        let grants = self.records.get(record).into_iter().flat_map(|row| row.grants.values());
+        Ok(grants.map(|(one, _)| one.clone()).collect())
+    }
+
+    fn grants_until(&self, time: i64, limit: usize) -> Result<Vec<(RecordId, Granted)>, StoreError> {
+        let due = self.open_grants().filter(|(_, one)| one.grant.until <= time);
+        Ok(due.take(limit).map(|(record, one)| (record.clone(), one.clone())).collect())
+    }
+
+    fn open_to(&self, org: &OrgId) -> Result<Vec<RecordId>, StoreError> {
+        let open: BTreeSet<_> =
+            self.open_grants().filter(|(_, one)| one.grant.to == *org).map(|(id, _)| id).collect();
+        Ok(open.into_iter().cloned().collect())
+    }
+
+    fn next_grant_end(&self) -> Result<Option<i64>, StoreError> {
+        Ok(self.open_grants().map(|(_, one)| one.grant.until).filter(|until| *until < FOREVER).min())
+    }
+
+    fn leaving(&self) -> Result<Vec<(RecordId, Seq)>, StoreError> {
+        Ok(self.leaving.iter().map(|(record, row)| (record.clone(), *row)).collect())
     }
 
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {

@@ -163,6 +163,7 @@ fn what_comes_back_is_offered_like_news() {
         seq: 9,
         src: Some(src),
         homes: vec![home.clone()],
+        opened: Vec::new(),
         offered_to: Some(Offered::Home(home.clone())),
         issued: false,
         secrecy: crate::id::Secrecy::None,

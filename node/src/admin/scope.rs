@@ -1,0 +1,91 @@
+//! Where a record is sent and why, and to whom it is open.
+
+use serde::{Deserialize, Serialize};
+use sync_core::{
+    id::{OrgId, OrgPath, Secrecy},
+    scope::grant::Granted,
+};
+
+/// Answer to [`Request::ExplainRecord`] and [`Request::ExplainOrg`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Explained {
+    /// The place of the node that answers.
+    pub own: OrgPath,
+    /// Entries that it holds: of the record, or with the organization for their home.
+    pub entries: u64,
+    /// The organization that issues the record to everybody below.
+    pub issuer: Option<OrgId>,
+    /// How secret the record is here.
+    #[serde(default)]
+    pub secrecy: Secrecy,
+    /// The record's homes, or the organization itself; with their places, where this node has heard of them.
+    pub homes: Vec<Home>,
+    /// Permissions to hold the record, also such as have ended.
+    #[serde(default)]
+    pub grants: Vec<GrantLine>,
+    /// This node's neighbours, the parent first.
+    pub neighbours: Vec<Destination>,
+}
+
+/// A home.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Home {
+    /// The organization.
+    pub org: OrgId,
+    /// Where it stands.
+    pub place: Option<OrgPath>,
+}
+
+/// A neighbour, and whether it is sent what was asked about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Destination {
+    /// Its place.
+    pub place: OrgPath,
+    /// Whether it is sent it.
+    pub sent: bool,
+    /// `everything_goes_up`, `home_within`, `issued_above`, `opened_within`, `no_home_within` or `secret`.
+    pub reason: Reason,
+}
+
+/// Why something is sent to a neighbour, or is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It is the parent, who is sent everything.
+    EverythingGoesUp,
+    /// A home stands at the neighbour or below it.
+    HomeWithin,
+    /// An organization at the neighbour's place or above issues it.
+    IssuedAbove,
+    /// It is open to an organization at the neighbour's place or below it.
+    OpenedWithin,
+    /// It is not sent: no home stands at the neighbour or below it.
+    NoHomeWithin,
+    /// It is not sent: it is secret, and no link may carry it.
+    Secret,
+}
+
+/// A permission to hold a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantLine {
+    /// Its name, in hexadecimal: what is opened together shares it.
+    pub grant: String,
+    /// Who may hold the record.
+    pub to: OrgId,
+    /// Until when, in milliseconds since 1970.
+    pub until: i64,
+    /// Whether it has ended.
+    pub over: bool,
+}
+
+impl From<&Granted> for GrantLine {
+    fn from(granted: &Granted) -> Self {
+        let grant = &granted.grant;
+        Self {
+            grant: grant.id.to_string(),
+            to: grant.to.clone(),
+            until: grant.until,
+            over: granted.over.is_some(),
+        }
+    }
+}

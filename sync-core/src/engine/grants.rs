@@ -1,0 +1,156 @@
+//! Grants: what follows when a record is opened to an organization, and when that has ended.
+//!
+//! Whoever gains a record by a grant is offered what is known of it, as by a new home. When a grant has ended, by the word of
+//! whoever speaks for the record's home or because its time has passed here, nothing of the record goes there any more, and
+//! who holds it by that grant alone forgets it: see [`super::purge`]. A leaf does so as well. Not here: who gives a grant.
+
+use super::{commit::Draft, *};
+use crate::{
+    id::RecordId,
+    scope::{
+        self,
+        grant::{self, FOREVER, Granted, Step},
+    },
+};
+
+/// Grants that end in one commit because their time has passed.
+const ENDS_AT_ONCE: usize = 1_024;
+
+impl<I: Identity> Engine<I> {
+    /// Keeps the grants that an entry opens. For each organization that gains its record by them, the rows before it.
+    pub(super) fn open_grants(
+        &mut self,
+        entry: &Entry,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<Vec<(OrgId, Vec<Seq>)>, StoreError> {
+        let (record, mut gained) = (entry.record(), Vec::new());
+        draft.grants_of(record, store)?;
+        // What is secret goes nowhere, and neither does the word that opens it.
+        if record.issuer().is_some() || !scope::may_leave(entry.secrecy()) {
+            return Ok(gained);
+        }
+        for step in entry.grants().unwrap_or_default() {
+            let Step::Opens(grant) = step else { continue };
+            let held_for = draft.held_for(record);
+            let known = draft.grants_of(record, store)?;
+            if known.iter().any(|one| (one.grant.id, &one.grant.to) == (grant.id, &grant.to)) {
+                continue;
+            }
+            known.push(Granted { grant: grant.clone(), over: None });
+            draft.after.grant_end = earlier(draft.after.grant_end, grant.until);
+            if !held_for.contains(&grant.to) {
+                gained.push((grant.to.clone(), draft.rows_so_far(record, store)?));
+            }
+            draft.ops.push(Op::Grant(record.clone(), Granted { grant, over: None }));
+        }
+        Ok(gained)
+    }
+
+    /// Ends the grants that the entry of this row ends. Those below are told so by a row of its own, because nothing else of
+    /// the record is sent to them any more.
+    pub(super) fn end_grants(
+        &mut self,
+        record: &RecordId,
+        row: Seq,
+        steps: Vec<Step>,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        for step in steps.into_iter().filter(|_| record.issuer().is_none()) {
+            let Step::Ends(grant) = step else { continue };
+            let known = draft.grants_of(record, store)?;
+            let same = |one: &&mut Granted| (one.grant.id, &one.grant.to) == (grant.id, &grant.to);
+            match known.iter_mut().find(same) {
+                Some(known) if known.over.is_some() => continue,
+                Some(known) => known.over = Some(row),
+                // It is known to be over before it is known to have been given.
+                None => known.push(Granted { grant: grant.clone(), over: Some(row) }),
+            }
+            draft.offer(row, Offered::Former(grant.to.clone()));
+            let over = Some(draft.after.tip);
+            draft.ops.push(Op::Grant(record.clone(), Granted { grant, over }));
+            draft.after.leaving |= self.leave(record, draft);
+        }
+        Ok(())
+    }
+
+    /// Somebody announces itself for the first time, and until then nothing went to where it stands: it is offered what has been
+    /// opened to it.
+    pub(super) fn offer_what_is_open(
+        &mut self,
+        info: &NodeInfo,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let org = info.place.org();
+        if store.announcement_of(org)?.is_some() {
+            return Ok(());
+        }
+        let is_open = |grants: &Vec<Granted>| grant::opened(grants).any(|to| to == org);
+        let in_draft =
+            draft.grants.iter().filter(|(_, grants)| is_open(grants)).map(|(record, _)| record.clone());
+        let records: BTreeSet<RecordId> = in_draft.chain(store.open_to(org)?).collect();
+        for record in records {
+            if is_open(draft.grants_of(&record, store)?) {
+                // First what makes it theirs. What this commit has appended is in this order already.
+                let mut rows = draft.rows_so_far(&record, store)?;
+                let mut opening = BTreeSet::new();
+                for row in &rows {
+                    if store.entry(*row)?.is_some_and(|entry| entry.makes_theirs(org)) {
+                        opening.insert(*row);
+                    }
+                }
+                rows.sort_by_key(|row| (!opening.contains(row), *row));
+                for of in rows {
+                    self.open_segment(draft);
+                    draft.offer(of, Offered::Home(org.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a grant is over by this node's clock.
+    pub(super) fn is_a_grant_over(&self, now: Now) -> bool {
+        self.grant_end.is_some_and(|end| end <= now.wall)
+    }
+
+    /// Ends the grants whose time has passed.
+    pub(super) fn draft_ended(&mut self, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
+        if self.grant_end.is_none_or(|end| end > draft.at) {
+            return Ok(());
+        }
+        let ended = store.grants_until(draft.at, ENDS_AT_ONCE)?;
+        let is_all = ended.len() < ENDS_AT_ONCE;
+        for (record, granted) in ended {
+            for known in draft.grants_of(&record, store)?.iter_mut() {
+                if known.grant == granted.grant {
+                    known.over = known.over.or(Some(0));
+                }
+            }
+            draft.homes.entry(record.clone()).or_insert(store.homes(&record)?);
+            draft.ops.push(Op::Grant(record.clone(), Granted { over: Some(0), ..granted }));
+            draft.after.leaving |= self.leave(&record, draft);
+        }
+        draft.after.grant_end = if is_all { None } else { Some(draft.at) };
+        draft.after.grants_ended = true;
+        Ok(())
+    }
+
+    /// This record is to be forgotten, unless it is for somebody here. Whether it is.
+    pub(super) fn leave(&self, record: &RecordId, draft: &mut Draft) -> bool {
+        let (homes, grants) = draft.homes_and_grants(record);
+        let own = self.info().place.org();
+        let leaves = !self.is_root() && !Self::is_for_us(&self.places, own, homes, grants);
+        if leaves {
+            draft.ops.push(Op::Leaving(record.clone(), Some(draft.after.tip)));
+        }
+        leaves
+    }
+}
+
+/// When the first of some grants ends, and of another one.
+fn earlier(first: Option<i64>, until: i64) -> Option<i64> {
+    first.into_iter().chain(Some(until).filter(|until| *until < FOREVER)).min()
+}
