@@ -15,6 +15,8 @@ use tuyen_tests::sim::{
 
 /// Worlds of every run of the tests.
 const SEEDS: u64 = 2_000;
+/// Worlds in which records are opened to others.
+const GRANT_SEEDS: u64 = 1_000;
 
 fn outcome(name: &str, bytes: &[u8], taste: Taste) -> Result<Report, String> {
     let plan = Plan::of_bytes(bytes, taste);
@@ -55,6 +57,24 @@ fn two_thousand_worlds_keep_every_promise() {
         let times: u64 = held.iter().map(|report| report.faults[kind]).sum();
         assert!(times > 50, "{name} happened only {times} times");
     }
+}
+
+/// People open records to others; whoever they are not open to any more forgets them.
+#[test]
+fn worlds_with_grants_keep_every_promise() {
+    let taste = Taste { real: Some(false), grants: true, ..Taste::default() };
+    let of_seed = |seed| outcome(&format!("seed {seed}"), &bytes_of(seed), taste);
+    let outcomes = thread::scope(|scope| {
+        let half = |first: u64| {
+            scope.spawn(move || (first..GRANT_SEEDS).step_by(2).map(of_seed).collect::<Vec<_>>())
+        };
+        [half(0), half(1)].map(|half| half.join().expect("a world catches its panics")).concat()
+    });
+    let (held, broken): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+    let broken: Vec<_> = broken.into_iter().filter_map(Result::err).collect();
+    assert!(broken.is_empty(), "{broken:#?}\nsee one with: sim --seed N --opaque --grants");
+    let forgotten: u64 = held.into_iter().flatten().map(|report| report.forgotten).sum();
+    assert!(forgotten > 1_000, "only {forgotten} records were forgotten");
 }
 
 #[test]

@@ -34,6 +34,7 @@ Runs simulated worlds.
   --without drop,twin       faults that are not to happen
   --real | --opaque         FHIR records in every world, or in none
   --couriers                people carry bundles between neighbours
+  --grants                  people open records to other places for a time
   --brief                   a line for each failing world: no trace, no smaller plan
   --first                   the same, and only up to the first of them
   --seconds 60              with --seeds: for so long at most
@@ -60,6 +61,7 @@ fn main() -> Result<ExitCode> {
             "--real" => taste.real = Some(true),
             "--opaque" => taste.real = Some(false),
             "--couriers" => taste.couriers = true,
+            "--grants" => taste.grants = true,
             "--brief" => brief = true,
             "--first" => (brief, first) = (true, true),
             "--seconds" => {

@@ -24,7 +24,8 @@ pub fn worlds() -> Vec<Known> {
         let name = words.next().expect("a line begins with a seed").to_owned();
         let bytes = bytes_of(name.parse().expect("a seed is a number"));
         let real = (words.next() == Some("opaque")).then_some(false);
-        Known { name, bytes, taste: Taste { real, ..Taste::default() } }
+        let grants = words.next() == Some("grants");
+        Known { name, bytes, taste: Taste { real, grants, ..Taste::default() } }
     });
     let files = fs::read_dir(folder.join("fuzz/world")).expect("the corpus has plans");
     let mut files: Vec<_> = files.map(|file| file.expect("the folder is read").path()).collect();

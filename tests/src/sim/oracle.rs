@@ -13,7 +13,10 @@ use sync_core::{
     change::Entry,
     feed::{Digest, Seq},
     id::{ChangeHash, Lane, OrgId, OrgPath, RecordId, Secrecy},
-    scope::Places,
+    scope::{
+        Places,
+        grant::{self, Granted},
+    },
     store::{MemStore, Store},
 };
 
@@ -144,7 +147,11 @@ impl Ledger {
     pub fn safe_at_root(&mut self, claim: &Claim<'_>, store: &MemStore) {
         let rows = store.heads(claim.lane, claim.from, claim.rows()).expect("memory does not fail");
         let told = rows.iter().take_while(|head| head.seq <= claim.to && head.offered_to.is_none());
-        for head in told.filter(|head| head.secrecy == Secrecy::None) {
+        // What is only open here is not for this node to vouch for.
+        let is_ours = |home| claim.places.has_stood_within(home, claim.place.org());
+        let told = told
+            .filter(|head| head.secrecy == Secrecy::None && (head.issued || head.homes.iter().any(is_ours)));
+        for head in told {
             let Some(entry) = store.entry(head.seq).expect("memory does not fail") else { continue };
             self.told_safe_at_root.insert(key(&entry));
         }
@@ -219,6 +226,9 @@ pub struct Final<'a> {
     pub orders: usize,
     /// What its engine says: all is durable at the parent, and at the root.
     pub says_all_safe: (bool, bool),
+    /// Machines were put back or copied: a disk that is older than the end of a grant holds what it held, until the time
+    /// of that has passed.
+    pub may_be_older: bool,
 }
 
 /// Everything that has to be true when all is quiet. The root comes first.
@@ -241,17 +251,19 @@ pub fn check_final(ledger: &Ledger, all: &[Final<'_>], places: &Places) -> Resul
 }
 
 /// Whether all who hold an entry were moved and its home is of another part of the tree, or is closed: they do not give it
-/// back, because their new parents may not know why they have it, or forget it when the root has it.
+/// back, because their new parents may not know why they have it, or forget it when the root has it. So with what is only
+/// open to them, which they might have changed.
 fn is_others(key: &Key, all: &[Final<'_>], places: &Places) -> bool {
-    let mut holders = all.iter().filter(|one| holds(one.store, key));
+    let mut holders = all.iter().filter(|one| one.store.reads(&key.0, &key.1));
     holders.all(|one| {
         let rows = one.store.rows_of(&key.0).expect("memory does not fail").into_iter();
         let mut entries = rows.filter_map(|row| one.store.entry(row).expect("memory does not fail"));
         let home = entries.find(|entry| entry.change_hash() == key.1).map(|entry| entry.home().clone());
         let own = one.place.org();
-        places.has_moved(own)
-            && home
-                .is_some_and(|home| !places.has_stood_within(&home, own) || places.successor(&home).is_some())
+        let is_elsewhere = home.as_ref().is_some_and(|home| !places.has_stood_within(home, own));
+        let is_closed = home.is_some_and(|home| places.successor(&home).is_some());
+        (places.has_moved(own) && (is_elsewhere || is_closed))
+            || (is_elsewhere && !grants_of(one.store, &key.0).is_empty())
     })
 }
 
@@ -262,7 +274,7 @@ pub fn check_part(part: &[Final<'_>], places: &Places) -> Result<(), Failure> {
     let at_root: BTreeSet<Key> = keys_after(root, 0).map(|(_, key)| key).collect();
     let secret = secret_keys(part);
     for one in part {
-        check_scope(one, root, &at_root, &secret, places)?;
+        check_scope(one, part, &at_root, &secret, places)?;
         check_digests(one, root, &secret, places)?;
         check_issued(one)?;
         if one.says_all_safe != (true, true) {
@@ -289,11 +301,12 @@ pub fn secret_keys(all: &[Final<'_>]) -> BTreeSet<Key> {
 /// issued at its place or above; and what is secret of its own.
 fn check_scope(
     one: &Final<'_>,
-    root: &MemStore,
+    part: &[Final<'_>],
     at_root: &BTreeSet<Key>,
     secret: &BTreeSet<Key>,
     places: &Places,
 ) -> Result<(), Failure> {
+    let root = part[0].store;
     let in_scope = |record: &RecordId| {
         let homes = root.homes(record).expect("memory does not fail");
         // One that was closed and has been moved is not sent what a second machine of its own has issued.
@@ -303,8 +316,30 @@ fn check_scope(
         issuer.is_some_and(|issuer| one.place.is_within(&issuer))
             || homes.iter().any(|home| places.is_within(home, &one.place))
     };
-    let wanted: BTreeSet<&Key> =
-        at_root.iter().filter(|key| in_scope(&key.0) && !secret.contains(key)).collect();
+    // Where somebody stands who has never been heard of at the root its records are not sent.
+    let nodes = root.nodes().expect("memory does not fail");
+    let is_known = |org: &OrgId| nodes.iter().any(|node| node.place.org() == org);
+    // Nor where the word that opens them has rotted.
+    let is_there = |record: &RecordId, to: &OrgId| {
+        let rows = root.rows_of(record).expect("memory does not fail").into_iter();
+        let mut entries = rows.filter_map(|row| root.entry(row).expect("memory does not fail"));
+        entries.any(|entry| entry.makes_theirs(to))
+    };
+    // Where the record is secret the word that opens it, or ends that, may have stayed.
+    let is_secret =
+        |record: &RecordId| !grants_of(root, record).is_empty() && secret.iter().any(|key| key.0 == *record);
+    let is_open = |record: &RecordId| {
+        let grants = grants_of(root, record);
+        let within = grant::opened(&grants).filter(|to| places.is_within(to, &one.place)).collect::<Vec<_>>();
+        (
+            !within.is_empty(),
+            !is_secret(record)
+                && !one.may_be_older
+                && within.into_iter().any(|to| is_known(to) && is_there(record, to)),
+        )
+    };
+    let is_wanted = |key: &&Key| (in_scope(&key.0) || is_open(&key.0).1) && !secret.contains(*key);
+    let wanted: BTreeSet<&Key> = at_root.iter().filter(is_wanted).collect();
     let held: Vec<Key> = keys_after(one.store, 0).map(|(_, key)| key).collect();
     let distinct: BTreeSet<&Key> = held.iter().collect();
     if distinct.len() != held.len() {
@@ -337,11 +372,30 @@ fn check_scope(
                     brings(home) || places.all().any(|(org, _)| brings(org))
                 }))
     };
+    // A hub keeps what has ended early until everybody below has heard of it, and some are never there again.
+    let is_there = |place: &OrgPath| part.iter().any(|one| one.place == *place);
+    let waits = |record: &RecordId| {
+        grants_of(one.store, record).iter().any(|granted| {
+            let to = places.of(&granted.grant.to).filter(|to| to.is_within(&one.place) && **to != one.place);
+            let mut way =
+                to.into_iter().flat_map(|to| std::iter::successors(Some(to.clone()), OrgPath::parent));
+            granted.over.is_some() && way.any(|place| place.is_within(&one.place) && !is_there(&place))
+        })
+    };
+    let stays = |record: &RecordId| {
+        let was_open =
+            || one.may_be_older && [root, one.store].iter().any(|store| !grants_of(store, record).is_empty());
+        stays(record) || waits(record) || is_open(record).0 || was_open() || is_secret(record)
+    };
     let mut foreign = distinct.difference(&wanted).filter(|key| !secret.contains(**key));
     if let Some(foreign) = foreign.find(|key| !stays(&key.0)) {
         return Err(Failure::new("scope", format_args!("{} must not hold {foreign:?}", one.who)));
     }
     Ok(())
+}
+
+fn grants_of(store: &MemStore, record: &RecordId) -> Vec<Granted> {
+    store.grants(record).expect("memory does not fail")
 }
 
 /// Of what is issued everything is signed by the node whose run wrote it.

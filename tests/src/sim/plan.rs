@@ -145,6 +145,8 @@ pub struct Plan {
     pub rot_one_in: u64,
     /// Whether people carry bundles between neighbours.
     pub couriers: bool,
+    /// Whether records are opened to others, and closed again.
+    pub grants: bool,
     /// The number of the leaf that is hostile, if there is one; it is the last node. Only in worlds with opaque records.
     pub hostile: Option<usize>,
 }
@@ -159,6 +161,8 @@ pub struct Taste {
     /// Whether people carry bundles between neighbours. The bytes do not say it, so that those that once broke a promise
     /// still say the same.
     pub couriers: bool,
+    /// Whether people open records to other places for a time. As with bundles the bytes do not say it.
+    pub grants: bool,
 }
 
 /// The bytes of a seed.
@@ -221,6 +225,7 @@ impl Plan {
             secrets: !real && head.clocks / 4 % 4 == 2,
             rot_one_in,
             couriers: taste.couriers,
+            grants: taste.grants && !real,
             hostile,
         }
     }
@@ -266,6 +271,12 @@ impl Plan {
             What::Fault(fault) => Some(fault),
             _ => None,
         })
+    }
+
+    /// Whether some machine's clock may be wrong.
+    pub fn has_wrong_clocks(&self) -> bool {
+        let is_of_clock = |fault| matches!(fault, Fault::ClockJump | Fault::ClockStop);
+        self.wrong_clock_one_in > 0 || self.faults().any(is_of_clock)
     }
 
     /// Whether the world has no restores, no clones, no twins, and nobody who might pretend that it has.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sync_core::{
-    engine::{Alert, Audited, Effect, Engine, Event, INTENTS_MAX, LinkId, Ticket, refusal},
+    engine::{
+        Alert, Audited, Effect, Engine, Event, INTENTS_MAX, LEAVING_AFTER_MILLIS, LinkId, Ticket, refusal,
+    },
     feed::Seq,
     id::{ChangeHash, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::Role,
@@ -366,6 +368,7 @@ impl<'t> World<'t> {
                     orders: engine.places().orders().len(),
                     store: &machine.store,
                     says_all_safe: (engine.all_at_parent(), engine.all_at_root()),
+                    may_be_older: !self.plan.keeps_identity(),
                 }
             })
             .collect();
@@ -408,6 +411,7 @@ impl<'t> World<'t> {
             + 2 * REDIAL_MAX
             + sync_core::session::SETTLE_TIMEOUT_MILLIS
             + transfer
+            + if self.plan.grants { 2 * LEAVING_AFTER_MILLIS } else { 0 }
             + 30_000
     }
 

@@ -80,8 +80,14 @@ impl World<'_> {
                 if secret.contains(&(record.clone(), *change)) {
                     continue;
                 }
-                let holder =
-                    self.machines.iter().filter(there).find(|other| other.store.reads(record, change));
+                // What is only open to somebody is not asked of it.
+                let homes = one.store.homes(record).expect("memory does not fail");
+                let is_of = |other: &Machine| {
+                    let org = self.plan.nodes[other.node].info.place.org();
+                    homes.iter().any(|home| self.places.has_stood_within(home, org))
+                };
+                let reads = |other: &&Machine| is_of(other) && other.store.reads(record, change);
+                let holder = self.machines.iter().filter(there).find(reads);
                 // An old parent of what was moved is not asked.
                 let may_ask = !self.plan.part && self.places.orders().is_empty();
                 if let Some(holder) = holder.filter(|_| may_ask) {

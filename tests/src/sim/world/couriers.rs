@@ -7,7 +7,7 @@ use sync_core::{
     identity::NodeInfo,
 };
 
-use super::*;
+use super::{moves::ends_for, *};
 
 /// Whoever finds nobody to take a bundle comes again after so long at least, and so often in all that is left.
 const TRY_AGAIN: Millis = 500;
@@ -133,10 +133,12 @@ impl World<'_> {
                 let text = format!("{} writes {entry:?} onto a stick", one.name);
                 return Err(Failure::new("what is secret stays", text));
             }
-            let homes = one.store.homes(entry.record()).expect("memory does not fail");
+            let held_for = one.store.held_for(entry.record()).expect("memory does not fail");
             let issued = entry.record().issuer().is_some();
-            let mut homes = homes.iter();
-            if goes_down && !homes.any(|home| engine.places().reach(home, issued, &place)) {
+            let mut held_for = held_for.iter();
+            let may = held_for.any(|org| engine.places().reach(org, issued, &place))
+                || ends_for(entry, &place, engine.places());
+            if goes_down && !may {
                 let text = format!("{} writes {entry:?} onto a stick", one.name);
                 return Err(Failure::new("nothing leaves its scope", text));
             }

@@ -214,7 +214,8 @@ impl World<'_> {
                     }
                     let is_hello = matches!(frame, Frame::Hello(_));
                     self.drive(machine, Event::Received(link, frame))?;
-                    if is_hello && self.plan.faults().any(|fault| fault == Fault::Move) {
+                    if is_hello && (self.plan.grants || self.plan.faults().any(|fault| fault == Fault::Move))
+                    {
                         self.drive(machine, Event::Locate(link))?;
                     }
                 }

@@ -1,5 +1,7 @@
 //! A tree that is rearranged while it runs.
 
+use sync_core::{change::Entry, scope::grant};
+
 use super::*;
 
 /// How long the root's operator waits for a machine that is off.
@@ -96,12 +98,7 @@ impl World<'_> {
     }
 
     /// An entry that goes down a link although, as far as the sender knows, no home of its record stands there.
-    pub(super) fn out_of_scope(
-        &self,
-        machine: usize,
-        link: LinkId,
-        frame: &Frame,
-    ) -> Option<sync_core::change::Entry> {
+    pub(super) fn out_of_scope(&self, machine: usize, link: LinkId, frame: &Frame) -> Option<Entry> {
         let (conn, from) = self.find(machine, link)?;
         let one = &self.machines[machine];
         let engine = one.engine.as_ref().filter(|_| from == 1)?;
@@ -112,13 +109,21 @@ impl World<'_> {
             Frame::Repair(entries) => entries.iter().collect(),
             _ => Vec::new(),
         };
-        let is_out = |entry: &&&sync_core::change::Entry| {
-            let homes = one.store.homes(entry.record()).expect("memory does not fail");
+        let is_out = |entry: &&&Entry| {
+            let held_for = one.store.held_for(entry.record()).expect("memory does not fail");
             let issued = entry.record().issuer().is_some();
-            !homes.iter().any(|home| engine.places().reach(home, issued, &child))
+            !held_for.iter().any(|org| engine.places().reach(org, issued, &child))
+                && !ends_for(entry, &child, engine.places())
         };
         entries.iter().find(is_out).map(|entry| (*entry).clone())
     }
+}
+
+/// Whether an entry ends a grant of somebody at a place or below it, who is told so.
+pub(super) fn ends_for(entry: &Entry, child: &OrgPath, places: &Places) -> bool {
+    let ends =
+        |step: &grant::Step| matches!(step, grant::Step::Ends(one) if places.is_within(&one.to, child));
+    entry.grants().is_ok_and(|steps| steps.iter().any(ends))
 }
 
 /// An organization goes below this place.

@@ -1,5 +1,10 @@
 //! What people do at machines, and what machines show them.
 
+use sync_core::{
+    change::Entry,
+    scope::grant::{self, FOREVER, Grant, GrantId},
+};
+
 use super::*;
 
 impl World<'_> {
@@ -23,7 +28,9 @@ impl World<'_> {
             let written =
                 compose(&writer, &taste, wanted.cloned(), &one.store, &mut self.rng).map_err(store_failed)?;
             let Some(written) = written else { return Ok(()) };
-            entries.push(written.entry);
+            let entry =
+                if self.plan.grants { self.with_grant(machine, written.entry) } else { written.entry };
+            entries.push(entry);
             projection.extend(written.projection);
         }
         self.names += 1;
@@ -32,6 +39,31 @@ impl World<'_> {
         self.note(machine, format_args!("is to write {keys:?}"));
         self.machines[machine].tickets.insert(ticket, keys);
         self.drive(machine, Event::Write { ticket, entries, projection })
+    }
+
+    /// One entry in three opens its record to some place, or ends what is open. Where clocks are right the time of some ends
+    /// before all is calm.
+    fn with_grant(&mut self, machine: usize, entry: Entry) -> Entry {
+        if entry.record().issuer().is_some() || !self.rng.one_in(3) {
+            return entry;
+        }
+        let known = self.machines[machine].store.grants(entry.record()).expect("memory does not fail");
+        let open: Vec<_> = known.into_iter().filter(|one| one.over.is_none()).collect();
+        let ended = self.rng.pick(&open).filter(|_| entry.stamp().0 % 2 == 0).cloned();
+        let step = ended.map_or_else(|| self.a_grant(), |one| grant::Step::Ends(one.grant));
+        self.note(machine, format_args!("{:?}: {step:?}", key(&entry)));
+        entry.with_grants(&[step])
+    }
+
+    fn a_grant(&mut self) -> grant::Step {
+        let nodes: Vec<_> =
+            (0..self.plan.nodes.len()).filter(|node| Some(*node) != self.plan.hostile).collect();
+        let node = *self.rng.pick(&nodes).expect("there is a root");
+        let left = self.plan.calm_at.saturating_sub(self.now);
+        let may_end = !self.plan.has_wrong_clocks() && left > 0 && self.rng.one_in(2);
+        let until = if may_end { EPOCH + (self.now + self.rng.below(left)) as i64 } else { FOREVER };
+        let to = self.plan.nodes[node].info.place.org().clone();
+        grant::Step::Opens(Grant { id: GrantId(self.rng.array()), to, until })
     }
 
     /// One of the records that a machine holds.
