@@ -226,8 +226,8 @@ pub struct Final<'a> {
     pub orders: usize,
     /// What its engine says: all is durable at the parent, and at the root.
     pub says_all_safe: (bool, bool),
-    /// Machines were put back or copied: a disk that is older than the end of a grant holds what it held, until the time
-    /// of that has passed.
+    /// Machines were put back or copied, or rows rot: a disk that is older than the end of a grant, or has lost the word of it,
+    /// holds what it held until the time of that has passed.
     pub may_be_older: bool,
 }
 

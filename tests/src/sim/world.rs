@@ -368,7 +368,7 @@ impl<'t> World<'t> {
                     orders: engine.places().orders().len(),
                     store: &machine.store,
                     says_all_safe: (engine.all_at_parent(), engine.all_at_root()),
-                    may_be_older: !self.plan.keeps_identity(),
+                    may_be_older: !self.plan.keeps_identity() || self.plan.rot_one_in > 0,
                 }
             })
             .collect();

@@ -2,7 +2,7 @@
 
 use sync_core::{
     change::Entry,
-    scope::grant::{self, FOREVER, Grant, GrantId},
+    scope::grant::{self, FOREVER, Grant, GrantId, Granted},
 };
 
 use super::*;
@@ -41,29 +41,36 @@ impl World<'_> {
         self.drive(machine, Event::Write { ticket, entries, projection })
     }
 
-    /// One entry in three opens its record to some place, or ends what is open. Where clocks are right the time of some ends
-    /// before all is calm.
+    /// One entry in three opens its record to some place, or ends what is open, where the writer has heard of that place. Where
+    /// clocks are right the time of some ends before all is calm.
     fn with_grant(&mut self, machine: usize, entry: Entry) -> Entry {
         if entry.record().issuer().is_some() || !self.rng.one_in(3) {
             return entry;
         }
-        let known = self.machines[machine].store.grants(entry.record()).expect("memory does not fail");
-        let open: Vec<_> = known.into_iter().filter(|one| one.over.is_none()).collect();
+        let one = &self.machines[machine];
+        let places = one.engine.as_ref().expect("it was found running").places();
+        let known = one.store.grants(entry.record()).expect("memory does not fail");
+        let may_end = |one: &Granted| one.over.is_none() && places.stands(&one.grant.to).is_some();
+        let open: Vec<_> = known.into_iter().filter(may_end).collect();
+        let orgs = (0..self.plan.nodes.len()).filter(|node| Some(*node) != self.plan.hostile);
+        let orgs = orgs.map(|node| self.plan.nodes[node].info.place.org());
+        let orgs: Vec<_> = orgs.filter(|org| places.stands(org).is_some()).cloned().collect();
         let ended = self.rng.pick(&open).filter(|_| entry.stamp().0 % 2 == 0).cloned();
-        let step = ended.map_or_else(|| self.a_grant(), |one| grant::Step::Ends(one.grant));
+        let step = match (ended, self.rng.pick(&orgs).cloned()) {
+            (Some(one), _) => grant::Step::Ends(one.grant),
+            (None, Some(to)) => {
+                grant::Step::Opens(Grant { id: GrantId(self.rng.array()), to, until: self.until() })
+            }
+            (None, None) => return entry,
+        };
         self.note(machine, format_args!("{:?}: {step:?}", key(&entry)));
         entry.with_grants(&[step])
     }
 
-    fn a_grant(&mut self) -> grant::Step {
-        let nodes: Vec<_> =
-            (0..self.plan.nodes.len()).filter(|node| Some(*node) != self.plan.hostile).collect();
-        let node = *self.rng.pick(&nodes).expect("there is a root");
+    fn until(&mut self) -> i64 {
         let left = self.plan.calm_at.saturating_sub(self.now);
         let may_end = !self.plan.has_wrong_clocks() && left > 0 && self.rng.one_in(2);
-        let until = if may_end { EPOCH + (self.now + self.rng.below(left)) as i64 } else { FOREVER };
-        let to = self.plan.nodes[node].info.place.org().clone();
-        grant::Step::Opens(Grant { id: GrantId(self.rng.array()), to, until })
+        if may_end { EPOCH + (self.now + self.rng.below(left)) as i64 } else { FOREVER }
     }
 
     /// One of the records that a machine holds.
