@@ -386,12 +386,14 @@ mod tests {
             order: 3,
             forgotten: vec![part("dv", 602), part("mv", 1)],
         };
+        let ended = Receipt { order: 0, forgotten: vec![part("bm", 2)], ..receipt.clone() };
         assert_eq!(
-            receipts_in_words(&[receipt]),
+            receipts_in_words(&[receipt, ended]),
             "\
-WHEN              WHERE  ORDER  WHOSE  RECORDS  ENTRIES
-2027-01-01 00:00  tw/hg  3      dv     602      1,204
-2027-01-01 00:00  tw/hg  3      mv     1        2
+WHEN              WHERE  WHY          WHOSE  RECORDS  ENTRIES
+2027-01-01 00:00  tw/hg  order 3      dv     602      1,204
+2027-01-01 00:00  tw/hg  order 3      mv     1        2
+2027-01-01 00:00  tw/hg  grant ended  bm     2        4
 "
         );
         assert!(receipts_in_words(&[]).contains("Nobody here or below"));
