@@ -411,7 +411,7 @@ impl<'t> World<'t> {
             + 2 * REDIAL_MAX
             + sync_core::session::SETTLE_TIMEOUT_MILLIS
             + transfer
-            + if self.plan.grants { 2 * LEAVING_AFTER_MILLIS } else { 0 }
+            + 2 * LEAVING_AFTER_MILLIS
             + 30_000
     }
 
