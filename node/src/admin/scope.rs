@@ -6,7 +6,7 @@ use sync_core::{
     scope::grant::Granted,
 };
 
-/// Answer to [`Request::ExplainRecord`] and [`Request::ExplainOrg`].
+/// Answer to [`super::Request::ExplainRecord`] and [`super::Request::ExplainOrg`].
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Explained {
     /// The place of the node that answers.
