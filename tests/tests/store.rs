@@ -5,6 +5,8 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Barrier,
+    thread,
 };
 
 use node::store::{CopyError, Finding, Key, OpenError, Reader, SqliteStore};
@@ -21,6 +23,8 @@ use tuyen_tests::conformance::{self, announcement, entry, org, record};
 const KEY: [u8; 32] = [0xa7; 32];
 /// Set for the child process that is killed in the middle of its commits.
 const VICTIM: &str = "TUYEN_TEST_STORE_VICTIM";
+/// Set for the child process that opens several stores at once.
+const CROWD: &str = "TUYEN_TEST_STORE_CROWD";
 
 /// A directory with a store in it.
 struct Place(TempDir);
@@ -495,6 +499,35 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
         assert_eq!(tip % 7, 0, "a batch is whole or not there");
         drop(store);
         place.is_sound("at the end");
+    }
+}
+
+/// Not a test by itself: in a process of its own, the first stores are all opened at one moment.
+#[test]
+fn crowd() {
+    let Some(dir) = std::env::var_os(CROWD) else { return };
+    let start = Barrier::new(4);
+    thread::scope(|scope| {
+        for n in 0..4 {
+            let (path, start) = (Path::new(&dir).join(n.to_string()), &start);
+            scope.spawn(move || {
+                start.wait();
+                SqliteStore::create(&path, &key()).unwrap();
+            });
+        }
+    });
+}
+
+#[test]
+fn stores_that_are_the_first_of_their_process_are_encrypted() {
+    for round in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crowd", "--nocapture"])
+            .env(CROWD, dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Once,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig, types::Value};
@@ -221,6 +222,16 @@ fn show(value: &Value) -> String {
     }
 }
 
+/// Opens a file, once SQLite and its cipher are ready.
+///
+/// SQLite counts itself as ready before it has called SQLCipher's part of that (`sqlite3_initialize` in its `main.c`), and a
+/// connection that another thread opens in between is one without a cipher. So the first of a process is opened alone.
+fn open_file(files: &dyn FileSystem, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    static READY: Once = Once::new();
+    READY.call_once(|| drop(Connection::open_in_memory()));
+    Connection::open_with_flags_and_vfs(path, flags, files.vfs())
+}
+
 /// Gives the key to a fresh connection. Errors of this statement would quote it, so they are not passed on.
 fn unlock(conn: &Connection, key: &Key) -> Result<(), OpenError> {
     let version = conn.query_row("PRAGMA cipher_version", [], |row| row.get::<_, String>(0));
@@ -251,7 +262,7 @@ fn connect(
         _ => failed(path, e.into()),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags_and_vfs(path, flags, files.vfs()).map_err(sqlite)?;
+    let conn = open_file(files, path, flags).map_err(sqlite)?;
     // Closing the last connection copies the log: with the settings that the connection has by then, and as it was read.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
     // Without it a statement whose LIMIT is bound is planned anew each time, which takes as long as to run it.
@@ -277,7 +288,7 @@ fn connect(
 pub(super) fn create_copy(path: &Path, key: &Key) -> Result<Connection, OpenError> {
     let files = &SystemFiles;
     files.create_private(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-    let conn = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), files.vfs());
+    let conn = open_file(files, path, OpenFlags::default());
     let conn = conn.map_err(|e| failed(path, e.into()))?;
     unlock(&conn, key)?;
     apply(&conn, copy_settings())?;
@@ -469,7 +480,7 @@ impl SqliteStore {
         }
         files.create_private(&partial).map_err(io)?;
         let sqlite = |e: rusqlite::Error| failed(path, e.into());
-        let conn = Connection::open_with_flags_and_vfs(&partial, OpenFlags::default(), files.vfs());
+        let conn = open_file(files, &partial, OpenFlags::default());
         let conn = conn.map_err(sqlite)?;
         unlock(&conn, key)?;
         apply(&conn, vec![pragma("synchronous", "EXTRA", 3)])?;
