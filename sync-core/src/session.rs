@@ -41,7 +41,7 @@ pub const HELD_MAX_BYTES: usize = 3 * (WINDOW_BATCHES + 2) * crate::wire::BATCH_
 /// Most organizations of which a neighbour is asked, or may ask, where they stand: several times those of a country.
 pub const PLACES_MAX: usize = 4096;
 
-/// Names a link within one run of the host. Never used twice.
+/// Names a link within one run of the host. A later one has a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 

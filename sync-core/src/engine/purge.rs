@@ -209,7 +209,9 @@ impl<I: Identity> Engine<I> {
         let own = self.info().place.org();
         let Some(here) = self.places.stands(own) else { return Ok(None) };
         for Granted { grant, over } in grants {
-            let is_below = grant.to != *own && self.places.is_within(&grant.to, here);
+            // This node itself may be the successor of whom it was opened to.
+            let is_below =
+                self.places.of(&grant.to).is_some_and(|there| there != here && there.is_within(here));
             let Some(row) = over.filter(|row| *row > 0 && is_below && grant.until > now) else { continue };
             let Some(lane) = store.entry(row)?.map(|entry| entry.lane()) else { continue };
             let has_heard = |link: &Link| {

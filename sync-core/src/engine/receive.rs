@@ -102,16 +102,19 @@ impl<I: Identity> Engine<I> {
         let decides = state.direction == Direction::Down;
         let knows_others = hello.revocations != statements;
         state.hello = Some(hello);
+        // One that has not said HELLO yet is compared when it does: a HELLO may be overtaken by that of a newer link.
         for other in self.links_of(node).into_iter().filter(|other| *other != link) {
-            let state = self.links.get_mut(&other).expect("it is in the list");
-            if state.hello.as_ref().is_some_and(|hello| hello.run == run) {
+            let Some(said) = self.links.get(&other).and_then(|other| other.hello.as_ref()) else { continue };
+            let (older, same) = (link.min(other), said.run == run);
+            if !same {
+                self.links.get_mut(&older).expect("both are in the list").rival = true;
+            } else if decides {
                 // One end decides, or each would end the connection that the other keeps.
-                if decides {
-                    self.refuse(other, refusal::REPLACED, "a newer connection of the same run".to_owned());
-                }
-            } else {
-                state.rival = true;
+                self.refuse(older, refusal::REPLACED, "a newer connection of the same run".to_owned());
             }
+        }
+        if !self.links.contains_key(&link) {
+            return Ok(());
         }
         if knows_others {
             let all = store.revocations()?;

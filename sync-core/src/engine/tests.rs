@@ -1093,6 +1093,27 @@ fn of_two_connections_of_one_run_the_parent_keeps_the_newer_and_two_runs_are_two
 }
 
 #[test]
+fn a_hello_that_comes_after_that_of_a_newer_connection_is_the_older_one() {
+    let later = LinkId(8);
+    for (n, replaced) in [(1, true), (2, false)] {
+        let mut hub = Node::new(HUB);
+        hub.meets(DOWN, CHILD, Direction::Down);
+        hub.meets(later, CHILD, Direction::Down);
+        hub.says(later, hello(CHILD));
+        let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+        let effects = hub.says(DOWN, Frame::Hello(Hello { run: run(CHILD, n), ..said }));
+        let told = |effects: &[Effect]| {
+            effects.iter().any(|e| matches!(e, Effect::Alert(Alert::TwoMachines { .. })))
+        };
+        assert_eq!(refused(&effects, DOWN).map(|(code, _)| code), replaced.then_some(refusal::REPLACED));
+        assert!(refused(&effects, later).is_none() && !told(&effects));
+        let asked = Frame::Need(run(CHILD, 1));
+        assert!(!told(&hub.says(later, asked.clone())));
+        assert_eq!(told(&hub.says(DOWN, asked)), !replaced);
+    }
+}
+
+#[test]
 fn a_reader_that_knows_more_is_asked_for_places_that_both_know() {
     let at = |segment, pos| Position { segment, pos };
     // Rows 1 and 2 of an earlier run, 3 and 4 of another, and none or one of this.
