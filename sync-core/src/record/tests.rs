@@ -57,6 +57,11 @@ impl World {
         self.nodes[node].delete(None, &author(node, wall)).unwrap().unwrap()
     }
 
+    fn touch(&mut self, node: usize) -> NewChange {
+        let wall = self.tick();
+        self.nodes[node].touch(&author(node, wall)).unwrap()
+    }
+
     fn resolve(&mut self, node: usize, path: &str, choice: Choice) -> NewChange {
         let wall = self.tick();
         self.nodes[node].resolve(path, choice, &author(node, wall)).unwrap()

@@ -142,6 +142,19 @@ impl Record {
         })
     }
 
+    /// A change that writes nothing, for what the header of its entry says. What the record shows, and its conflicts, stay as
+    /// they are.
+    pub fn touch(&mut self, author: &Author<'_>) -> Result<NewChange, RecordError> {
+        let base = self.base(None)?;
+        let (doc, hash) = isolated(&self.id, || {
+            let mut doc = self.doc.clone();
+            doc.set_actor(self.actor(&base, author.incarnation));
+            let hash = doc.empty_commit(self.options(author));
+            Ok((doc, hash))
+        })?;
+        self.keep(doc, &hash, Vec::new())
+    }
+
     fn write(
         &mut self,
         base: Option<&[ChangeHash]>,
@@ -171,10 +184,28 @@ impl Record {
         author: &Author<'_>,
     ) -> Result<NewChange, RecordError> {
         let (doc, hash) = isolated(&self.id, || self.committed(base, writes, author))?;
+        self.keep(doc, &hash, superseded)
+    }
+
+    fn keep(
+        &mut self,
+        doc: automerge::Automerge,
+        hash: &automerge::ChangeHash,
+        superseded: Vec<String>,
+    ) -> Result<NewChange, RecordError> {
         let failed = || RecordError::Engine(self.id.clone());
-        let bytes = doc.get_change_by_hash(&hash).ok_or_else(failed)?.raw_bytes().to_vec();
+        let bytes = doc.get_change_by_hash(hash).ok_or_else(failed)?.raw_bytes().to_vec();
         self.doc = doc;
-        Ok(NewChange { hash: from_engine(&hash), bytes, superseded })
+        Ok(NewChange { hash: from_engine(hash), bytes, superseded })
+    }
+
+    fn options(&self, author: &Author<'_>) -> CommitOptions {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let message =
+            Message { by: owned(author.by), sw: owned(Some(author.software)), why: owned(author.why) };
+        CommitOptions::default()
+            .with_time(Stamp::after(author.wall, self.latest()).0)
+            .with_message(message.write())
     }
 
     fn committed(
@@ -184,12 +215,7 @@ impl Record {
         author: &Author<'_>,
     ) -> Result<(automerge::Automerge, automerge::ChangeHash), RecordError> {
         let failed = || RecordError::Engine(self.id.clone());
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        let message =
-            Message { by: owned(author.by), sw: owned(Some(author.software)), why: owned(author.why) };
-        let options = CommitOptions::default()
-            .with_time(Stamp::after(author.wall, self.latest()).0)
-            .with_message(message.write());
+        let options = self.options(author);
         if self.doc.is_empty() && self.set_aside.is_empty() {
             return self.genesis(writes, options, author.incarnation);
         }

@@ -146,6 +146,26 @@ fn disputed() -> (World, String) {
 }
 
 #[test]
+fn a_change_that_writes_nothing_shows_nothing_and_ends_no_conflict() {
+    let (mut world, key) = disputed();
+    world.edit(2, |p| p["gender"] = "other".into());
+    world.edit(3, |p| p["gender"] = "unknown".into());
+    let folded = world.sync();
+    assert_eq!(paths(&folded), [(key, Kind::Deletion), ("gender".to_owned(), Kind::Value)]);
+    let before = world.nodes[1].heads();
+    let change = world.touch(1);
+    assert_eq!(world.nodes[1].heads(), [change.hash]);
+    let item = world.nodes[1].history().pop().unwrap();
+    assert_eq!((item.change, item.paths), (change.hash, Vec::<String>::new()));
+    assert!(before.iter().all(|head| world.nodes[1].contains(head)) && change.superseded.is_empty());
+    assert_eq!(world.sync(), folded);
+    let mut deleted = World::new("Patient/p", patient());
+    deleted.delete(0);
+    deleted.touch(0);
+    assert!(deleted.sync().deleted);
+}
+
+#[test]
 fn an_edit_inside_a_disputed_item_does_not_end_the_dispute() {
     let (mut world, key) = disputed();
     let change = world.edit(2, |p| p["contact"][0]["name"]["text"] = "Z".into());

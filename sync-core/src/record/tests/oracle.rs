@@ -12,6 +12,8 @@ enum Op {
     Top(usize, u8),
     Inner(usize, usize, u8),
     Drop(usize),
+    /// A change that writes nothing: nobody said anything.
+    Touch,
 }
 
 const TOPS: [&str; 2] = ["title", "name"];
@@ -22,6 +24,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => (0..TOPS.len(), 0..4u8).prop_map(|(field, v)| Op::Top(field, v)),
         5 => (0..ITEMS, 0..INNERS.len(), 0..4u8).prop_map(|(item, field, v)| Op::Inner(item, field, v)),
         1 => (0..ITEMS).prop_map(Op::Drop),
+        1 => Just(Op::Touch),
     ]
 }
 
@@ -61,6 +64,7 @@ fn perform(world: &mut World, model: &mut Model, node: usize, op: &Op) {
             Some(i) => drop(resource["item"].as_array_mut().unwrap().remove(i)),
             None => return,
         },
+        Op::Touch => return drop(world.touch(node)),
     }
     if resource["item"] == json!([]) {
         resource.as_object_mut().unwrap().remove("item");
@@ -78,6 +82,7 @@ fn perform(world: &mut World, model: &mut Model, node: usize, op: &Op) {
             model.dropped.insert((item, node));
             model.touched.remove(&(item, node));
         }
+        Op::Touch => {}
     }
 }
 
