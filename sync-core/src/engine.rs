@@ -285,6 +285,8 @@ struct Consequences {
     /// When the next grant ends; to be asked of the store when some have ended by this commit.
     grant_end: Option<i64>,
     grants_ended: bool,
+    /// To whom it opens something, though nobody here knows where they stand.
+    seeks: Vec<OrgId>,
     /// Records are to be forgotten because grants have ended.
     leaving: bool,
     leaving_later: bool,
@@ -363,6 +365,10 @@ pub struct Engine<I> {
     purge_waits: Option<[Seq; 3]>,
     /// When the first grant ends that has not, by the wall clock.
     grant_end: Option<i64>,
+    /// To whom something is open of whom nobody here knows, or knew, where they stand.
+    seeks: BTreeSet<OrgId>,
+    /// Where, in this process, the last offer of all of a record ends that was made to whom it is open.
+    offered: BTreeMap<(crate::id::RecordId, OrgId), Seq>,
     /// Whether the store holds records that are to be forgotten because grants have ended, and what for they wait.
     leaving: bool,
     leaving_waits: Option<purge::Waits>,
@@ -416,6 +422,8 @@ impl<I: Identity> Engine<I> {
             purge: store.purge()?,
             purge_waits: None,
             grant_end: store.next_grant_end()?,
+            seeks: store.grantees()?.into_iter().collect(),
+            offered: BTreeMap::new(),
             leaving: false,
             leaving_waits: None,
             leaving_at: (!store.leaving()?.is_empty()).then_some(0),

@@ -272,6 +272,8 @@ pub trait Store {
     fn grants_until(&self, time: i64, limit: usize) -> Result<Vec<(RecordId, Granted)>, StoreError>;
     /// The records that are open to this organization by a grant that has not ended.
     fn open_to(&self, org: &OrgId) -> Result<Vec<RecordId>, StoreError>;
+    /// To whom something is open by a grant that has not ended, each once, sorted.
+    fn grantees(&self) -> Result<Vec<OrgId>, StoreError>;
     /// When the first grant ends of those that have not and whose time ends; none when there is none.
     fn next_grant_end(&self) -> Result<Option<i64>, StoreError>;
     /// The records that are to be forgotten, with the row that has to be at the root.

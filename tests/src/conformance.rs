@@ -105,6 +105,7 @@ pub fn grants<S: StoreMut>(mut store: S, reopen: impl Fn(S) -> S) {
         (store.open_to(&mv).unwrap(), store.open_to(&dv).unwrap()),
         (vec![flag.clone(), patient.clone()], vec![])
     );
+    assert_eq!(store.grantees().unwrap(), [bm.clone(), mv.clone()]);
     let due = |store: &S, at, most| {
         let due = store.grants_until(at, most).unwrap();
         due.into_iter().map(|(record, one)| (record, one.grant.until)).collect::<Vec<_>>()
@@ -133,6 +134,7 @@ pub fn grants<S: StoreMut>(mut store: S, reopen: impl Fn(S) -> S) {
 
     store.commit(&[Op::Forget(patient.clone())]).unwrap();
     store = reopen(store);
+    assert_eq!(store.grantees().unwrap(), std::slice::from_ref(&mv));
     assert_eq!((store.grants(&patient).unwrap(), store.leaving().unwrap()), (vec![], vec![]));
     assert_eq!((store.open_to(&bm).unwrap(), store.open_to(&mv).unwrap()), (vec![], vec![flag]));
 }

@@ -490,6 +490,19 @@ impl Store for SqliteStore {
         })
     }
 
+    fn grantees(&self) -> Result<Vec<OrgId>, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT DISTINCT o.name FROM grant_ g JOIN org o ON o.id = g.org WHERE g.over IS NULL ORDER BY o.name",
+            )?;
+            let (mut rows, mut orgs) = (statement.query([])?, Vec::new());
+            while let Some(row) = rows.next()? {
+                orgs.push(parse(row.get_ref(0)?.as_str().unwrap_or_default(), "organization")?);
+            }
+            Ok(orgs)
+        })
+    }
+
     fn next_grant_end(&self) -> Result<Option<i64>, StoreError> {
         self.reading(|| {
             let sql = "SELECT min(until) FROM grant_ WHERE over IS NULL AND until < ?1";

@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry as Slot;
 
 use super::{
+    grants::Gained,
     purge::{LEAVING_AFTER_MILLIS, sender},
     *,
 };
@@ -118,6 +119,7 @@ impl<I: Identity> Engine<I> {
                 purge: self.purge.clone(),
                 grant_end: self.grant_end,
                 grants_ended: false,
+                seeks: Vec::new(),
                 leaving: false,
                 leaving_later: false,
                 fresh: Fresh::default(),
@@ -433,7 +435,7 @@ impl<I: Identity> Engine<I> {
             draft.offer(of, Offered::Home(home.clone()));
         }
         for (to, rows) in opens {
-            rows.into_iter().for_each(|of| draft.offer(of, Offered::Home(to.clone())));
+            self.offer_whole(&record, rows, &to, Gained::Grant, draft, store)?;
         }
         self.end_grants(&record, row, ends, draft, store)?;
         Ok(None)
@@ -553,6 +555,10 @@ impl<I: Identity> Engine<I> {
             self.tell_what_is_forgotten();
         }
         self.grant_end = if after.grants_ended { store.next_grant_end()? } else { after.grant_end };
+        if !after.seeks.is_empty() {
+            self.seeks.extend(after.seeks);
+            self.ask_around();
+        }
         if after.leaving {
             (self.leaving, self.leaving_waits) = (true, None);
         }
@@ -614,9 +620,12 @@ impl<I: Identity> Engine<I> {
     fn apply_revocations(&mut self, store: &impl Store) -> Result<(), StoreError> {
         let all = store.revocations()?;
         self.revocations = revocation_digest(&all);
-        let links: Vec<_> = self.links.values().map(|link| (link.id, link.chain.clone())).collect();
-        for (link, chain) in links {
+        let links: Vec<_> =
+            self.links.values().map(|link| (link.id, link.stranger, link.chain.clone())).collect();
+        for (link, stranger, chain) in links {
             match self.identity.admit(&chain) {
+                // Those to whom HELLO was not said yet hear of it then.
+                Ok(()) if stranger => {}
                 Ok(()) => self.send_revocations(link, &all),
                 Err(refusal) => self.refuse(link, refusal.code(), refusal.to_string()),
             }

@@ -16,6 +16,18 @@ use crate::{
 /// Grants that end in one commit because their time has passed.
 const ENDS_AT_ONCE: usize = 1_024;
 
+/// So many offers of whole records are remembered.
+const OFFERED_MAX: usize = 65_536;
+
+/// By what an organization has gained a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gained {
+    /// It is a home of it, or stands elsewhere by an order.
+    Home,
+    /// It is open to it.
+    Grant,
+}
+
 impl<I: Identity> Engine<I> {
     /// Keeps the grants that an entry opens. For each organization that gains its record by them, the rows before it.
     pub(super) fn open_grants(
@@ -39,6 +51,9 @@ impl<I: Identity> Engine<I> {
             }
             known.push(Granted { grant: grant.clone(), over: None });
             draft.after.grant_end = earlier(draft.after.grant_end, grant.until);
+            if self.places.stands(&grant.to).is_none() {
+                draft.after.seeks.push(grant.to.clone());
+            }
             if !held_for.contains(&grant.to) {
                 gained.push((grant.to.clone(), draft.rows_so_far(record, store)?));
             }
@@ -93,22 +108,100 @@ impl<I: Identity> Engine<I> {
         let records: BTreeSet<RecordId> = in_draft.chain(store.open_to(org)?).collect();
         for record in records {
             if is_open(draft.grants_of(&record, store)?) {
-                // First what makes it theirs. What this commit has appended is in this order already.
-                let mut rows = draft.rows_so_far(&record, store)?;
-                let mut opening = BTreeSet::new();
-                for row in &rows {
-                    if store.entry(*row)?.is_some_and(|entry| entry.makes_theirs(org)) {
-                        opening.insert(*row);
-                    }
-                }
-                rows.sort_by_key(|row| (!opening.contains(row), *row));
-                for of in rows {
-                    self.open_segment(draft);
-                    draft.offer(of, Offered::Home(org.clone()));
-                }
+                let rows = draft.rows_so_far(&record, store)?;
+                self.offer_whole(&record, rows, org, Gained::Grant, draft, store)?;
             }
         }
         Ok(())
+    }
+
+    /// Offers rows of a record to an organization that has gained it. The words that end other grants go before those that gave
+    /// them: should this grant end on the way, none of them would be left open there. To a home, which may have to give
+    /// them back to us in this order, first goes what makes the record its own.
+    pub(super) fn offer_whole(
+        &mut self,
+        record: &RecordId,
+        mut rows: Vec<Seq>,
+        to: &OrgId,
+        gained: Gained,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let mut ranks = BTreeMap::new();
+        for row in &rows {
+            // What this commit has appended cannot be read yet.
+            let Some(entry) = store.entry(*row)? else { continue };
+            let ends =
+                entry.grants().is_ok_and(|steps| steps.iter().any(|step| matches!(step, Step::Ends(_))));
+            let rank = match (entry.makes_theirs(to), ends, gained) {
+                (true, _, Gained::Home) => 1,
+                (_, true, _) => 2,
+                (true, ..) => 3,
+                _ => 4,
+            };
+            ranks.insert(*row, rank);
+        }
+        rows.sort_by_key(|row| (ranks.get(row).copied().unwrap_or_default(), *row));
+        for of in rows {
+            self.open_segment(draft);
+            draft.offer(of, Offered::Home(to.clone()));
+        }
+        if gained == Gained::Grant {
+            if self.offered.len() >= OFFERED_MAX {
+                self.offered.clear();
+            }
+            self.offered.insert((record.clone(), to.clone()), draft.after.tip);
+        }
+        Ok(())
+    }
+
+    /// A grant has ended by its time, and another one keeps the record open to the same organization. Below, where that
+    /// is not known yet, it is forgotten meanwhile: then it is offered once more.
+    fn offer_what_stays_open(
+        &mut self,
+        record: &RecordId,
+        to: &OrgId,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let open: Vec<_> = draft
+            .grants_of(record, store)?
+            .iter()
+            .filter(|one| one.over.is_none() && one.grant.to == *to)
+            .cloned()
+            .collect();
+        let below =
+            self.places.of(to).is_some_and(|place| place != self.place() && place.is_within(self.place()));
+        if open.is_empty() || !below || draft.homes.get(record).is_some_and(|homes| homes.contains(to)) {
+            return Ok(());
+        }
+        let (mut rows, offered) = (Vec::new(), self.offered.get(&(record.clone(), to.clone())).copied());
+        for row in store.rows_of(record)? {
+            let Some(entry) = store.entry(row)? else { continue };
+            let opens = |step: &Step| matches!(step, Step::Opens(grant) if open.iter().any(|one| one.grant == *grant));
+            if entry.grants().is_ok_and(|steps| steps.iter().any(opens)) {
+                // Or all of it is on its way behind the word that keeps it open.
+                let lane = entry.lane();
+                let is_on_its_way =
+                    offered.is_some_and(|offer| offer > row && !self.has_heard(to, lane, offer));
+                if is_on_its_way || self.has_heard(to, lane, row) {
+                    return Ok(());
+                }
+            }
+            rows.push(row);
+        }
+        self.offer_whole(record, rows, to, Gained::Grant, draft, store)
+    }
+
+    /// Whether the child below which an organization stands has read up to this row.
+    pub(super) fn has_heard(&self, org: &OrgId, lane: Lane, row: Seq) -> bool {
+        self.links.values().any(|link| {
+            let out = &link.out[lane as usize];
+            link.direction == Direction::Down
+                && self.places.is_within(org, &link.peer.place)
+                && out.next.is_some()
+                && out.durable >= row
+        })
     }
 
     /// Whether a grant is over by this node's clock.
@@ -130,8 +223,10 @@ impl<I: Identity> Engine<I> {
                 }
             }
             draft.homes.entry(record.clone()).or_insert(store.homes(&record)?);
+            let to = granted.grant.to.clone();
             draft.ops.push(Op::Grant(record.clone(), Granted { over: Some(0), ..granted }));
             draft.after.leaving |= self.leave(&record, draft);
+            self.offer_what_stays_open(&record, &to, draft, store)?;
         }
         draft.after.grant_end = if is_all { None } else { Some(draft.at) };
         draft.after.grants_ended = true;

@@ -5,7 +5,7 @@
 //! is taken still. Not here: what an order means for the places ([`crate::scope::Places`]), and forgetting what a node holds of
 //! those who have left it.
 
-use super::{commit::Draft, *};
+use super::{commit::Draft, grants::Gained, *};
 use crate::{order::Order, store::Gain};
 
 /// Rows that are looked at in one commit for what children have gained.
@@ -146,9 +146,8 @@ impl<I: Identity> Engine<I> {
         let Some(gain) = draft.after.gain.filter(|_| holds) else { return Ok(()) };
         let mut gained: BTreeMap<(OrgId, bool), bool> = BTreeMap::new();
         let rows = store.unfolded(gain.done, GAIN_ROWS)?;
-        let mut offers = Vec::new();
         let mut looked_at = BTreeSet::new();
-        let own = self.info().place.org();
+        let own = self.info().place.org().clone();
         for (_, record) in rows.iter().filter(|(row, _)| *row <= gain.upto) {
             if !looked_at.insert(record) {
                 continue;
@@ -157,7 +156,7 @@ impl<I: Identity> Engine<I> {
             let mut homes = store.held_for(record)?;
             homes.retain(|home| {
                 let known = gained.entry((home.clone(), issued));
-                *known.or_insert_with(|| has_gained(&self.places, own, home, issued, gain.since))
+                *known.or_insert_with(|| has_gained(&self.places, &own, home, issued, gain.since))
             });
             if homes.is_empty() {
                 continue;
@@ -165,23 +164,14 @@ impl<I: Identity> Engine<I> {
             // One that cannot be read cannot be offered either.
             let mut whole = Vec::new();
             for row in store.rows_of(record)?.into_iter().filter(|row| *row <= gain.upto) {
-                whole.extend(store.entry(row)?.map(|entry| (row, entry)));
+                whole.extend(store.entry(row)?.map(|_| row));
             }
-            if whole.first().is_some_and(|(row, _)| *row <= gain.done) {
+            if whole.first().is_some_and(|row| *row <= gain.done) {
                 continue;
             }
             for home in homes {
-                let (theirs, others): (Vec<_>, Vec<_>) =
-                    whole.iter().partition(|(_, entry)| entry.makes_theirs(&home));
-                let rows = theirs.into_iter().chain(others);
-                offers.extend(rows.map(|(row, _)| (*row, home.clone())));
+                self.offer_whole(record, whole.clone(), &home, Gained::Home, draft, store)?;
             }
-        }
-        if !offers.is_empty() {
-            self.open_segment(draft);
-        }
-        for (of, home) in offers {
-            draft.offer(of, Offered::Home(home));
         }
         let last = rows.last().map_or(gain.upto, |(row, _)| *row);
         let ended = rows.len() < GAIN_ROWS || last >= gain.upto;

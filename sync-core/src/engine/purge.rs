@@ -107,7 +107,8 @@ impl<I: Identity> Engine<I> {
             let is_told = purge.done >= purge.upto && purge.forgotten.is_empty();
             draft.after.purge = Some(purge).filter(|_| !is_told);
         }
-        if holds && self.leaving && draft.after.purge.is_none() {
+        // Not in the commit that ends another one: of two that are alike the second would not be told.
+        if holds && self.leaving && self.purge.is_none() && draft.after.purge.is_none() {
             self.forget_leaving(draft, store)?;
         }
         if draft.after.purge != self.purge {
@@ -214,13 +215,7 @@ impl<I: Identity> Engine<I> {
                 self.places.of(&grant.to).is_some_and(|there| there != here && there.is_within(here));
             let Some(row) = over.filter(|row| *row > 0 && is_below && grant.until > now) else { continue };
             let Some(lane) = store.entry(row)?.map(|entry| entry.lane()) else { continue };
-            let has_heard = |link: &Link| {
-                link.direction == Direction::Down
-                    && self.places.is_within(&grant.to, &link.peer.place)
-                    && link.out[lane as usize].next.is_some()
-                    && link.out[lane as usize].durable >= row
-            };
-            if !self.links.values().any(has_heard) {
+            if !self.has_heard(&grant.to, lane, row) {
                 return Ok(Some(grant.to.clone()));
             }
         }

@@ -39,7 +39,7 @@ impl<I: Identity> Engine<I> {
             Frame::Need(run) => self.on_need(link, run, store)?,
             Frame::NeedPlace(org) => {
                 self.on_need_place(link, org);
-                self.ask_above();
+                self.ask_around();
             }
             Frame::Lost => {
                 state.owes_cursors = true;
@@ -123,7 +123,7 @@ impl<I: Identity> Engine<I> {
             self.send_revocations(link, &all);
         }
         self.on_cursors(link, &cursors, false, store, now)?;
-        self.ask_above();
+        self.ask_around();
         Ok(())
     }
 
@@ -360,7 +360,7 @@ impl<I: Identity> Engine<I> {
         let all_known = unknown.is_empty();
         unknown.into_iter().for_each(|org| self.ask_place(link, org));
         if !all_known {
-            self.ask_above();
+            self.ask_around();
         }
         all_known || !self.links.contains_key(&link)
     }
@@ -375,19 +375,28 @@ impl<I: Identity> Engine<I> {
         }
     }
 
-    /// Where the successor stands of one that is closed a child need not know, but the root does: whoever is asked for what it
-    /// does not know asks its parent.
-    pub(super) fn ask_above(&mut self) {
-        if self.places.orders().is_empty() {
-            return;
-        }
-        let down = self.links.values().filter(|link| link.direction == Direction::Down);
-        let asked = down.flat_map(|link| link.asked_places.iter().chain(&link.wanted_places));
-        let unknown: BTreeSet<_> = asked.filter(|org| self.places.stands(org).is_none()).cloned().collect();
-        let up = |link: &&Link| link.direction == Direction::Up && link.hello.is_some();
-        let parents: Vec<_> = self.links.values().filter(up).map(|link| link.id).collect();
-        for parent in parents {
-            unknown.iter().for_each(|org| self.ask_place(parent, org.clone()));
+    /// Asks those around for whom nobody here knows: to whom something is open, and of whom a neighbour has asked. The parent may
+    /// know, and so may the hubs below; whoever does not know asks on, and remembers who has asked. Where the successor
+    /// stands of one that is closed a child need not know, but the root does.
+    pub(super) fn ask_around(&mut self) {
+        let is_unknown = |org: &&OrgId| self.places.stands(org).is_none();
+        let wanted = self.links.values().flat_map(|link| &link.wanted_places);
+        let sought: BTreeSet<_> = self.seeks.iter().chain(wanted).filter(is_unknown).cloned().collect();
+        let has_orders = !self.places.orders().is_empty();
+        let down = self.links.values().filter(|link| has_orders && link.direction == Direction::Down);
+        let asked = down.flat_map(|link| &link.asked_places).filter(is_unknown).cloned();
+        let above: BTreeSet<_> = asked.chain(sought.iter().cloned()).collect();
+        for link in
+            self.links.values().filter(|link| link.hello.is_some()).map(|link| link.id).collect::<Vec<_>>()
+        {
+            let state = &self.links[&link];
+            let orgs = match state.direction {
+                Direction::Up => &above,
+                Direction::Down if state.peer.role == Role::Hub && !state.stranger => &sought,
+                Direction::Down => continue,
+            };
+            // Also whoever has asked for it: it may hear of it first.
+            orgs.iter().for_each(|org| self.ask_place(link, org.clone()));
         }
     }
 

@@ -1268,7 +1268,8 @@ fn where_a_home_stands_is_asked_and_told() {
             [Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(announced, 1) })]
         );
         let unknown = OrgId::new("unknown").unwrap();
-        assert!(hub.says(UP, Frame::NeedPlace(unknown)).is_empty());
+        let asked = hub.says(UP, Frame::NeedPlace(unknown.clone()));
+        assert_eq!(frames(&asked, UP), [Frame::NeedPlace(unknown)], "who asks may hear of it first");
     }
 }
 

@@ -348,6 +348,11 @@ impl Store for MemStore {
         Ok(open.into_iter().cloned().collect())
     }
 
+    fn grantees(&self) -> Result<Vec<OrgId>, StoreError> {
+        let open: BTreeSet<_> = self.open_grants().map(|(_, one)| &one.grant.to).collect();
+        Ok(open.into_iter().cloned().collect())
+    }
+
     fn next_grant_end(&self) -> Result<Option<i64>, StoreError> {
         Ok(self.open_grants().map(|(_, one)| one.grant.until).filter(|until| *until < FOREVER).min())
     }

@@ -1,6 +1,7 @@
 //! Records that are opened to somebody for a time: who gets what, who forgets it, and when.
 
 use super::*;
+use crate::order::tests::{closed, order};
 use crate::scope::grant::{Grant, GrantId, Granted, Step};
 
 const SIDE: LinkId = LinkId(3);
@@ -134,6 +135,57 @@ fn when_it_has_ended_nothing_more_is_sent_but_that() {
     // One that is known to be over does not begin by being heard of.
     let said = hub.brought(DOWN, CHILD, 6, change("dv", CHILD, 6, &opens(1, "qb")));
     assert_eq!(sent(&said, LinkId(9)), NONE);
+}
+
+/// The places that are asked for over a link.
+fn asked(effects: &[Effect], link: LinkId) -> Vec<String> {
+    let places = frames(effects, link).into_iter().filter_map(|frame| match frame {
+        Frame::NeedPlace(org) => Some(org.to_string()),
+        _ => None,
+    });
+    places.collect()
+}
+
+/// A clinic opens a record to one of another province, of which neither it nor the centre has heard.
+#[test]
+fn whom_nobody_knows_to_whom_it_is_open_is_asked_for_all_around() {
+    const OTHER: LinkId = LinkId(5);
+    let mut root = Node::new(ROOT);
+    root.meets_and_hears(DOWN, HUB, Direction::Down);
+    root.meets_and_hears(OTHER, AUNT, Direction::Down);
+    root.brought(DOWN, HUB, 1, change("hg", HUB, 1, &[]));
+    let said = root.brought(DOWN, HUB, 2, change("hg", HUB, 2, &opens(1, "qb")));
+    assert_eq!((asked(&said, OTHER), asked(&said, DOWN)), (vec!["qb".to_owned()], vec!["qb".to_owned()]));
+    assert_eq!(sent(&said, DOWN), NONE);
+    // Once on each link, also after a restart.
+    let said = root.brought(DOWN, HUB, 3, change("hg", HUB, 3, &opens(2, "qb")));
+    assert_eq!(asked(&said, DOWN).len() + asked(&said, OTHER).len(), 0);
+    root.restarts();
+    root.meets(DOWN, HUB, Direction::Down);
+    assert_eq!(asked(&root.says(DOWN, hello(HUB)), DOWN), ["qb"]);
+    // A hub that does not know asks as well, and answers when it has heard.
+    let mut hub = Node::with_parent(HUB, ROOT);
+    hub.meets_and_hears(DOWN, CHILD, Direction::Down);
+    assert_eq!(asked(&hub.says(UP, Frame::NeedPlace(org("qb"))), UP), ["qb"]);
+    hub.meets_and_hears(SIDE, SISTER, Direction::Down);
+    let told = frames(&hub.says(SIDE, Frame::Announce(announcement(SISTER, 1))), UP);
+    assert!(matches!(&told[..], [Frame::Announce(one)] if one.node == info(SISTER).node), "{told:?}");
+    // A leaf asks its hub.
+    let mut leaf = Node::with_parent(CHILD, HUB);
+    let write = change("dv", CHILD, 1, &opens(1, "qb"));
+    let said = leaf.told(Event::Write { ticket: Ticket(1), entries: vec![write], projection: Vec::new() });
+    assert_eq!(asked(&said, UP), ["qb"]);
+    let mut hub = Node::with_parent(HUB, ROOT);
+    hub.meets_and_hears(DOWN, CHILD, Direction::Down);
+    assert_eq!(asked(&hub.says(DOWN, Frame::NeedPlace(org("qb"))), UP), ["qb"]);
+}
+
+#[test]
+fn a_hub_that_has_succeeded_whom_it_was_open_to_waits_for_nobody() {
+    let mut hub = granted_below();
+    hub.says(UP, Frame::Orders(vec![order(1, vec![closed("qb", "hg")])]));
+    let said = hub.brought(UP, ROOT, 3, change("qn", AUNT, 3, &ends(1, "qb")));
+    assert_eq!((forgotten(&said).len(), hub.rows_of_record()), (1, 0));
 }
 
 #[test]

@@ -72,8 +72,11 @@ impl World<'_> {
             // HELLO from both, and from the parent the news of what is safe at the root, for each lane. A feed of which
             // nothing has left stays empty after a restore, so there the question comes each time.
             let is_empty = |machine: usize| self.machines[machine].store.tip().is_ok_and(|tip| tip == 0);
+            // Of those to whom something is open and of whom nobody has heard each end asks the other.
             let question = u64::from(self.plan.secrets || is_empty(conn.ends[1].machine));
-            let frames_fit = (1..=1 + question).contains(&sent[0].0) && (1..=4).contains(&sent[1].0);
+            let sought = if self.plan.grants { self.plan.nodes.len() as u64 } else { 0 };
+            let frames_fit =
+                (1..=1 + question + sought).contains(&sent[0].0) && (1..=4 + sought).contains(&sent[1].0);
             // Those that were moved tell each other so, because their certificates do not; and a segment of which all rows were
             // forgotten is announced each time.
             let differs = !self.places.orders().is_empty() || self.report.forgotten > 0;
