@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Tables with a row, or some, for each record, those first that refer to others.
-const OF_RECORD: [&str; 11] = [
+const OF_RECORD: [&str; 12] = [
     "DELETE FROM change WHERE record = ?1",
     "DELETE FROM projection WHERE record = ?1",
     "DELETE FROM snapshot WHERE record = ?1",
@@ -29,6 +29,7 @@ const OF_RECORD: [&str; 11] = [
     "DELETE FROM secret WHERE record = ?1",
     "DELETE FROM grant_ WHERE record = ?1",
     "DELETE FROM leaving WHERE record = ?1",
+    "DELETE FROM about WHERE record = ?1",
     "DELETE FROM record_name WHERE record = ?1",
     "DELETE FROM record WHERE id = ?1",
 ];

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Row, params};
 use sync_core::{
     feed::{Position, Seq},
     id::{ChangeHash, Incarnation, Lane, NodeId, RecordId},
+    scope::grant::{Grant, GrantId},
     store::StoreError,
 };
 
@@ -215,6 +216,50 @@ impl Reader {
         each: impl FnMut(Listed) -> bool,
     ) -> Result<(), StoreError> {
         self.at_one_moment(|conn| live(conn, resource_type, None, usize::MAX, each))
+    }
+
+    /// The records that are about a patient, sorted by name; the patient's own among them.
+    pub fn about(&self, patient: &RecordId) -> Result<Vec<RecordId>, StoreError> {
+        self.at_one_moment(|conn| {
+            let sql = "SELECT r.name FROM about a JOIN record r ON r.id = a.record WHERE a.patient = ?1 ORDER BY r.name";
+            let mut statement = conn.prepare_cached(sql)?;
+            let (mut rows, mut all) = (statement.query([patient.as_str()])?, Vec::new());
+            while let Some(row) = rows.next()? {
+                all.push(parse(row.get_ref(0)?.as_str()?, "record name")?);
+            }
+            Ok(all)
+        })
+    }
+
+    /// All grants that this node knows, each with how many records have it, and in how many of them it has not ended.
+    pub fn grants(&self) -> Result<Vec<(Grant, u64, u64)>, StoreError> {
+        self.at_one_moment(|conn| {
+            let mut statement = conn.prepare_cached(
+                "SELECT g.name, o.name, g.until, count(*), sum(g.over IS NULL) FROM grant_ g JOIN org o ON o.id = g.org
+                 GROUP BY g.name, o.name, g.until ORDER BY g.until, g.name, o.name",
+            )?;
+            let (mut rows, mut all) = (statement.query([])?, Vec::new());
+            while let Some(row) = rows.next()? {
+                let to = parse(row.get_ref(1)?.as_str()?, "organization")?;
+                let grant = Grant { id: GrantId(array(row, 0)?), to, until: row.get(2)? };
+                all.push((grant, unpack(row.get(3)?), unpack(row.get(4)?)));
+            }
+            Ok(all)
+        })
+    }
+
+    /// The Patient records that have, or had, a grant.
+    pub fn patients_with_grants(&self) -> Result<Vec<RecordId>, StoreError> {
+        self.at_one_moment(|conn| {
+            let mut statement = conn.prepare_cached(
+                "SELECT DISTINCT r.name FROM grant_ g JOIN record r ON r.id = g.record WHERE r.name GLOB 'Patient/*'",
+            )?;
+            let (mut rows, mut all) = (statement.query([])?, Vec::new());
+            while let Some(row) = rows.next()? {
+                all.push(parse(row.get_ref(0)?.as_str()?, "record name")?);
+            }
+            Ok(all)
+        })
     }
 
     /// The records with open conflicts, sorted by name, after a name.

@@ -168,6 +168,7 @@ mod tests {
             "purge_count",
             "grant_",
             "leaving",
+            "about",
         ];
         let newer = newer.map(|table| format!("DROP TABLE {table};"));
         conn.execute_batch(&format!("{} PRAGMA user_version = 1", newer.concat())).unwrap();

@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i64 = 0x5475_796e;
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Migration `n` brings a file from version `n` to `n + 1`. Never edit one that has been released.
-const MIGRATIONS: [&str; 5] = [V1, V2, V3, V4, V5];
+const MIGRATIONS: [&str; 6] = [V1, V2, V3, V4, V5, V6];
 
 const V1: &str = "
 -- Names that rows refer to by small numbers.
@@ -230,6 +230,17 @@ CREATE TABLE grant_ (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX grant_end ON grant_ (until) WHERE over IS NULL;
 CREATE TABLE leaving (record INTEGER PRIMARY KEY REFERENCES record, upto INTEGER NOT NULL) STRICT;
+";
+
+const V6: &str = "
+-- About which patients the records are, by the resource that the projection has. Everything is folded once more to fill it.
+CREATE TABLE about (
+  patient TEXT NOT NULL,
+  record INTEGER NOT NULL REFERENCES record,
+  PRIMARY KEY (patient, record)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX about_record ON about (record);
+UPDATE reached SET value = 0 WHERE what = 'folded';
 ";
 
 /// The version of the file's layout.

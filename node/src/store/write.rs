@@ -3,7 +3,7 @@
 //! The facts come from the engine, which keeps the rules: a fact that breaks one (an entry appended twice, a row
 //! outside of any segment) is an error like that of a broken disk, and nothing of its batch remains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest as _, Sha256};
@@ -13,7 +13,10 @@ use sync_core::{
     feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq, extend_chain},
     id::{Chain, EntryHash, Incarnation, Lane, OrgId, RecordId},
     identity::{Announcement, NodeInfo},
-    scope::grant::{Grant, Granted},
+    scope::{
+        compartment,
+        grant::{Grant, Granted},
+    },
     store::{Gain, Mark, Offered, Op, Projected, StoreError, StoreMut},
 };
 
@@ -467,6 +470,7 @@ impl Commit<'_> {
                 projected.resource
             ],
         )?;
+        self.about(record, projected.resource.as_deref())?;
         if let Some((seq, document)) = &projected.snapshot {
             self.run_one(
                 "INSERT INTO snapshot (record, seq, document) VALUES (?1, ?2, ?3)
@@ -487,6 +491,23 @@ impl Commit<'_> {
         for (seq, reason) in &projected.unreadable {
             let params = params![record, pack(*seq), reason];
             self.run_one("INSERT INTO unreadable (record, seq, reason) VALUES (?1, ?2, ?3)", params)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps about which patients a record is now. One that shows nothing is about whom it was.
+    fn about(&self, record: i64, resource: Option<&str>) -> Fallible<()> {
+        let Some(resource) = resource else { return Ok(()) };
+        let patients: BTreeSet<_> = compartment::patients_of(resource).into_iter().collect();
+        let mut find = self.conn.prepare_cached("SELECT patient FROM about WHERE record = ?1")?;
+        let rows = find.query_map([record], |row| row.get::<_, String>(0))?;
+        let known: BTreeSet<String> = rows.collect::<Result<_, _>>()?;
+        for patient in patients.iter().filter(|patient| !known.contains(patient.as_str())) {
+            let params = params![patient.as_str(), record];
+            self.run_one("INSERT INTO about (patient, record) VALUES (?1, ?2)", params)?;
+        }
+        for patient in known.iter().filter(|known| patients.iter().all(|one| one.as_str() != *known)) {
+            self.run_one("DELETE FROM about WHERE patient = ?1 AND record = ?2", params![patient, record])?;
         }
         Ok(())
     }
