@@ -20,6 +20,7 @@ use sync_core::{
 };
 
 mod bundle;
+mod grant;
 mod line;
 mod outages;
 mod scope;
@@ -28,6 +29,7 @@ mod tree;
 pub use self::bundle::{
     BundleCard, BundleExported, BundleImported, BundleInspected, BundleMet, BundlePlace, BundleSince,
 };
+pub use self::grant::{Give, Given, GrantEnded, GrantInfo, Grants, LookedUp};
 pub use self::line::{Line, Waiting};
 pub use self::outages::{ClockStep, Neighbour, Outage, Outages, Stretch};
 pub use self::scope::{Destination, Explained, GrantLine, Home, Reason};
@@ -199,6 +201,28 @@ pub enum Request {
     ExplainOrg {
         /// Which organization.
         org: OrgId,
+    },
+    /// Opens a patient's records to an organization for a time. Answered by [`Given`].
+    Give(Give),
+    /// The grants that this node knows. Answered by [`Grants`].
+    Grants,
+    /// Ends a grant before its time. Answered by [`GrantEnded`].
+    EndGrant {
+        /// The first digits of its name.
+        grant: String,
+        /// Who ends it.
+        by: Option<String>,
+        /// Why.
+        why: String,
+    },
+    /// Asks, in an emergency, for the records of a patient. Answered by [`LookedUp`].
+    LookUp {
+        /// The Patient record.
+        patient: RecordId,
+        /// Who asks.
+        by: Option<String>,
+        /// Why.
+        why: String,
     },
     /// Revokes the certificates of a child's node, and makes a token for the machine that takes its place. Answered by
     /// [`Replaced`].

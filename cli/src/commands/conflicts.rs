@@ -76,7 +76,8 @@ fn number(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "the values are numbered from 1".into())
 }
 
-fn reason(text: &str) -> Result<String, String> {
+/// Reads a reason, which others will read.
+pub fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() { Err("say why; others will read it".into()) } else { Ok(text.to_owned()) }
 }

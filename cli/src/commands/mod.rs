@@ -7,6 +7,7 @@ pub mod conflicts;
 pub mod daemon;
 pub mod demo;
 pub mod export;
+pub mod grant;
 pub mod history;
 pub mod import;
 pub mod link;
@@ -115,6 +116,13 @@ pub enum Command {
                        tuyen --dir hg conflicts resolve Patient/8f21 birthDate --take 2 --why \"asked the patient\""
     )]
     Conflicts(conflicts::Command),
+    /// Open a patient's records to another organization for a time
+    #[command(
+        subcommand,
+        before_help = "Example:\n  tuyen --dir dv grant give Patient/8f21 --to quan-ba --for 30d --why \"referred for surgery\"\n  \
+                       tuyen --dir dv grant list"
+    )]
+    Grant(grant::Command),
     /// Why something is or is not at a place
     #[command(subcommand, before_help = "Example:\n  tuyen --dir hg scope explain Patient/8f21")]
     Scope(scope::Command),
@@ -155,6 +163,7 @@ impl Command {
             Command::Link(command) => command.run(context),
             Command::Sync(command) => command.run(context),
             Command::Conflicts(command) => command.run(context),
+            Command::Grant(command) => command.run(context),
             Command::Scope(command) => command.run(context),
             Command::Backup(command) => command.run(context),
             Command::Bundle(command) => command.run(context),

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use node::admin::{Destination, Explained, GrantLine, Home, Reason, Request};
 use serde::Serialize;
-use sync_core::id::{OrgId, RecordId};
+use sync_core::{
+    id::{OrgId, RecordId},
+    scope::grant::FOREVER,
+};
 
 use super::Context;
 use crate::{
@@ -146,7 +149,11 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
     };
     let grant = |grant: &GrantLine| {
         let state = if grant.over { "  was open to" } else { "  open to" };
-        let until = format!("until {}, grant {}", local(grant.until), grant.grant);
+        let until = match grant.until {
+            FOREVER => "until that is ended".to_owned(),
+            until => format!("until {}", local(until)),
+        };
+        let until = format!("{until}, grant {}", grant.grant);
         vec![state.to_owned(), grant.to.to_string(), until]
     };
     let grants = explained.grants.iter().map(grant);
@@ -199,6 +206,32 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
         assert!(of_record(&record, &explained(0)).starts_with("Patient/8f21 is not here."));
         let issued = Explained { issuer: Some(OrgId::new("tw").unwrap()), ..explained(1) };
         assert!(of_record(&record, &issued).contains("\ntw issues it to everybody below.\n"));
+    }
+
+    #[test]
+    fn to_whom_a_record_is_open_is_said_with_its_end() {
+        let grant = |to: &str, until, over| GrantLine {
+            grant: "4f0c21".into(),
+            to: OrgId::new(to).unwrap(),
+            until,
+            over,
+        };
+        let open = Explained {
+            grants: vec![
+                grant("quan-ba", 1_803_834_000_000, false),
+                grant("bac-me", 0, true),
+                grant("meo-vac", FOREVER, false),
+            ],
+            ..explained(2)
+        };
+        let said = of_record(&"Basic/1".parse().unwrap(), &open);
+        for line in [
+            "  open to      quan-ba   until 2027-03-01 00:00, grant 4f0c21\n",
+            "  was open to  bac-me    until 1970-01-01 07:00, grant 4f0c21\n",
+            "  open to      meo-vac   until that is ended, grant 4f0c21\n",
+        ] {
+            assert!(said.contains(line), "{said}");
+        }
     }
 
     #[test]

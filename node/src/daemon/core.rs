@@ -28,6 +28,7 @@ use super::{
     budget::Budgets,
     courier::Courier,
     failed,
+    grants::Compartments,
     links::Outbox,
     orders::Plans,
     outages::{News, Outages},
@@ -98,6 +99,7 @@ pub(super) struct Core {
     pub budgets: Budgets,
     pub plans: Plans,
     pub courier: Courier,
+    pub compartments: Compartments,
     /// What was forgotten and has no receipt yet.
     pub forgotten: Vec<Purge>,
     waiters: Vec<Waiter>,
@@ -131,6 +133,7 @@ impl Core {
         book.ended(wall()).for_each(|serial| engine.identity().trust().end(serial.clone()));
         let plans = Plans::load(&store).map_err(integrity)?;
         let budgets = Budgets::load(&store).map_err(integrity)?;
+        let compartments = Compartments::new(reader.patients_with_grants().map_err(integrity)?);
         let courier = Courier::load(store.setting(Courier::SETTING).map_err(integrity)?);
         let verify = Verify::new(messages, store.setting(Verify::SETTING).map_err(integrity)?);
         Ok(Self {
@@ -150,6 +153,7 @@ impl Core {
             budgets,
             plans,
             courier,
+            compartments,
             forgotten: Vec::new(),
             waiters: Vec::new(),
             tickets: 0,
@@ -215,7 +219,7 @@ impl Core {
             }
             let awaited = self.next_batch_awaited();
             self.tidy(if awaited.is_some() { BUSY_LOG_PAGES } else { CHECKPOINT_PAGES })?;
-            if awaited.is_none() && self.fold()? {
+            if awaited.is_none() && (self.fold()? || self.mind_grants()?) {
                 continue;
             }
             return self.sleep(messages, runtime, awaited.unwrap_or(IDLE));
@@ -434,6 +438,7 @@ impl Core {
                     tracing::error!(%error, "a revocation was kept that does not hold");
                 }
             }
+            Op::Grant(record, _) => self.compartments.is_granted(record),
             Op::Heal { entry, .. } => {
                 self.refold.insert(entry.record().clone());
             }
@@ -449,6 +454,8 @@ impl Core {
             None => fold::next(&self.store, FOLD_ROWS)?,
         };
         let Some(ops) = ops else { return Ok(false) };
+        self.answer_look_ups(&ops)?;
+        self.compartments.folded(&ops);
         self.engine.handle(Event::Folded(ops), &self.store, clock::now())?;
         self.let_out()?;
         Ok(true)
@@ -666,6 +673,10 @@ impl Core {
             }
             Request::ExplainRecord { record } => self.explain_record(&record).map(|it| json(&it)),
             Request::ExplainOrg { org } => self.explain_org(&org).map(|it| json(&it)),
+            Request::Give(give) => self.give(give).map(|it| json(&it)),
+            Request::Grants => self.grants().map(|it| json(&it)),
+            Request::EndGrant { grant, by, why } => self.end_grant(&grant, &by, &why).map(|it| json(&it)),
+            Request::LookUp { patient, by, why } => self.look_up(patient, &by, &why).map(|it| json(&it)),
             Request::BackupKept { made_at } => self.backup_kept(made_at).map(|()| json(&())),
             Request::BundleKept { node, made_at } => {
                 self.bundle_kept(node, made_at).map(|()| json(&())).map_err(Problem::from)

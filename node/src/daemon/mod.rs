@@ -43,6 +43,7 @@ mod budget;
 mod conflicts;
 mod core;
 mod courier;
+mod grants;
 mod links;
 mod listen;
 mod orders;

@@ -1,4 +1,4 @@
-//! Receipts for what this node has forgotten because an order put it elsewhere: each is a FHIR AuditEvent of this node, so it
+//! Receipts for what this node has forgotten because an order put it elsewhere, or a grant has ended: each is a FHIR AuditEvent of this node, so it
 //! goes up like any other record, and whoever stands above sees what was forgotten where, and when. What always holds: nothing
 //! of a record stands in it, nor a record's name. Not here: what is forgotten, and when; see `sync_core::engine`.
 
@@ -17,11 +17,11 @@ use super::{
 use crate::{
     admin::{ForgottenLine, Leaving, Purged, Receipt},
     clock,
+    fhir::consent::{self, ORG},
 };
 
 /// The ids of receipts begin so.
 const PREFIX: &str = "AuditEvent/purged-";
-const ORG: &str = "urn:tuyen:organization";
 const NODE: &str = "urn:tuyen:node";
 const ORDER: &str = "urn:tuyen:order";
 /// Receipts that are shown.
@@ -34,8 +34,11 @@ impl Core {
     pub fn write_receipts(&mut self) -> Result<(), StoreError> {
         for purge in std::mem::take(&mut self.forgotten) {
             let receipt = self.receipt(&purge);
-            let why = format!("order {} put it elsewhere", purge.order);
-            match self.put(vec![receipt], None, None, Some(why)) {
+            let why = match purge.order {
+                0 => "a grant has ended".to_owned(),
+                order => format!("order {order} put it elsewhere"),
+            };
+            match self.put(vec![receipt], None, None, Some(why.clone())) {
                 Ok(written) if written.rejected.is_empty() => {}
                 Ok(written) => {
                     // It is told again at the next start.
@@ -57,7 +60,7 @@ impl Core {
             for part in &purge.forgotten {
                 (records, entries) = (records + part.records, entries + part.entries);
             }
-            tracing::info!(order = purge.order, records, entries, "forgot what an order has put elsewhere");
+            tracing::info!(records, entries, %why, "forgot what is for others");
             self.engine.handle(Event::ForgottenTold(purge.forgotten), &self.store, clock::now())?;
             self.let_out()?;
         }
@@ -66,10 +69,6 @@ impl Core {
 
     fn receipt(&self, purge: &Purge) -> Box<RawValue> {
         let info = self.engine.info();
-        let recorded = OffsetDateTime::from_unix_timestamp_nanos(i128::from(wall()) * 1_000_000)
-            .ok()
-            .and_then(|at| at.format(&Rfc3339).ok())
-            .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned());
         let place = self.engine.place().to_string();
         let entity = |part: &Forgotten| {
             json!({
@@ -85,7 +84,7 @@ impl Core {
             "id": format!("{}{}-{}", PREFIX.trim_start_matches("AuditEvent/"), info.node.short(), purge.upto),
             "type": {"system": "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle", "code": "destroy"},
             "action": "D",
-            "recorded": recorded,
+            "recorded": consent::rfc3339(wall()),
             "outcome": "0",
             "agent": [{
                 "who": {"identifier": {"system": NODE, "value": info.node.to_string()}},

@@ -11,14 +11,17 @@ use sync_core::{
     id::{Lane, OrgId, RecordId, Secrecy},
     identity::Role,
     record::{self, Author, HistoryItem, NewChange, RecordError},
-    scope::{compartment, label},
+    scope::{
+        grant::{GRANTS_MAX, Step, opened},
+        label,
+    },
     store::{Frontier, Op, Store, StoreError},
 };
 
 use super::{
     SOFTWARE,
     core::{Core, Outcome, Problem, refuse},
-    wall,
+    grants, wall,
 };
 use crate::{
     admin::{
@@ -36,10 +39,28 @@ const PAGE_MAX_BYTES: usize = 4 << 20;
 
 /// Local writes that become durable together.
 #[derive(Default)]
-struct Pending {
+pub(super) struct Pending {
     records: BTreeSet<RecordId>,
     entries: Vec<Entry>,
     projection: Vec<Op>,
+}
+
+impl Pending {
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// What goes with a change.
+#[derive(Default)]
+pub(super) struct With<'a> {
+    /// The whole resource that was written, where there is one.
+    pub resource: Option<&'a Value>,
+    /// What it opens or ends beside what follows from whom it is about.
+    pub steps: Vec<Step>,
+    /// The lane of a new record, where it is not that of its type.
+    pub lane: Option<Lane>,
 }
 
 impl Core {
@@ -91,10 +112,13 @@ impl Core {
             };
             match change {
                 Ok(None) => answer.unchanged += 1,
-                Ok(Some(change)) => match self.queue(&mut pending, opened, change, Some(&parsed))? {
-                    Ok(written) => answer.written.push(written),
-                    Err(problem) => rejected(Some(&id), problem),
-                },
+                Ok(Some(change)) => {
+                    let with = With { resource: Some(&parsed), ..With::default() };
+                    match self.queue(&mut pending, opened, change, with)? {
+                        Ok(written) => answer.written.push(written),
+                        Err(problem) => rejected(Some(&id), problem),
+                    }
+                }
                 Err(error) => rejected(Some(&id), error.to_string()),
             }
         }
@@ -136,7 +160,7 @@ impl Core {
     }
 
     /// A record that may be written.
-    fn open(&self, id: &RecordId) -> Result<Opened, StoreError> {
+    pub fn open(&self, id: &RecordId) -> Result<Opened, StoreError> {
         let mut opened = Opened::load(&self.store, id)?;
         opened.is_written_by(self.engine.incarnation());
         Ok(opened)
@@ -149,7 +173,7 @@ impl Core {
             return Ok(answer);
         };
         let mut pending = Pending::default();
-        match self.queue(&mut pending, opened, change, None)? {
+        match self.queue(&mut pending, opened, change, With::default())? {
             Ok(written) => answer.written.push(written),
             Err(problem) => return refuse(FailureKind::Failed, problem),
         }
@@ -157,25 +181,34 @@ impl Core {
         Ok(answer)
     }
 
-    /// Makes the entry of a change, of a resource as a whole where there is one. The inner error is the change's own.
-    fn queue(
+    /// Makes the entry of a change. The inner error is the change's own.
+    pub fn queue(
         &self,
         pending: &mut Pending,
         opened: Opened,
         change: NewChange,
-        resource: Option<&Value>,
+        with: With<'_>,
     ) -> Result<Result<WrittenRecord, String>, StoreError> {
+        let With { resource, mut steps, lane } = with;
         let id = opened.record.id().clone();
-        let (home, lane) = match self.home_of(&id, resource)? {
-            Ok(home) => (home, self.lane_of(&id)?),
+        let patients = grants::patients(resource);
+        let home = match self.home_of(&id, &patients)? {
+            Ok(home) => home,
             Err(problem) => return Ok(Err(problem)),
         };
+        let lane = self.lane_of(&id, lane)?;
         let degree = match resource.map_or(Ok(Secrecy::None), label::secrecy) {
             Ok(degree) => degree,
             Err(error) => return Ok(Err(error.to_string())),
         };
+        if degree == Secrecy::None {
+            let more = self.steps_for(&id, &home, &patients)?;
+            steps.extend(more.into_iter().filter(|step| !steps.contains(step)).collect::<Vec<_>>());
+            // What is beyond is opened behind.
+            steps.truncate(GRANTS_MAX);
+        }
         let entry = match Entry::new(id.clone(), home, lane, Arc::from(change.bytes)) {
-            Ok(entry) => entry.with_secrecy(degree),
+            Ok(entry) => entry.with_secrecy(degree).with_grants(&steps),
             Err(error) => {
                 return Ok(Err(format!(
                     "{error}; keep attachments apart, as a Binary or a file with a URL, or write in smaller steps"
@@ -196,8 +229,8 @@ impl Core {
 
     /// The home that a change names. A record keeps its home; what is issued has its issuer for one. A new record gets that
     /// of the patient whom it is about, so that it goes to the patient's clinic wherever it was written, and otherwise
-    /// this node's. The inner error is for who writes.
-    fn home_of(&self, id: &RecordId, new: Option<&Value>) -> Result<Result<OrgId, String>, StoreError> {
+    /// this node's. What is only open here is not changed here. The inner error is for who writes.
+    fn home_of(&self, id: &RecordId, patients: &[RecordId]) -> Result<Result<OrgId, String>, StoreError> {
         let own = &self.config.place;
         let is_within = |home: &OrgId| self.engine.places().is_within(home, own);
         if let Some(issuer) = id.issuer() {
@@ -210,25 +243,34 @@ impl Core {
         }
         let homes = self.store.homes(id)?;
         let mut found = homes.iter().find(|home| is_within(home)).cloned();
+        if let (None, Some(home)) = (&found, homes.first())
+            && opened(&self.store.grants(id)?).any(is_within)
+        {
+            return Ok(Err(format!(
+                "{id} belongs to {home} and is open here to be read; write a record of your own about the patient, \
+                 which {home} gets as well"
+            )));
+        }
         if homes.is_empty() {
-            for patient in new.map(compartment::patients).unwrap_or_default() {
+            for patient in patients {
                 if found.is_none() {
-                    found = self.store.homes(&patient)?.into_iter().find(is_within);
+                    found = self.store.homes(patient)?.into_iter().find(is_within);
                 }
             }
         }
         Ok(Ok(found.unwrap_or_else(|| own.org().clone())))
     }
 
-    /// A record keeps its lane; a new one gets that of its type.
-    fn lane_of(&self, id: &RecordId) -> Result<Lane, StoreError> {
+    /// A record keeps its lane; a new one gets this, or that of its type.
+    fn lane_of(&self, id: &RecordId, new: Option<Lane>) -> Result<Lane, StoreError> {
         let first = self.store.rows_of(id)?.first().copied();
         let first = first.map(|row| self.store.entry(row)).transpose()?.flatten();
-        Ok(first.map_or_else(|| Lane::of_resource_type(id.resource_type()), |entry| entry.lane()))
+        let of_type = || new.unwrap_or_else(|| Lane::of_resource_type(id.resource_type()));
+        Ok(first.map_or_else(of_type, |entry| entry.lane()))
     }
 
     /// Makes writes durable; returns only when they are.
-    fn write(&mut self, pending: Pending) -> Result<(), StoreError> {
+    pub fn write(&mut self, pending: Pending) -> Result<(), StoreError> {
         if pending.entries.is_empty() {
             return Ok(());
         }
@@ -368,7 +410,7 @@ impl Core {
     /// `root`. What came down is durable where it came
     /// from, and what the root wrote is durable there.
     fn safety(&self, id: &RecordId, seq: Seq) -> Result<&'static str, StoreError> {
-        let lane = self.lane_of(id)?;
+        let lane = self.lane_of(id, None)?;
         let head = self.store.heads(lane, seq - 1, 1)?.into_iter().find(|head| head.seq == seq);
         if head.as_ref().is_some_and(|head| head.secrecy != Secrecy::None) {
             return Ok("secret");

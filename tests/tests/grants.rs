@@ -1,0 +1,257 @@
+//! A patient's records are opened to a clinic of another province for a time, and asked for in an emergency, with real
+//! processes and the commands that people use.
+
+use std::{path::Path, thread, time::Duration};
+
+use node::admin::Request;
+use serde_json::{Value, json};
+use sync_core::identity::Role;
+use tuyen_tests::{
+    cluster::{Country, Node, record, wait_for},
+    run::{Ran, tuyen},
+};
+
+/// `tuyen` at a node, with JSON.
+fn at(node: &Node, arguments: &[&str]) -> Ran {
+    tuyen(&node.dir, &[arguments, &["--json"]].concat(), b"")
+}
+
+/// The country, with a second province `tuyen-quang` and its clinic `quan-ba`.
+struct Provinces {
+    country: Country,
+    hub: Node,
+    clinic: Node,
+}
+
+impl Provinces {
+    fn new(dir: &Path) -> Self {
+        let country = Country::new();
+        let hub = country.root.child(&dir.join("tq"), Role::Hub, "tuyen-quang");
+        let clinic = hub.child(&dir.join("qb"), Role::Leaf, "quan-ba");
+        Self { country, hub, clinic }
+    }
+
+    fn all(&self) -> [&Node; 5] {
+        let [root, hub, leaf] = self.country.all();
+        [root, hub, leaf, &self.hub, &self.clinic]
+    }
+}
+
+fn about(kind: &str, id: &str, patient: &str) -> String {
+    let mut resource = json!({"resourceType": kind, "id": id, "code": {"text": "canary-4e1d"}});
+    let element = if kind == "AllergyIntolerance" { "patient" } else { "subject" };
+    resource[element] = json!({"reference": format!("Patient/{patient}")});
+    resource.to_string()
+}
+
+fn patient(id: &str) -> String {
+    json!({"resourceType": "Patient", "id": id, "name": [{"text": "canary-4e1d"}]}).to_string()
+}
+
+/// Waits until a record is at a node, or is not.
+#[track_caller]
+fn wait_record(node: &Node, name: &str, here: bool) {
+    let get = || node.try_ask::<Value>(&Request::Get { record: record(name) });
+    wait_for(&format!("{name} is here: {here}"), &[node], |_| get().is_ok() == here);
+}
+
+/// Waits until nothing is on its way between any of them.
+fn wait_quiet(nodes: &[&Node]) {
+    wait_for("nothing waits", nodes, |all| {
+        all.iter().all(|s| s.unfolded == 0 && s.not_at_hub.entries == 0 && s.not_at_root.entries == 0)
+    });
+}
+
+fn grants(node: &Node, arguments: &[&str]) -> Vec<Value> {
+    let listed = at(node, &[&["grant", "list"], arguments].concat()).expect(0).json();
+    listed["grants"].as_array().unwrap().clone()
+}
+
+#[track_caller]
+fn refused(node: &Node, arguments: &[&str], code: i32, words: &str) {
+    let ran = at(node, arguments).expect(code).json();
+    let text = ran["error"]["text"].as_str().unwrap();
+    assert!(text.contains(words), "{arguments:?}: {text}");
+}
+
+#[test]
+fn a_referred_patient_goes_with_everything_comes_back_with_notes_and_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = Provinces::new(dir.path());
+    let leaf = &all.country.leaf;
+    let secret = r#"{"resourceType":"Observation","id":"hidden","status":"final","code":{"text":"x"},
+        "subject":{"reference":"Patient/mai"},
+        "meta":{"security":[{"system":"urn:tuyen:secrecy","code":"mat"}]}}"#;
+    leaf.put([
+        patient("mai"),
+        about("Observation", "before", "mai"),
+        about("AllergyIntolerance", "penicillin", "mai"),
+        patient("other"),
+        about("Observation", "of-other", "other"),
+        secret.replace('\n', ""),
+    ]);
+    let give = [
+        "grant",
+        "give",
+        "Patient/mai",
+        "--to",
+        "quan-ba",
+        "--for",
+        "30d",
+        "--why",
+        "surgery",
+        "--by",
+        "BS Lan",
+    ];
+    let given = at(leaf, &give).expect(0).json();
+    assert_eq!((&given["records"], &given["secret"]), (&json!(4), &json!(1)), "{given}");
+    let name = given["grant"].as_str().unwrap();
+    let consent = format!("Consent/{name}");
+    for name in ["Patient/mai", "Observation/before", "AllergyIntolerance/penicillin", &consent] {
+        wait_record(&all.clinic, name, true);
+    }
+    for name in ["Patient/other", "Observation/of-other", "Observation/hidden"] {
+        wait_record(&all.clinic, name, false);
+    }
+    // Who, why and for what is in the record of the grant.
+    let history = at(&all.clinic, &["records", "history", &consent]).expect(0).json();
+    let change = &history["changes"][0];
+    assert_eq!((&change["by"], &change["why"]), (&json!("BS Lan"), &json!("surgery")), "{history}");
+    let seen = grants(&all.clinic, &[]);
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!((&seen[0]["patient"], &seen[0]["giver"]), (&json!("Patient/mai"), &json!("dong-van")));
+
+    // What is written now goes there, wherever it is written; what is written there comes back.
+    leaf.put([about("Observation", "after", "mai")]);
+    all.country.hub.put([about("Observation", "of-hub", "mai")]);
+    all.clinic.put([about("Observation", "of-quan-ba", "mai")]);
+    wait_record(&all.clinic, "Observation/after", true);
+    wait_record(&all.clinic, "Observation/of-hub", true);
+    wait_record(leaf, "Observation/of-quan-ba", true);
+    wait_record(leaf, "Observation/of-hub", true);
+    // A record that is only open there is not changed there.
+    let changed = at(&all.clinic, &["records", "delete", "Observation/before", "--why", "x"]);
+    let text = changed.expect(1).json()["error"]["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("belongs to dong-van and is open here to be read"), "{text}");
+
+    // The end: all of it is forgotten there and between, and only the clinic's own notes stay.
+    wait_quiet(&all.all());
+    all.clinic.kill();
+    let ended = at(leaf, &["grant", "end", &name[..8], "--why", "back home"]).expect(0).json();
+    assert_eq!(ended["records"], 6, "{ended}");
+    all.clinic.start();
+    for node in [&all.clinic, &all.hub] {
+        for name in ["Patient/mai", "Observation/before", "Observation/after", "Observation/of-hub", &consent]
+        {
+            wait_record(node, name, false);
+        }
+        wait_record(node, "Observation/of-quan-ba", true);
+    }
+    assert!(grants(&all.country.leaf, &[]).is_empty());
+    let over = grants(&all.country.leaf, &["--all"]);
+    assert_eq!((over.len(), &over[0]["state"]), (1, &json!("ended")), "{over:?}");
+    // The operator of the centre sees what was forgotten where.
+    let receipts = || at(&all.country.root, &["org", "purged"]).expect(0).json()["receipts"].clone();
+    let of = |place: &str| receipts().as_array().unwrap().iter().any(|receipt| receipt["place"] == *place);
+    wait_for("receipts of both", &[&all.country.root], |_| {
+        of("trung-uong/tuyen-quang/quan-ba") && of("trung-uong/tuyen-quang")
+    });
+    assert!(
+        receipts().as_array().unwrap().iter().all(|receipt| receipt["forgotten"][0]["org"] == "dong-van")
+    );
+    refused(&all.country.leaf, &["grant", "end", &name[..8], "--why", "again"], 1, "has ended already");
+}
+
+#[test]
+fn an_emergency_is_answered_above_and_everybody_can_see_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Provinces::new(dir.path());
+    all.country.leaf.put([
+        patient("mai"),
+        about("AllergyIntolerance", "penicillin", "mai"),
+        patient("other"),
+    ]);
+    all.country.leaf.wait_safe();
+    let ask =
+        ["grant", "emergency", "Patient/mai", "--why", "unconscious after an accident", "--by", "BS Minh"];
+    let asked = at(&all.clinic, &ask).expect(0).json();
+    assert_eq!((&asked["is_here"], &asked["is_linked"]), (&json!(true), &json!(true)));
+    wait_record(&all.clinic, "AllergyIntolerance/penicillin", true);
+    wait_record(&all.clinic, "Patient/other", false);
+    // The patient's clinic sees who looked, why and until when; the centre has the question itself.
+    let name = asked["grant"].as_str().unwrap();
+    wait_record(&all.country.leaf, &format!("Consent/{name}"), true);
+    let seen = grants(&all.country.leaf, &[]);
+    let line = |name: &str| seen[0][name].clone();
+    assert_eq!(
+        (seen.len(), line("to"), line("giver"), line("purpose")),
+        (1, json!("quan-ba"), json!("trung-uong"), json!("emergency"))
+    );
+    let history = at(&all.country.leaf, &["records", "history", &format!("Consent/{name}")]).expect(0).json();
+    assert_eq!(history["changes"][0]["why"], "unconscious after an accident");
+    wait_record(&all.country.root, &format!("AuditEvent/{name}"), true);
+    // The clinic may end what the centre has opened.
+    at(&all.country.leaf, &["grant", "end", name, "--why", "was a mistake"]).expect(0);
+    wait_record(&all.clinic, "Patient/mai", false);
+    wait_record(&all.clinic, "AllergyIntolerance/penicillin", false);
+    // Nobody is asked for whom nobody knows; that is said, and stays on record.
+    let ask = ["grant", "emergency", "Patient/nobody", "--why", "wrong number", "--wait", "1s"];
+    assert_eq!(at(&all.clinic, &ask).expect(5).json()["is_here"], false);
+}
+
+/// However far it has come: what is open of the patient at the next start opens all that is about the patient.
+#[test]
+fn a_node_that_dies_while_it_opens_records_goes_on_at_its_next_start() {
+    const RECORDS: u64 = 1_200;
+    let mut country = Country::new();
+    country.leaf.put([patient("mai")]);
+    country.leaf.put((0..RECORDS).map(|n| about("Observation", &format!("n{n}"), "mai")));
+    country.leaf.wait("all is folded", |s| s.unfolded == 0);
+    let mut cut_short = 0;
+    for millis in [3, 30, 60, 100] {
+        let dir = country.leaf.dir.clone();
+        let give = thread::spawn(move || {
+            let give =
+                ["grant", "give", "Patient/mai", "--to", "quan-ba", "--for", "1d", "--why", "x", "--json"];
+            tuyen(&dir, &give, b"").code
+        });
+        thread::sleep(Duration::from_millis(millis));
+        country.leaf.kill();
+        cut_short += u64::from(give.join().unwrap() != Some(0));
+        country.leaf.start();
+        // The Patient is one of them; each Consent is open to all.
+        let all = |grants: &[Value]| {
+            let count = u64::try_from(grants.len()).unwrap();
+            grants.iter().all(|grant| grant["open"] == RECORDS + 1 + count)
+        };
+        wait_for("all is open that is about the patient", &[&country.leaf], |_| {
+            all(&grants(&country.leaf, &[]))
+        });
+    }
+    assert!(cut_short > 0, "none was cut short");
+}
+
+#[test]
+fn what_cannot_be_opened_is_told_why() {
+    let country = Country::new();
+    country.leaf.put([patient("mai"), about("Observation", "one", "mai")]);
+    country.leaf.wait_safe();
+    let give = |patient: &'static str, to: &'static str| {
+        ["grant", "give", patient, "--to", to, "--for", "1d", "--why", "x"]
+    };
+    refused(&country.leaf, &give("Observation/one", "quan-ba"), 2, "is no Patient");
+    refused(&country.leaf, &give("Patient/nobody", "quan-ba"), 1, "is not at this node");
+    refused(&country.leaf, &give("Patient/mai", "ha-giang"), 2, "holds Patient/mai without a grant");
+    refused(&country.leaf, &give("Patient/mai", "dong-van"), 2, "holds Patient/mai without a grant");
+    let past = ["grant", "give", "Patient/mai", "--to", "x", "--until", "2020-01-01", "--why", "x"];
+    refused(&country.leaf, &past, 2, "ends at a time to come");
+    refused(&country.leaf, &["grant", "end", "12", "--why", "x"], 2, "names no grant");
+    refused(&country.leaf, &["grant", "end", "1234567", "--why", "x"], 1, "no grant 1234567 is known here");
+    refused(
+        &country.leaf,
+        &["grant", "emergency", "Patient/mai", "--why", "x"],
+        1,
+        "is at this node already",
+    );
+    assert!(grants(&country.leaf, &["--all"]).is_empty());
+}
