@@ -7,6 +7,9 @@ use crate::{
     wire::UNPACKED_MAX_BYTES,
 };
 
+/// So many organizations may be asked for on a link because others seek them; the rest of [`PLACES_MAX`] is for homes of what comes.
+const SOUGHT_MAX: usize = PLACES_MAX / 2;
+
 impl<I: Identity> Engine<I> {
     pub(super) fn received(
         &mut self,
@@ -395,8 +398,10 @@ impl<I: Identity> Engine<I> {
                 Direction::Down if state.peer.role == Role::Hub && !state.stranger => &sought,
                 Direction::Down => continue,
             };
+            let room = SOUGHT_MAX.saturating_sub(state.asked_places.len());
             // Also whoever has asked for it: it may hear of it first.
-            orgs.iter().for_each(|org| self.ask_place(link, org.clone()));
+            let fresh: Vec<_> = orgs.difference(&state.asked_places).take(room).cloned().collect();
+            fresh.into_iter().for_each(|org| self.ask_place(link, org));
         }
     }
 

@@ -170,6 +170,15 @@ fn whom_nobody_knows_to_whom_it_is_open_is_asked_for_all_around() {
     hub.meets_and_hears(SIDE, SISTER, Direction::Down);
     let told = frames(&hub.says(SIDE, Frame::Announce(announcement(SISTER, 1))), UP);
     assert!(matches!(&told[..], [Frame::Announce(one)] if one.node == info(SISTER).node), "{told:?}");
+    // Nobody who asks for ever more can use up what may be asked for on another link.
+    let mut many = Node::with_parent(HUB, ROOT);
+    many.meets_and_hears(DOWN, CHILD, Direction::Down);
+    many.meets_and_hears(SIDE, SISTER, Direction::Down);
+    let mut count = 0;
+    for n in 0..PLACES_MAX {
+        count += asked(&many.says(DOWN, Frame::NeedPlace(org(&format!("x{n}")))), UP).len();
+    }
+    assert_eq!((count, asked(&many.says(SIDE, Frame::NeedPlace(org("y"))), UP).len()), (PLACES_MAX / 2, 0));
     // A leaf asks its hub.
     let mut leaf = Node::with_parent(CHILD, HUB);
     let write = change("dv", CHILD, 1, &opens(1, "qb"));
