@@ -264,9 +264,12 @@ impl Core {
                     software: SOFTWARE,
                     why: Some("as the patient's own record"),
                 };
-                let Ok(change) = opened.record.touch(&author) else { break };
                 let with = With { steps: steps.to_vec(), ..With::default() };
-                if let Err(problem) = self.queue(&mut pending, opened, change, with)? {
+                let outcome = match opened.record.touch(&author) {
+                    Ok(change) => self.queue(&mut pending, opened, change, with)?.map(|_| ()),
+                    Err(error) => Err(error.to_string()),
+                };
+                if let Err(problem) = outcome {
                     tracing::error!(%record, problem, "a record was not opened or closed as its patient's is");
                 }
                 // A record is written once in a commit: what follows is made on what is durable.
