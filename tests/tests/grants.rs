@@ -7,7 +7,7 @@ use node::admin::Request;
 use serde_json::{Value, json};
 use sync_core::identity::Role;
 use tuyen_tests::{
-    cluster::{Country, Node, record, wait_for},
+    cluster::{Country, Node, has_alert, record, wait_for},
     run::{Ran, tuyen},
 };
 
@@ -190,6 +190,9 @@ fn an_emergency_is_answered_above_and_everybody_can_see_it() {
     let history = at(&all.country.leaf, &["records", "history", &format!("Consent/{name}")]).expect(0).json();
     assert_eq!(history["changes"][0]["why"], "unconscious after an accident");
     wait_record(&all.country.root, &format!("AuditEvent/{name}"), true);
+    all.country.leaf.wait("it is told", |s| {
+        has_alert(&s.alerts, "emergency", "quan-ba has asked for the records of one of your patients")
+    });
     // The clinic may end what the centre has opened.
     at(&all.country.leaf, &["grant", "end", name, "--why", "was a mistake"]).expect(0);
     wait_record(&all.clinic, "Patient/mai", false);

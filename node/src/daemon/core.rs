@@ -455,6 +455,7 @@ impl Core {
         };
         let Some(ops) = ops else { return Ok(false) };
         self.answer_look_ups(&ops)?;
+        self.tell_of_look_ups(&ops)?;
         self.compartments.folded(&ops);
         self.engine.handle(Event::Folded(ops), &self.store, clock::now())?;
         self.let_out()?;

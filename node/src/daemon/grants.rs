@@ -148,6 +148,14 @@ impl Core {
         home == self.config.place.org() || self.engine.places().is_within(home, &self.config.place)
     }
 
+    /// Whether one of these stands at this node.
+    fn is_home(&self, homes: &[OrgId]) -> bool {
+        let own = &self.config.place;
+        let stands_here =
+            |home: &OrgId| home == own.org() || self.engine.places().of(home).is_some_and(|place| place == own);
+        homes.iter().any(stands_here)
+    }
+
     /// Writes the Consent and opens the patient's own record, in one commit. The rest follows from that.
     fn open_to(&mut self, permission: &Permission, by: &Option<String>, why: &str) -> Outcome<()> {
         let step = Step::Opens(permission.grant.clone());
@@ -216,15 +224,12 @@ impl Core {
         let mut looked = Looked::default();
         let grants = self.store.grants(patient)?;
         let homes = self.store.homes(patient)?;
-        let own = self.config.place.clone();
-        let stands_here = |home: &OrgId| {
-            home == own.org() || self.engine.places().of(home).is_some_and(|place| *place == own)
-        };
-        let is_home = homes.iter().any(stands_here);
+        let own = self.config.place.org().clone();
+        let is_home = self.is_home(&homes);
         let mut minded = Vec::new();
         for granted in grants.iter().filter(|_| homes.iter().any(|home| self.is_within(home))) {
             let consent = || self.reader.record(&consent::record(granted.grant.id));
-            let is_giver = |text: &str| Permission::read(text).is_some_and(|known| known.giver == *own.org());
+            let is_giver = |text: &str| Permission::read(text).is_some_and(|known| known.giver == own);
             let given_here = || {
                 let text = consent()?.and_then(|listed| listed.resource);
                 Ok::<_, StoreError>(text.is_some_and(|text| is_giver(&text)))
@@ -438,6 +443,28 @@ impl Core {
                 Err(Problem::Failure(failure)) => {
                     tracing::error!(problem = failure.text, "a look-up in an emergency was not answered");
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells people of the look-ups in an emergency, among what is folded, by which patients of this node were opened.
+    pub(super) fn tell_of_look_ups(&mut self, ops: &[Op]) -> Result<(), StoreError> {
+        for op in ops {
+            let Op::Project(projected) = op else { continue };
+            if projected.record.resource_type() != "Consent" {
+                continue;
+            }
+            let Some(known) = projected.resource.as_deref().and_then(Permission::read) else { continue };
+            let Permission { grant, purpose, ended, patient, .. } = &known;
+            let is_open = *purpose == Purpose::Emergency && !ended && grant.until > wall();
+            if is_open && self.is_home(&self.store.homes(patient)?) {
+                let text = format!(
+                    "{} has asked for the records of one of your patients in an emergency, and has them for three days. \
+                     `tuyen grant list` says whose, and `tuyen records history Consent/{}` why; `tuyen grant end` ends it",
+                    grant.to, grant.id
+                );
+                self.alert("emergency", text);
             }
         }
         Ok(())
