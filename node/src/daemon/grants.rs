@@ -151,8 +151,9 @@ impl Core {
     /// Whether one of these stands at this node.
     fn is_home(&self, homes: &[OrgId]) -> bool {
         let own = &self.config.place;
-        let stands_here =
-            |home: &OrgId| home == own.org() || self.engine.places().of(home).is_some_and(|place| place == own);
+        let stands_here = |home: &OrgId| {
+            home == own.org() || self.engine.places().of(home).is_some_and(|place| place == own)
+        };
         homes.iter().any(stands_here)
     }
 

@@ -114,10 +114,10 @@ impl<I: Identity> Engine<I> {
             } else if decides {
                 // One end decides, or each would end the connection that the other keeps.
                 self.refuse(older, refusal::REPLACED, "a newer connection of the same run".to_owned());
+                if older == link {
+                    return Ok(());
+                }
             }
-        }
-        if !self.links.contains_key(&link) {
-            return Ok(());
         }
         if knows_others {
             let all = store.revocations()?;

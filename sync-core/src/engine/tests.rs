@@ -1111,6 +1111,18 @@ fn a_hello_that_comes_after_that_of_a_newer_connection_is_the_older_one() {
         assert!(!told(&hub.says(later, asked.clone())));
         assert_eq!(told(&hub.says(DOWN, asked)), !replaced);
     }
+    // Of three, the oldest speaks last: it is refused by the second, whatever the third is.
+    let mut hub = Node::new(HUB);
+    let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+    for (n, link) in [(1, DOWN), (1, later), (2, LinkId(9))] {
+        hub.meets(link, CHILD, Direction::Down);
+        if link != DOWN {
+            hub.says(link, Frame::Hello(Hello { run: run(CHILD, n), ..said.clone() }));
+        }
+    }
+    let effects = hub.says(DOWN, Frame::Hello(said));
+    assert_eq!(refused(&effects, DOWN).map(|(code, _)| code), Some(refusal::REPLACED));
+    assert!(refused(&effects, later).is_none() && refused(&effects, LinkId(9)).is_none());
 }
 
 #[test]
