@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sync_core::{
     id::{Lane, OrgId, RecordId, Secrecy},
-    record::Author,
     scope::{
         compartment,
         grant::{FOREVER, GRANTS_MAX, Grant, GrantId, Granted, Step, opened},
@@ -22,7 +21,6 @@ use sync_core::{
 };
 
 use super::{
-    SOFTWARE,
     core::{Core, Outcome, Problem, refuse},
     records::{Pending, With, usage},
     wall,
@@ -106,7 +104,7 @@ impl Core {
         let grant = Grant { id: fresh_name(), to, until };
         let giver = self.config.place.org().clone();
         let permission = Permission { patient, grant, purpose, giver, given_at: wall(), ended: false };
-        self.open_to(&permission, &by, &why)?;
+        self.write_permission(&permission, &by, &why)?;
         let Looked { opened, secret, .. } = self.look_at(&permission.patient)?;
         let is_heard_of = self.engine.places().of(&permission.grant.to).is_some();
         Ok(Given { grant: permission.grant.id.to_string(), records: opened + 2, secret, is_heard_of })
@@ -144,7 +142,8 @@ impl Core {
         }
     }
 
-    fn is_within(&self, home: &OrgId) -> bool {
+    /// Whether a home stands at this node or below it.
+    pub(super) fn is_within(&self, home: &OrgId) -> bool {
         home == self.config.place.org() || self.engine.places().is_within(home, &self.config.place)
     }
 
@@ -157,19 +156,16 @@ impl Core {
         homes.iter().any(stands_here)
     }
 
-    /// Writes the Consent and opens the patient's own record, in one commit. The rest follows from that.
-    fn open_to(&mut self, permission: &Permission, by: &Option<String>, why: &str) -> Outcome<()> {
-        let step = Step::Opens(permission.grant.clone());
-        self.write_permission(permission, step, by, why)
+    /// What the Consent of a grant says; none when it is not here.
+    fn permission(&self, grant: GrantId) -> Result<Option<Permission>, StoreError> {
+        let listed = self.reader.record(&consent::record(grant))?;
+        Ok(listed.and_then(|listed| Permission::read(&listed.resource?)))
     }
 
-    fn write_permission(
-        &mut self,
-        permission: &Permission,
-        step: Step,
-        by: &Option<String>,
-        why: &str,
-    ) -> Outcome<()> {
+    /// Writes the Consent, and opens or closes the patient's own record, in one commit. The rest follows from that.
+    fn write_permission(&mut self, permission: &Permission, by: &Option<String>, why: &str) -> Outcome<()> {
+        let grant = permission.grant.clone();
+        let step = if permission.ended { Step::Ends(grant) } else { Step::Opens(grant) };
         let why = Some(why.to_owned());
         let mut pending = Pending::default();
         let mut patient = self.open(&permission.patient)?;
@@ -206,8 +202,7 @@ impl Core {
             }
             let homes = self.store.homes(patient)?;
             if homes.iter().any(|home| self.is_within(home)) {
-                let more = following(&own, &grants, |_| true).filter(|step| !steps.contains(step));
-                steps.extend(more.collect::<Vec<_>>());
+                steps.extend(following(&own, &grants));
                 continue;
             }
             let here = |granted: &&Granted| granted.over.is_none() && self.is_within(&granted.grant.to);
@@ -225,30 +220,24 @@ impl Core {
         let mut looked = Looked::default();
         let grants = self.store.grants(patient)?;
         let homes = self.store.homes(patient)?;
-        let own = self.config.place.org().clone();
-        let is_home = self.is_home(&homes);
+        let (is_home, own) = (self.is_home(&homes), self.config.place.org());
         let mut minded = Vec::new();
-        for granted in grants.iter().filter(|_| homes.iter().any(|home| self.is_within(home))) {
-            let consent = || self.reader.record(&consent::record(granted.grant.id));
-            let is_giver = |text: &str| Permission::read(text).is_some_and(|known| known.giver == own);
-            let given_here = || {
-                let text = consent()?.and_then(|listed| listed.resource);
-                Ok::<_, StoreError>(text.is_some_and(|text| is_giver(&text)))
-            };
-            if is_home || given_here()? {
-                minded.push(granted.clone());
+        for granted in grants.into_iter().filter(|_| homes.iter().any(|home| self.is_within(home))) {
+            if is_home || self.permission(granted.grant.id)?.is_some_and(|known| known.giver == *own) {
+                minded.push(granted);
             }
         }
         if minded.is_empty() {
             return Ok(looked);
         }
+        let why = Some("as the patient's own record".to_owned());
         let mut pending = Pending::default();
         for record in self.reader.about(patient)? {
             if record == *patient || record.issuer().is_some() {
                 continue;
             }
             let own = self.store.grants(&record)?;
-            let steps: Vec<_> = following(&own, &minded, |grant| grant.until > wall()).collect();
+            let steps = following(&own, &minded);
             let speaks = self.store.homes(&record)?.iter().any(|home| self.is_within(home));
             if steps.is_empty() || !speaks {
                 continue;
@@ -263,15 +252,8 @@ impl Core {
             }
             for steps in steps.chunks(GRANTS_MAX) {
                 let mut opened = self.open(&record)?;
-                let author = Author {
-                    incarnation: self.engine.incarnation(),
-                    wall: wall(),
-                    by: None,
-                    software: SOFTWARE,
-                    why: Some("as the patient's own record"),
-                };
                 let with = With { steps: steps.to_vec(), ..With::default() };
-                let outcome = match opened.record.touch(&author) {
+                let outcome = match opened.record.touch(&self.author(&None, &why)) {
                     Ok(change) => self.queue(&mut pending, opened, change, with)?.map(|_| ()),
                     Err(error) => Err(error.to_string()),
                 };
@@ -301,8 +283,7 @@ impl Core {
     /// Ends a grant before its time.
     pub fn end_grant(&mut self, name: &str, by: &Option<String>, why: &str) -> Outcome<GrantEnded> {
         let id = self.grant_of(name)?;
-        let listed = self.reader.record(&consent::record(id))?;
-        let Some(permission) = listed.and_then(|listed| Permission::read(&listed.resource?)) else {
+        let Some(permission) = self.permission(id)? else {
             let text = format!(
                 "the Consent of grant {id} is not here, so it cannot be said whose it is; end it where it was given"
             );
@@ -322,7 +303,7 @@ impl Core {
             }
         }
         let permission = Permission { ended: true, ..permission };
-        self.write_permission(&permission, Step::Ends(permission.grant.clone()), by, why)?;
+        self.write_permission(&permission, by, why)?;
         let looked = self.look_at(&permission.patient)?;
         let Permission { patient, grant, .. } = permission;
         Ok(GrantEnded { grant: id.to_string(), patient, to: grant.to, records: looked.closed + 2 })
@@ -357,8 +338,7 @@ impl Core {
     pub fn grants(&self) -> Outcome<Grants> {
         let mut grants = Vec::new();
         for (grant, records, open) in self.reader.grants()? {
-            let listed = self.reader.record(&consent::record(grant.id))?;
-            let permission = listed.and_then(|listed| Permission::read(&listed.resource?));
+            let permission = self.permission(grant.id)?;
             // Under the name of a grant also stands what goes back to the patient's home.
             let is_back =
                 permission.as_ref().map_or(grant.until == FOREVER, |known| known.grant.to != grant.to);
@@ -438,7 +418,7 @@ impl Core {
                 ended: false,
             };
             let by = Some(format!("look-up by {}", asked.by));
-            match self.open_to(&permission, &by, &asked.why) {
+            match self.write_permission(&permission, &by, &asked.why) {
                 Ok(()) => tracing::info!(by = %asked.by, "a look-up in an emergency was answered"),
                 Err(Problem::Store(error)) => return Err(error),
                 Err(Problem::Failure(failure)) => {
@@ -494,21 +474,16 @@ impl Core {
 }
 
 /// The steps after which a record with its own grants is open to whom its patient is.
-fn following<'a>(
-    own: &'a [Granted],
-    patients: &'a [Granted],
-    may_open: impl Fn(&Grant) -> bool + 'a,
-) -> impl Iterator<Item = Step> + 'a {
-    patients.iter().filter_map(move |granted| {
-        let known = own.iter().find(|known| known.grant == granted.grant);
+fn following(own: &[Granted], patients: &[Granted]) -> Vec<Step> {
+    let step = |granted: &Granted| {
+        let (grant, known) = (granted.grant.clone(), own.iter().find(|known| known.grant == granted.grant));
         match (granted.over, known) {
-            (None, None) if may_open(&granted.grant) => Some(Step::Opens(granted.grant.clone())),
-            (Some(row), Some(known)) if row > 0 && known.over.is_none() => {
-                Some(Step::Ends(granted.grant.clone()))
-            }
+            (None, None) if grant.until > wall() => Some(Step::Opens(grant)),
+            (Some(row), Some(known)) if row > 0 && known.over.is_none() => Some(Step::Ends(grant)),
             _ => None,
         }
-    })
+    };
+    patients.iter().filter_map(step).collect()
 }
 
 fn fresh_name() -> GrantId {

@@ -231,8 +231,7 @@ impl Core {
     /// of the patient whom it is about, so that it goes to the patient's clinic wherever it was written, and otherwise
     /// this node's. What is only open here is not changed here. The inner error is for who writes.
     fn home_of(&self, id: &RecordId, patients: &[RecordId]) -> Result<Result<OrgId, String>, StoreError> {
-        let own = &self.config.place;
-        let is_within = |home: &OrgId| self.engine.places().is_within(home, own);
+        let is_within = |home: &OrgId| self.is_within(home);
         if let Some(issuer) = id.issuer() {
             let elsewhere = || {
                 format!(
@@ -258,7 +257,7 @@ impl Core {
                 }
             }
         }
-        Ok(Ok(found.unwrap_or_else(|| own.org().clone())))
+        Ok(Ok(found.unwrap_or_else(|| self.config.place.org().clone())))
     }
 
     /// A record keeps its lane; a new one gets this, or that of its type.

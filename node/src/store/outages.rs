@@ -173,7 +173,12 @@ mod tests {
         let newer = newer.map(|table| format!("DROP TABLE {table};"));
         conn.execute_batch(&format!("{} PRAGMA user_version = 1", newer.concat())).unwrap();
         conn.execute_batch("INSERT INTO org (name) VALUES ('a')").unwrap();
+        conn.execute_batch("INSERT OR REPLACE INTO reached (what, value) VALUES ('folded', 7), ('tip', 7)")
+            .unwrap();
         super::super::schema::migrate(&conn).unwrap();
+        let folded = "SELECT value FROM reached WHERE what = 'folded'";
+        let folded: i64 = conn.query_row(folded, [], |row| row.get(0)).unwrap();
+        assert_eq!(folded, 0, "all is folded once more, to say about which patients it is");
         assert_eq!(read(&conn, 4).unwrap(), OutageLog::default());
         let orgs: i64 = conn.query_row("SELECT count(*) FROM org", [], |row| row.get(0)).unwrap();
         assert_eq!((orgs, super::super::schema::version(&conn).unwrap()), (1, super::super::schema::VERSION));
