@@ -5,7 +5,8 @@
 //! root. Down a link flow the records that have a home in the child's subtree, and those that an organization above the
 //! child, or the child itself, issues to everybody below ([`crate::id::RecordId::issuer`]). What is issued is signed by who
 //! wrote it, and so may come from anybody; of the rest a child may send only entries of records that have a home in its
-//! subtree, and only such as their author may write: the entry names a home at the author's place or below it. The
+//! subtree, or have had before an order, there or below one that has come there since ([`Places::has_come_through`]); and
+//! only such as their author may write: the entry names a home at the author's place or below it. The
 //! author itself may stand elsewhere, because a child also gives back what its restored parent has lost. A parent is
 //! trusted with both.
 //!

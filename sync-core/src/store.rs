@@ -12,7 +12,7 @@ use crate::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Revocation},
     order::Order,
-    scope::grant::{Granted, opened},
+    scope::grant::{self, Granted},
 };
 
 mod mem;
@@ -262,11 +262,9 @@ pub trait Store {
     fn homes(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError>;
     /// The grants of a record, sorted.
     fn grants(&self, record: &RecordId) -> Result<Vec<Granted>, StoreError>;
-    /// Whose the record is, and to whom it is open: all who may hold it.
+    /// Whose the record is, and to whom it is open: all who may hold it, each once.
     fn held_for(&self, record: &RecordId) -> Result<Vec<OrgId>, StoreError> {
-        let mut all = self.homes(record)?;
-        all.extend(opened(&self.grants(record)?).cloned());
-        Ok(all)
+        Ok(grant::held_for(&self.homes(record)?, &self.grants(record)?))
     }
     /// Grants that have not ended and whose time ends at this time or before, in milliseconds since 1970, at most `limit`.
     fn grants_until(&self, time: i64, limit: usize) -> Result<Vec<(RecordId, Granted)>, StoreError>;

@@ -47,10 +47,10 @@ impl Draft {
         self.rows.contains_key(record) || self.grants.contains_key(record)
     }
 
-    /// Whose a record is that this commit adds to, and to whom it is open.
+    /// Whose a record is that this commit adds to, and to whom it is open, each once.
     pub(super) fn held_for(&self, record: &RecordId) -> Vec<OrgId> {
         let (homes, grants) = self.homes_and_grants(record);
-        homes.iter().chain(grant::opened(grants)).cloned().collect()
+        grant::held_for(homes, grants)
     }
 
     /// Both, as they are when this commit is durable.
@@ -370,14 +370,14 @@ impl<I: Identity> Engine<I> {
         if !author.is_some_and(|(_, info)| self.places.has_stood_within(entry.home(), info.place.org())) {
             return Ok(false);
         }
-        if self.places.has_stood_within(entry.home(), child.org()) {
+        if self.places.has_come_through(entry.home(), child.org()) {
             return Ok(true);
         }
         let homes = match draft.homes.get(entry.record()) {
             Some(homes) => homes.clone(),
             None => store.homes(entry.record())?,
         };
-        Ok(homes.iter().any(|home| self.places.has_stood_within(home, child.org())))
+        Ok(homes.iter().any(|home| self.places.has_come_through(home, child.org())))
     }
 
     /// Appends an entry, unless the store or this commit has it: then it is given back.

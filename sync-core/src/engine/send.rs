@@ -232,7 +232,7 @@ impl<I: Identity> Engine<I> {
         entry: &Entry,
         store: &impl Store,
     ) -> Result<bool, StoreError> {
-        let is_ours = |entry: &Entry| self.places.has_stood_within(entry.home(), self.info().place.org());
+        let is_ours = |entry: &Entry| self.places.has_come_through(entry.home(), self.info().place.org());
         // A row that was healed may not know any more where it has come from.
         let has_come = head.src.is_some() || !entry.origin().is_of(self.info().node);
         let from_above =

@@ -91,6 +91,17 @@ pub fn opened(all: &[Granted]) -> impl Iterator<Item = &OrgId> {
     all.iter().filter(|one| one.over.is_none()).map(|one| &one.grant.to)
 }
 
+/// All who may hold a record with these homes and these grants, each once: the homes first.
+pub fn held_for(homes: &[OrgId], grants: &[Granted]) -> Vec<OrgId> {
+    let mut all = homes.to_vec();
+    for to in opened(grants) {
+        if !all.contains(to) {
+            all.push(to.clone());
+        }
+    }
+    all
+}
+
 /// To whom these grants open a row of their record's, each grant with the first row that could know of it: to whoever has one
 /// that is open, and had one by then. Rows that came before were offered when it began.
 pub fn opened_at(all: &[(Granted, Seq)], row: Seq) -> impl Iterator<Item = &OrgId> {
@@ -152,6 +163,16 @@ mod tests {
         for text in ["", "a5", &"g".repeat(32), &"a".repeat(33), &format!("+{}", "a".repeat(31))] {
             assert_eq!(text.parse::<GrantId>(), Err(NotAGrant), "{text}");
         }
+    }
+
+    #[test]
+    fn whoever_may_hold_a_record_is_named_once() {
+        let home = OrgId::new("home").unwrap();
+        let open = |n, to: &OrgId| Granted { grant: Grant { to: to.clone(), ..grant(n) }, over: None };
+        let over = Granted { grant: grant(3), over: Some(0) };
+        let to = grant(1).to;
+        let grants = [open(1, &to), open(2, &to), over, open(4, &home)];
+        assert_eq!(held_for(std::slice::from_ref(&home), &grants), [home, to]);
     }
 
     #[test]

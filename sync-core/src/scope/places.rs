@@ -6,7 +6,7 @@
 //! that contradict: a move of what is gone by then, or to where nobody stands by then, does nothing. What stood somewhere once is remembered, because
 //! entries from then are still on their way: see [`Places::has_stood_within`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     id::{OrgId, OrgPath},
@@ -199,6 +199,23 @@ impl Places {
             let home = self.stood(self.heir(home, known), known);
             home.zip(self.stood(org, known)).is_some_and(|(home, subtree)| home.is_within(&subtree))
         })
+    }
+
+    /// Whether entries of `home` may still be on their way up through `org`: what belongs to `home` has stood at `org` or below
+    /// it, or below another that has stood there since, and has brought what it had from then.
+    pub fn has_come_through(&self, home: &OrgId, org: &OrgId) -> bool {
+        if self.has_stood_within(home, org) {
+            return true;
+        }
+        let mut through: BTreeSet<OrgId> = BTreeSet::from([home.clone()]);
+        for known in 0..=self.orders.len() {
+            let mut places: Vec<_> = through.iter().filter_map(|org| self.stood(org, known)).collect();
+            places.extend(self.stood(self.heir(home, known), known));
+            through.extend(
+                places.iter().flat_map(|place| (0..place.depth()).filter_map(|at| place.org_at(at).cloned())),
+            );
+        }
+        through.contains(org)
     }
 
     /// Whether what belongs to `home` has stood at `org` or below it, and after a later order did not: then `org` has forgotten
@@ -463,6 +480,22 @@ mod tests {
         let mut places = country();
         places.follow(&order(1, vec![moved("tw/hg", "tw/hg/dd/hg")]));
         assert_eq!(stands(&places, "dv"), "tw/hg/dd/dv", "nothing stands below itself");
+    }
+
+    #[test]
+    fn what_is_on_its_way_comes_through_those_above_its_bringers() {
+        let mut places = country();
+        let [hg, tq, mv] = ["hg", "tq", "mv"].map(org);
+        places.follow(&order(1, vec![moved("tw/hg/mv", "tw/mv")]));
+        assert!(places.has_come_through(&mv, &hg) && !places.has_come_through(&mv, &tq));
+        // What had been there brings what it has of it to its new parent, and that goes on, wherever they are since.
+        places.follow(&order(2, vec![moved("tw/hg", "tw/tq/hg")]));
+        assert!(places.has_come_through(&mv, &tq) && !places.has_stood_within(&mv, &tq));
+        places.follow(&order(3, vec![moved("tw/tq/hg", "tw/hg")]));
+        assert!(places.has_come_through(&mv, &tq));
+        // Who comes to hg later has never been anywhere where that of tq could have come.
+        places.follow(&order(4, vec![moved("tw/mv", "tw/hg/mv")]));
+        assert!(!places.has_come_through(&tq, &mv) && !places.has_come_through(&tq, &hg));
     }
 
     #[test]

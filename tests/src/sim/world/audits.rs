@@ -86,7 +86,15 @@ impl World<'_> {
                     let org = self.plan.nodes[other.node].info.place.org();
                     homes.iter().any(|home| self.places.has_stood_within(home, org))
                 };
-                let reads = |other: &&Machine| is_of(other) && other.store.reads(record, change);
+                // Nor is it given to anybody to whom it is not open any more, who may not have heard so yet.
+                let place = &self.plan.nodes[one.node].info.place;
+                let gives = |other: &Machine| {
+                    let held_for = other.store.held_for(record).expect("memory does not fail");
+                    let reaches = |org| self.places.reach(org, record.issuer().is_some(), place);
+                    self.plan.nodes[other.node].info.place.is_within(place) || held_for.iter().any(reaches)
+                };
+                let reads =
+                    |other: &&Machine| is_of(other) && gives(other) && other.store.reads(record, change);
                 let holder = self.machines.iter().filter(there).find(reads);
                 // An old parent of what was moved is not asked.
                 let may_ask = !self.plan.part && self.places.orders().is_empty();
