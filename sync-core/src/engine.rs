@@ -12,7 +12,7 @@ use crate::{
     audit::{Checkup, Damage, Summary},
     change::Entry,
     feed::{Cursor, Digest, Position, Segment, Seq},
-    id::{EntryHash, Incarnation, Lane, Lanes, NodeId, OrgId, OrgPath},
+    id::{EntryHash, Incarnation, Lane, Lanes, NodeId, OrgId, OrgPath, RecordId},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
     order::Order,
     scope::{Places, check_neighbour},
@@ -287,9 +287,10 @@ struct Consequences {
     grants_ended: bool,
     /// To whom it opens something, though nobody here knows where they stand.
     seeks: Vec<OrgId>,
-    /// Records are to be forgotten because grants have ended.
-    leaving: bool,
-    leaving_later: bool,
+    /// Records that are to be forgotten because grants have ended, and those of which no word has come that they are for this
+    /// node.
+    leaving: Vec<RecordId>,
+    unheard: Vec<RecordId>,
     fresh: Fresh,
     /// Orders of this node, which hold now that they are durable: a root must not forget one that others have heard of.
     ordered: Vec<Order>,
@@ -368,12 +369,11 @@ pub struct Engine<I> {
     /// To whom something is open of whom nobody here knows, or knew, where they stand.
     seeks: BTreeSet<OrgId>,
     /// Where, in this process, the last offer of all of a record ends that was made to whom it is open.
-    offered: BTreeMap<(crate::id::RecordId, OrgId), Seq>,
+    offered: BTreeMap<(RecordId, OrgId), Seq>,
     /// Whether the store holds records that are to be forgotten because grants have ended, and what for they wait.
     leaving: bool,
     leaving_waits: Option<purge::Waits>,
-    /// When it is looked at next what came without a word that it is for this node; 0 at the first event.
-    leaving_at: Option<Millis>,
+    unheard: purge::Unheard,
     /// How far the wall clock is ahead of the monotonic one.
     wall_ahead: i64,
     /// Rows that a check has found damaged.
@@ -426,7 +426,7 @@ impl<I: Identity> Engine<I> {
             offered: BTreeMap::new(),
             leaving: false,
             leaving_waits: None,
-            leaving_at: (!store.leaving()?.is_empty()).then_some(0),
+            unheard: purge::Unheard::found(store.leaving()?.into_iter().map(|(record, _)| record).collect()),
             wall_ahead: 0,
             damaged: BTreeMap::new(),
             missing: BTreeMap::new(),
@@ -576,7 +576,7 @@ impl<I: Identity> Engine<I> {
             unsettled.map(|link| (link.since + SETTLE_TIMEOUT_MILLIS, "a neighbour has not settled"));
         let end = self.grant_end.filter(|_| self.committing.is_none());
         let ends = end.map(|end| u64::try_from(end.saturating_sub(self.wall_ahead)).unwrap_or(0));
-        let leaves = self.leaving_at.map(|at| (at, "what is not for this node is forgotten"));
+        let leaves = self.unheard.next().map(|at| (at, "what is not for this node is forgotten"));
         unsettled.chain(ends.map(|at| (at, "a grant ends"))).chain(leaves).min()
     }
 

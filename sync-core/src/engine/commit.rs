@@ -2,11 +2,7 @@
 
 use std::collections::btree_map::Entry as Slot;
 
-use super::{
-    grants::Gained,
-    purge::{LEAVING_AFTER_MILLIS, sender},
-    *,
-};
+use super::{grants::Gained, purge::sender, *};
 use crate::{
     id::{ChangeHash, OrgId, RecordId, Secrecy},
     scope::{
@@ -120,8 +116,8 @@ impl<I: Identity> Engine<I> {
                 grant_end: self.grant_end,
                 grants_ended: false,
                 seeks: Vec::new(),
-                leaving: false,
-                leaving_later: false,
+                leaving: Vec::new(),
+                unheard: Vec::new(),
                 fresh: Fresh::default(),
                 ordered: Vec::new(),
             },
@@ -417,7 +413,7 @@ impl<I: Identity> Engine<I> {
             draft.from_above.insert(key.clone(), draft.after.tip);
             // Whoever sent it may not have seen yet that a grant has ended; what is an order's doing is looked at as a whole.
             if key.0.issuer().is_none() && (!self.is_hub() || self.places.orders().is_empty()) {
-                draft.after.leaving_later |= self.leave(&key.0, draft);
+                self.leave(&key.0, false, draft);
             }
         }
         let fresh = &mut draft.after.fresh;
@@ -559,11 +555,10 @@ impl<I: Identity> Engine<I> {
             self.seeks.extend(after.seeks);
             self.ask_around();
         }
-        if after.leaving {
+        after.unheard.into_iter().for_each(|record| self.unheard.wait(record, now));
+        if !after.leaving.is_empty() {
+            after.leaving.iter().for_each(|record| self.unheard.stop(record));
             (self.leaving, self.leaving_waits) = (true, None);
-        }
-        if after.leaving_later {
-            self.leaving_at.get_or_insert(now.mono + LEAVING_AFTER_MILLIS);
         }
         self.marks.extend(after.new_marks);
         self.healed(after.healed);

@@ -74,6 +74,8 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         for step in steps.into_iter().filter(|_| record.issuer().is_none()) {
             let Step::Ends(grant) = step else { continue };
+            draft.grants_of(record, store)?;
+            let was_for_us = self.is_held_here(record, draft);
             let known = draft.grants_of(record, store)?;
             let same = |one: &&mut Granted| (one.grant.id, &one.grant.to) == (grant.id, &grant.to);
             match known.iter_mut().find(same) {
@@ -85,7 +87,7 @@ impl<I: Identity> Engine<I> {
             draft.offer(row, Offered::Former(grant.to.clone()));
             let over = Some(draft.after.tip);
             draft.ops.push(Op::Grant(record.clone(), Granted { grant, over }));
-            draft.after.leaving |= self.leave(record, draft);
+            self.leave(record, was_for_us, draft);
         }
         Ok(())
     }
@@ -225,7 +227,7 @@ impl<I: Identity> Engine<I> {
             draft.homes.entry(record.clone()).or_insert(store.homes(&record)?);
             let to = granted.grant.to.clone();
             draft.ops.push(Op::Grant(record.clone(), Granted { over: Some(0), ..granted }));
-            draft.after.leaving |= self.leave(&record, draft);
+            self.leave(&record, true, draft);
             self.offer_what_stays_open(&record, &to, draft, store)?;
         }
         draft.after.grant_end = if is_all { None } else { Some(draft.at) };
@@ -233,15 +235,20 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    /// This record is to be forgotten, unless it is for somebody here. Whether it is.
-    pub(super) fn leave(&self, record: &RecordId, draft: &mut Draft) -> bool {
-        let (homes, grants) = draft.homes_and_grants(record);
-        let own = self.info().place.org();
-        let leaves = !self.is_root() && !Self::is_for_us(&self.places, own, homes, grants);
-        if leaves {
-            draft.ops.push(Op::Leaving(record.clone(), Some(draft.after.tip)));
+    /// This record is to be forgotten, unless it is for somebody here: at once if it was until now, and else when no word has
+    /// come by some time that it is.
+    pub(super) fn leave(&self, record: &RecordId, was_for_us: bool, draft: &mut Draft) {
+        if self.is_root() || self.is_held_here(record, draft) {
+            return;
         }
-        leaves
+        draft.ops.push(Op::Leaving(record.clone(), Some(draft.after.tip)));
+        let list = if was_for_us { &mut draft.after.leaving } else { &mut draft.after.unheard };
+        list.push(record.clone());
+    }
+
+    fn is_held_here(&self, record: &RecordId, draft: &Draft) -> bool {
+        let (homes, grants) = draft.homes_and_grants(record);
+        Self::is_for_us(&self.places, self.info().place.org(), homes, grants)
     }
 }
 

@@ -5,6 +5,8 @@
 //! hubs alone forget, and none what it has written for itself, what is issued, or what is secret here, which is nowhere else. Not here: telling people,
 //! which the host does when [`Effect::Forgotten`] says what there is to tell.
 
+use std::collections::btree_map::Entry as Slot;
+
 use super::{commit::Draft, *};
 use crate::{
     id::{RecordId, Secrecy},
@@ -26,6 +28,54 @@ pub(super) struct Waits {
     root: bool,
     /// These have not been told yet that it has ended.
     told: BTreeSet<OrgId>,
+}
+
+/// Records that have come without a word that they are for this node, and until when that is waited for, by [`Now::mono`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unheard {
+    until: BTreeMap<RecordId, Millis>,
+    /// The same in the order in which they came, and some that are not waited for any more.
+    queue: VecDeque<(Millis, RecordId)>,
+    /// Those that were in the store when the process began, until its first event tells the time.
+    found: Vec<RecordId>,
+}
+
+impl Unheard {
+    /// What is to be forgotten by the store of a process that begins: it does not remember for how long it has waited.
+    pub(super) fn found(found: Vec<RecordId>) -> Self {
+        Self { found, ..Self::default() }
+    }
+
+    pub(super) fn wait(&mut self, record: RecordId, now: Now) {
+        let until = now.mono + LEAVING_AFTER_MILLIS;
+        if let Slot::Vacant(slot) = self.until.entry(record.clone()) {
+            slot.insert(until);
+            self.queue.push_back((until, record));
+        }
+    }
+
+    /// When the first of them has waited for long enough.
+    pub(super) fn next(&self) -> Option<Millis> {
+        let first = self.queue.front().map(|(until, _)| *until);
+        if self.found.is_empty() { first } else { Some(0) }
+    }
+
+    pub(super) fn stop(&mut self, record: &RecordId) {
+        self.until.remove(record);
+    }
+
+    /// Stops waiting for those that have waited for long enough. Whether there were any.
+    fn due(&mut self, now: Now) -> bool {
+        std::mem::take(&mut self.found).into_iter().for_each(|record| self.wait(record, now));
+        let mut any = false;
+        while let Some((until, record)) = self.queue.pop_front_if(|(until, _)| *until <= now.mono) {
+            if self.until.get(&record) == Some(&until) {
+                self.until.remove(&record);
+                any = true;
+            }
+        }
+        any
+    }
 }
 
 impl<I: Identity> Engine<I> {
@@ -134,8 +184,8 @@ impl<I: Identity> Engine<I> {
                 let stays = Self::is_for_us(&self.places, &own, &store.homes(&record)?, &grants)
                     || store.secrecy(&record)? != Secrecy::None;
                 if !stays && self.who_is_to_be_told(&grants, draft.at, store)?.is_some() {
-                    draft.after.leaving = true;
-                    draft.ops.push(Op::Leaving(record, Some(draft.after.tip)));
+                    draft.ops.push(Op::Leaving(record.clone(), Some(draft.after.tip)));
+                    draft.after.leaving.push(record);
                 } else if !stays {
                     // What this commit adds to it is not in the store yet.
                     if draft.holds(&record) {
@@ -165,6 +215,9 @@ impl<I: Identity> Engine<I> {
         let own = self.info().place.org().clone();
         let (mut forgotten, mut waits, mut left) = (Vec::new(), Waits::default(), 0);
         for (record, upto) in store.leaving()? {
+            if self.unheard.until.contains_key(&record) {
+                continue;
+            }
             left += 1;
             if draft.holds(&record) {
                 continue;
@@ -224,12 +277,8 @@ impl<I: Identity> Engine<I> {
 
     /// What has come without a word that it is for this node has waited for one.
     pub(super) fn leaving_is_due(&mut self, now: Now) {
-        match self.leaving_at {
-            Some(0) => self.leaving_at = Some(now.mono + LEAVING_AFTER_MILLIS),
-            Some(at) if at <= now.mono => {
-                (self.leaving, self.leaving_waits, self.leaving_at) = (true, None, None);
-            }
-            _ => {}
+        if self.unheard.due(now) {
+            (self.leaving, self.leaving_waits) = (true, None);
         }
     }
 

@@ -293,22 +293,35 @@ fn nothing_is_forgotten_before_the_root_has_what_was_written_here() {
     assert_eq!(hub.engine.purge(), None);
 }
 
-/// What comes before the word that opens it is kept for a while, and then forgotten.
+/// What comes before the word that opens it is kept for a while, and then forgotten, also when it is a word that ends a grant
+/// of others, or when something else is forgotten meanwhile.
 #[test]
 fn what_is_not_for_this_node_waits_for_the_word_that_it_is() {
-    let mut leaf = Node::with_parent(SISTER, HUB);
-    leaf.brought(UP, HUB, 1, change("dv", CHILD, 1, &[]));
-    let mut other = leaf.clone();
-    leaf.brought(UP, HUB, 2, change("dv", CHILD, 2, &opens(1, "qb")));
-    for node in [&mut leaf, &mut other] {
-        node.now.mono += LEAVING_AFTER_MILLIS - 1;
-        node.told(Event::Timeout);
-        assert!(node.rows_of_record() > 0);
-        node.now.mono += 1;
-        node.told(Event::Timeout);
-        assert_eq!(node.store.leaving().unwrap(), []);
+    for first in [vec![], ends(9, "qn")] {
+        let mut leaf = Node::with_parent(SISTER, HUB);
+        leaf.brought(UP, HUB, 1, change("dv", CHILD, 1, &first));
+        let chunk = |n| opaque_chunk(run(CHILD, 1), n, &[], Stamp(1), b"x");
+        for (n, steps) in [(7, opens(2, "qb")), (8, ends(2, "qb"))] {
+            let entry = Entry::new("Basic/2".parse().unwrap(), org("dv"), Lane::Normal, chunk(n)).unwrap();
+            let entry = entry.with_grants(&steps).signed(|_| vec![CHILD; 16]);
+            let said = leaf.brought(UP, HUB, n - 5, entry);
+            assert_eq!(forgotten(&said).len(), usize::from(n == 8), "what was open to it goes at once");
+            forgotten(&said).iter().for_each(|told| {
+                leaf.told(Event::ForgottenTold(told.forgotten.clone()));
+            });
+        }
+        let mut other = leaf.clone();
+        leaf.brought(UP, HUB, 4, change("dv", CHILD, 2, &opens(1, "qb")));
+        for node in [&mut leaf, &mut other] {
+            node.now.mono += LEAVING_AFTER_MILLIS - 1;
+            node.told(Event::Timeout);
+            assert!(node.rows_of_record() > 0);
+            node.now.mono += 1;
+            node.told(Event::Timeout);
+            assert_eq!(node.store.leaving().unwrap(), []);
+        }
+        assert_eq!((leaf.rows_of_record(), other.rows_of_record()), (2, 0));
     }
-    assert_eq!((leaf.rows_of_record(), other.rows_of_record()), (2, 0));
 }
 
 /// Only who may speak for the record's home opens it, and its signature says so.
