@@ -325,9 +325,11 @@ fn check_scope(
         let mut entries = rows.filter_map(|row| root.entry(row).expect("memory does not fail"));
         entries.any(|entry| entry.makes_theirs(to))
     };
-    // Where the record is secret the word that opens it, or ends that, may have stayed.
-    let is_secret =
-        |record: &RecordId| !grants_of(root, record).is_empty() && secret.iter().any(|key| key.0 == *record);
+    // Where the record is secret the word that opens it, or ends that, may have stayed, or gone elsewhere than up.
+    let is_secret = |record: &RecordId| {
+        let has_grants = [root, one.store].iter().any(|store| !grants_of(store, record).is_empty());
+        has_grants && secret.iter().any(|key| key.0 == *record)
+    };
     let is_open = |record: &RecordId| {
         let grants = grants_of(root, record);
         let within = grant::opened(&grants).filter(|to| places.is_within(to, &one.place)).collect::<Vec<_>>();
