@@ -10,11 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::budget::Change;
+use crate::{budget::Change, config::Profile};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sync_core::{
-    id::{ChangeHash, Incarnation, NodeId, OrgId, OrgPath, RecordId},
+    id::{ChangeHash, Incarnation, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::Role,
     store::HomeDigest,
 };
@@ -384,6 +384,17 @@ impl FailureKind {
     }
 }
 
+/// A profile, and what has come of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProfileLine {
+    /// What `config.json` says.
+    #[serde(flatten)]
+    pub profile: Profile,
+    /// Of a link how secret what goes over it may be, because the neighbour allows that as well; `none` as long as it has not
+    /// said so. Null for couriers, who carry no answer.
+    pub agreed: Option<Secrecy>,
+}
+
 /// A node at a glance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
@@ -413,9 +424,13 @@ pub struct Status {
     pub waiting: u64,
     /// Entries that could not be applied.
     pub unreadable: u64,
-    /// Secret records: what this node writes of them stays here, and is in no other number of what is not safe.
+    /// Secret records: what is written of them goes where profiles allow it, and what may not go up is in no other number of what
+    /// is not safe.
     #[serde(default)]
     pub secret: u64,
+    /// To whom what is secret may go, as `config.json` says.
+    #[serde(default)]
+    pub profiles: Vec<ProfileLine>,
     /// Entries not yet folded into the records that people see.
     pub unfolded: u64,
     /// The digest of all entries, in hexadecimal: equal sets of entries have equal digests.

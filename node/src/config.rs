@@ -18,7 +18,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sync_core::{id::OrgPath, identity::Role};
+use sync_core::{
+    id::{OrgId, OrgPath, Secrecy},
+    identity::Role,
+    scope::{Profiles, Way},
+};
 
 use crate::{budget::Budget, transport::LinkSettings};
 
@@ -50,6 +54,18 @@ pub enum ConfigError {
         /// Why.
         error: serde_json::Error,
     },
+    /// A profile that says too little, or the same as another.
+    #[error(
+        "{path} has a profile for {with} that {problem}; correct it, and start again. Until then nothing starts"
+    )]
+    Profile {
+        /// Which file.
+        path: PathBuf,
+        /// The neighbour.
+        with: OrgId,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// No settings.
     #[error("{0} is not a node's folder: it has no config.json; make one with `tuyen init` or `tuyen enrol`")]
     NotANode(PathBuf),
@@ -75,6 +91,9 @@ pub struct Config {
     /// What may be used of it.
     #[serde(default, skip_serializing_if = "Budget::is_default")]
     pub budget: Budget,
+    /// To whom what is secret may go, and from whom it may come. Nobody is named: nothing secret leaves, and none is taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Profile>,
     /// Whether syncing is paused.
     #[serde(default)]
     pub paused: bool,
@@ -83,7 +102,50 @@ pub struct Config {
     pub store_key: Option<PathBuf>,
 }
 
+/// Somebody who answers for it has decided that what is secret may go to a neighbour, and come from it: over an isolated network,
+/// say, or with a courier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// The neighbour: the parent, or a child.
+    pub with: OrgId,
+    /// `link` or `courier`.
+    pub by: Way,
+    /// The highest degree: `mat`, `toi-mat` or `tuyet-mat`.
+    pub up_to: Secrecy,
+    /// Who has decided so: a name and an office.
+    pub decided_by: String,
+    /// Why, and by which paper.
+    pub why: String,
+}
+
 impl Config {
+    /// What the profiles allow.
+    pub fn allowed(&self) -> Profiles {
+        let mut all = Profiles::default();
+        for profile in &self.profiles {
+            all.allow(profile.with.clone(), profile.by, profile.up_to);
+        }
+        all
+    }
+
+    fn check_profiles(&self, path: &Path) -> Result<(), ConfigError> {
+        for (n, profile) in self.profiles.iter().enumerate() {
+            let same = |other: &Profile| (&other.with, other.by) == (&profile.with, profile.by);
+            let problem = match profile {
+                Profile { decided_by, .. } if decided_by.trim().is_empty() => "does not name who decided it",
+                Profile { why, .. } if why.trim().is_empty() => "does not say why",
+                Profile { up_to: Secrecy::None, .. } => "allows nothing secret, which needs no profile",
+                _ if self.profiles[..n].iter().any(same) => {
+                    "says something of a way of which another one speaks"
+                }
+                _ => continue,
+            };
+            return Err(ConfigError::Profile { path: path.to_owned(), with: profile.with.clone(), problem });
+        }
+        Ok(())
+    }
+
     /// Reads the settings of a folder.
     pub fn load(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join(FILE);
@@ -94,7 +156,10 @@ impl Config {
             }
             Err(error) => return Err(ConfigError::Io { path, error }),
         };
-        serde_json::from_slice(&text).map_err(|error| ConfigError::Damaged { path, error })
+        let config: Self = serde_json::from_slice(&text)
+            .map_err(|error| ConfigError::Damaged { path: path.clone(), error })?;
+        config.check_profiles(&path)?;
+        Ok(config)
     }
 
     /// Writes the settings: whole and durable, or not at all.

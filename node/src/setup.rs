@@ -139,6 +139,7 @@ fn finish(
         listen,
         parent,
         link: Default::default(),
+        profiles: Vec::new(),
         budget: Default::default(),
         paused: false,
         store_key: None,

@@ -12,10 +12,10 @@ use crate::{
     audit::{Checkup, Damage, Summary},
     change::Entry,
     feed::{Cursor, Digest, Position, Segment, Seq},
-    id::{EntryHash, Incarnation, Lane, Lanes, NodeId, OrgId, OrgPath, RecordId},
+    id::{EntryHash, Incarnation, Lane, Lanes, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
     order::Order,
-    scope::{Places, check_neighbour},
+    scope::{Places, Profiles, Way, check_neighbour, grant::Granted},
     session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
     store::{Batch, Forgotten, Frontier, Gain, Mark, Offered, Op, Purge, Store, StoreError},
     time::{Millis, Now},
@@ -35,6 +35,7 @@ mod heal;
 mod orders;
 mod purge;
 mod receive;
+mod secrecy;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -113,6 +114,9 @@ pub enum Event {
     /// The lanes that the link to the parent may carry from now on, either way. All, as long as nothing is said. What waits
     /// in another lane goes on when that is let go; nothing else waits for it.
     Lanes(Lanes),
+    /// How secret what goes to neighbours may be from now on, and what comes from them; nothing secret, as long as nothing is
+    /// said. Links that stand are met anew.
+    Profiles(Profiles),
     /// A courier bundle has come whose seal and signature are good, under a name of its own. What it holds follows, and
     /// then [`Event::BundleEnds`]. One is taken at a time.
     Bundle {
@@ -146,8 +150,8 @@ pub enum Effect {
     Close(LinkId),
     /// A local write is durable.
     Written(Ticket),
-    /// Read the rows of these homes, and say [`Event::Surveyed`]. There is time.
-    Survey(LinkId, Vec<OrgId>),
+    /// Read the rows of these homes that are not more secret than that, and say [`Event::Surveyed`]. There is time.
+    Survey(LinkId, Vec<OrgId>, Secrecy),
     /// An audit that was ordered has ended.
     Audited(LinkId, Audited),
     /// A bundle has been taken, or a part of it.
@@ -214,7 +218,7 @@ pub mod refusal {
     pub const TIMEOUT: u16 = 103;
     /// The same run has a newer connection.
     pub const REPLACED: u16 = 104;
-    /// Something secret, which no link may carry.
+    /// Something more secret than this node's profile of the neighbour allows.
     pub const SECRET: u16 = 105;
     /// An order has moved one of the two.
     pub const MOVED: u16 = 106;
@@ -226,6 +230,8 @@ struct Sender {
     link: LinkId,
     direction: Direction,
     place: OrgPath,
+    /// How secret what comes from there may be.
+    allowed: Secrecy,
 }
 
 /// Something that waits to become durable. What has been received of a neighbour's feed becomes durable by whole
@@ -246,6 +252,7 @@ enum Intent {
     Heal(Seq, Entry),
     Repair(Sender, Vec<Entry>),
     ForgottenTold(Vec<Forgotten>),
+    Allow(OrgId, Way, Secrecy),
 }
 
 /// Rows that a commit has appended, as far as it matters whom they are for.
@@ -296,6 +303,7 @@ struct Consequences {
     ordered: Vec<Order>,
     renamed: bool,
     revoked: bool,
+    allowed: Vec<(OrgId, Way, Secrecy)>,
 }
 
 /// How a link stands, for people.
@@ -364,6 +372,9 @@ pub struct Engine<I> {
     purge: Option<Purge>,
     /// Where the root stood when what was to be forgotten next was not there yet.
     purge_waits: Option<[Seq; 3]>,
+    /// What this node's operator allows, and how secret what goes to each neighbour may be, as far as that is durable.
+    profiles: Profiles,
+    allowed: Profiles,
     /// When the first grant ends that has not, by the wall clock.
     grant_end: Option<i64>,
     /// To whom something is open of whom nobody here knows, or knew, where they stand.
@@ -394,6 +405,16 @@ impl<I: Identity> Engine<I> {
         for order in store.orders()? {
             places.follow(&order);
         }
+        // A process does not remember for what a record waits; its grants tell whether it was for this node.
+        let (mut heard, mut unheard) = (Vec::new(), Vec::new());
+        for (record, _) in store.leaving()? {
+            let own = places.stands(identity.info().place.org());
+            let ended = |one: &Granted| {
+                one.over.is_some() && own.is_some_and(|own| places.is_within(&one.grant.to, own))
+            };
+            let list = if store.grants(&record)?.iter().any(ended) { &mut heard } else { &mut unheard };
+            list.push(record);
+        }
         let mut engine = Self {
             identity,
             software: software.to_owned(),
@@ -418,15 +439,17 @@ impl<I: Identity> Engine<I> {
             fresh: VecDeque::new(),
             effects: VecDeque::new(),
             revocations: revocation_digest(&store.revocations()?),
+            profiles: Profiles::default(),
+            allowed: store.allowed()?,
             gain: store.gain()?,
             purge: store.purge()?,
             purge_waits: None,
             grant_end: store.next_grant_end()?,
             seeks: store.grantees()?.into_iter().collect(),
             offered: BTreeMap::new(),
-            leaving: false,
+            leaving: !heard.is_empty(),
             leaving_waits: None,
-            unheard: purge::Unheard::found(store.leaving()?.into_iter().map(|(record, _)| record).collect()),
+            unheard: purge::Unheard::found(unheard),
             wall_ahead: 0,
             damaged: BTreeMap::new(),
             missing: BTreeMap::new(),
@@ -548,12 +571,13 @@ impl<I: Identity> Engine<I> {
             Event::Order(order) => self.intents.push_back(Intent::Order(order)),
             Event::Locate(link) => self.locate(link),
             Event::Checked(checkup) => self.checked(checkup, store)?,
-            Event::Audit(link) => self.begin_audit(link, store)?,
+            Event::Audit(link) => self.begin_audit(link, store, now)?,
             Event::Surveyed(link, summary) => {
                 self.surveyed(link, summary, store)?;
                 self.go_on(link, store, now)?;
             }
             Event::Lanes(lanes) => self.take_lanes(lanes, store, now)?,
+            Event::Profiles(profiles) => self.take_profiles(profiles),
             Event::Bundle { link, peer, chain, from } => self.bundle_begins(link, peer, chain, from),
             Event::Bundled(link, frame) => self.bundle_has(link, Some(frame)),
             Event::BundleEnds(link) => self.bundle_has(link, None),
@@ -574,8 +598,10 @@ impl<I: Identity> Engine<I> {
         let unsettled = self.links.values().filter(|link| !link.is_settled());
         let unsettled =
             unsettled.map(|link| (link.since + SETTLE_TIMEOUT_MILLIS, "a neighbour has not settled"));
-        let end = self.grant_end.filter(|_| self.committing.is_none());
-        let ends = end.map(|end| u64::try_from(end.saturating_sub(self.wall_ahead)).unwrap_or(0));
+        let ends = [self.grant_end, self.told_until()].into_iter().flatten().min();
+        let ends = ends
+            .filter(|_| self.committing.is_none())
+            .map(|end| u64::try_from(end.saturating_sub(self.wall_ahead)).unwrap_or(0));
         let leaves = self.unheard.next().map(|at| (at, "what is not for this node is forgotten"));
         unsettled.chain(ends.map(|at| (at, "a grant ends"))).chain(leaves).min()
     }
@@ -613,6 +639,7 @@ impl<I: Identity> Engine<I> {
             tip: self.position(state.said),
             cursors: state.named.clone(),
             revocations: self.statements(),
+            allows: self.profiles.allowed(state.peer.place.org(), Way::Link),
         };
         let (stranger, certified, direction) = (state.stranger, &state.certified, state.direction);
         if stranger || check_neighbour(&self.info().place, certified, direction).is_err() {
@@ -711,11 +738,11 @@ fn not_signed(sender: &OrgPath, entry: &Entry) -> (u16, String) {
     (refusal::OUTSIDE_SUBTREE, text)
 }
 
-/// An entry that should not have left the node that wrote it.
+/// An entry that is more secret than what may come from the sender.
 fn secret(sender: &OrgPath, entry: &Entry) -> (u16, String) {
     let text = format!(
-        "{sender} offered a change of {} that is marked secret, and no link may carry it; nothing of it was kept. Ask who \
-         runs {sender} how it came to leave, and tell whoever answers for state secrets there",
+        "{sender} offered a change of {} that is marked secret, and what comes from there may not be by this node's profiles; \
+         nothing of it was kept. Ask who runs {sender} how it came to leave, and tell whoever answers for state secrets there",
         entry.record()
     );
     (refusal::SECRET, text)

@@ -126,7 +126,12 @@ impl Incarnation {
 
     /// Whether a run of this node can have this name.
     pub fn is_of(self, node: NodeId) -> bool {
-        self.0[Self::FRESH_LEN..] == node.0[..Self::LEN - Self::FRESH_LEN]
+        self.author() == &node.0[..Self::LEN - Self::FRESH_LEN]
+    }
+
+    /// What all runs of one node have in common.
+    pub fn author(&self) -> &[u8] {
+        &self.0[Self::FRESH_LEN..]
     }
 }
 

@@ -10,17 +10,21 @@
 //! author itself may stand elsewhere, because a child also gives back what its restored parent has lost. A parent is
 //! trusted with both.
 //!
-//! What a node writes of a secret record leaves it over no link, neither up nor down ([`may_leave`]), and what is secret
-//! is taken from nobody. The degree is the record's, at the node that writes: whatever of it has not left when somebody
-//! marks it stays as well; what has left before goes its way.
+//! What a node writes of a secret record leaves it only where both ends allow its degree ([`Profiles`]); nothing is allowed
+//! unless somebody has decided so. The degree is the record's, at the node that writes: whatever of it has not left when
+//! somebody marks it is as secret, and so it is wherever it comes to after the mark; what has left before goes its way.
 
 pub mod compartment;
 mod compartment_table;
 pub mod grant;
 pub mod label;
 mod places;
+mod profile;
 
-pub use self::places::{OrderError, Places};
+pub use self::{
+    places::{OrderError, Places},
+    profile::{Profiles, Way},
+};
 
 use crate::{
     feed::Lineage,
@@ -44,11 +48,6 @@ pub fn check_neighbour(own: &OrgPath, peer: &NodeInfo, direction: Direction) -> 
     Err(Refusal::OutsideSubtree { place: child.to_string(), issuer: parent.to_string() })
 }
 
-/// Whether something of this degree may go over a link. There is one profile of links, and it allows nothing secret.
-pub fn may_leave(degree: Secrecy) -> bool {
-    degree == Secrecy::None
-}
-
 /// The neighbour that a row might be sent to.
 pub enum Neighbour<'a> {
     /// The parent.
@@ -62,10 +61,17 @@ pub enum Neighbour<'a> {
 /// A row that came from the neighbour is not offered back, unless the neighbour no longer remembers having sent
 /// it. A row that only offers an older entry to a new home is never sent up: the parent has had it already. One that offers it
 /// to the parent is sent there alone, although it came from there; and what a child has had to forget is offered to it like news.
-/// What a grant has opened and opens no longer is offered to nobody but its homes; that it has ended is.
-pub fn wants(neighbour: &Neighbour<'_>, head: &Head, lineage: &Lineage, places: &Places) -> bool {
+/// What a grant has opened and opens no longer is offered to nobody but its homes; that it has ended is. Nothing goes that is more
+/// secret than what is `allowed`.
+pub fn wants(
+    neighbour: &Neighbour<'_>,
+    head: &Head,
+    lineage: &Lineage,
+    places: &Places,
+    allowed: Secrecy,
+) -> bool {
     let is_echo = head.src.is_some_and(|src| lineage.covers(src));
-    may_leave(head.secrecy)
+    head.secrecy <= allowed
         && match (neighbour, &head.offered_to) {
             (Neighbour::Up, Some(Offered::Parent)) => true,
             (Neighbour::Up, None) => !is_echo,
@@ -139,31 +145,37 @@ mod tests {
         };
         let up = Neighbour::Up;
         let none = Lineage::default();
-        assert!(wants(&up, &head, &none, &places));
-        assert!(wants(&Neighbour::Down(&hg), &head, &none, &places));
-        assert!(!wants(&Neighbour::Down(&qn), &head, &none, &places));
+        assert!(wants(&up, &head, &none, &places, Secrecy::None));
+        assert!(wants(&Neighbour::Down(&hg), &head, &none, &places, Secrecy::None));
+        assert!(!wants(&Neighbour::Down(&qn), &head, &none, &places, Secrecy::None));
         head.src = Some(src);
         let mut sender = Lineage::default();
         sender.extend(src);
-        assert!(!wants(&Neighbour::Down(&dv), &head, &sender, &places), "no echo");
-        assert!(wants(&Neighbour::Down(&dv), &head, &none, &places), "a restored sender gets it back");
+        assert!(!wants(&Neighbour::Down(&dv), &head, &sender, &places, Secrecy::None), "no echo");
+        assert!(
+            wants(&Neighbour::Down(&dv), &head, &none, &places, Secrecy::None),
+            "a restored sender gets it back"
+        );
         head.offered_to = Some(Offered::Home(qn.org().clone()));
-        assert!(!wants(&Neighbour::Down(&qn), &head, &none, &places), "it is not theirs, or no longer");
+        assert!(
+            !wants(&Neighbour::Down(&qn), &head, &none, &places, Secrecy::None),
+            "it is not theirs, or no longer"
+        );
         head.opened = vec![qn.org().clone()];
-        assert!(!wants(&up, &head, &none, &places));
-        assert!(wants(&Neighbour::Down(&qn), &head, &none, &places));
-        assert!(!wants(&Neighbour::Down(&dv), &head, &none, &places));
+        assert!(!wants(&up, &head, &none, &places, Secrecy::None));
+        assert!(wants(&Neighbour::Down(&qn), &head, &none, &places, Secrecy::None));
+        assert!(!wants(&Neighbour::Down(&dv), &head, &none, &places, Secrecy::None));
         // A row of its own goes where the record is open as well; the end of a grant to whose it was, and not up.
         head.offered_to = None;
         for child in [&hg, &dv, &qn] {
-            assert!(wants(&Neighbour::Down(child), &head, &none, &places), "{child}");
+            assert!(wants(&Neighbour::Down(child), &head, &none, &places, Secrecy::None), "{child}");
         }
         head.offered_to = Some(Offered::Former(qn.org().clone()));
         head.opened.clear();
         for (neighbour, wanted) in
             [(Neighbour::Down(&qn), true), (Neighbour::Down(&hg), false), (Neighbour::Up, false)]
         {
-            assert_eq!(wants(&neighbour, &head, &none, &places), wanted);
+            assert_eq!(wants(&neighbour, &head, &none, &places, Secrecy::None), wanted);
         }
     }
 
@@ -193,12 +205,19 @@ mod tests {
             (&qn, Neighbour::Down(&dv), false),
             (&hg, Neighbour::Up, true),
         ] {
-            assert_eq!(wants(&neighbour, &head(issuer), &none, &places), wanted, "{issuer}");
-            for secrecy in [Secrecy::Mat, Secrecy::ToiMat, Secrecy::TuyetMat] {
-                assert!(!wants(&neighbour, &Head { secrecy, ..head(issuer) }, &none, &places));
+            assert_eq!(wants(&neighbour, &head(issuer), &none, &places, Secrecy::None), wanted, "{issuer}");
+            for secrecy in Secrecy::ALL {
+                for allowed in Secrecy::ALL {
+                    let sent = wants(&neighbour, &Head { secrecy, ..head(issuer) }, &none, &places, allowed);
+                    assert_eq!(
+                        sent,
+                        wanted && secrecy <= allowed,
+                        "{secrecy:?} where {allowed:?} is allowed"
+                    );
+                }
             }
         }
         let unheard = Head { homes: vec![OrgId::new("xx").unwrap()], ..head(&tw) };
-        assert!(!wants(&Neighbour::Down(&dv), &unheard, &none, &places));
+        assert!(!wants(&Neighbour::Down(&dv), &unheard, &none, &places, Secrecy::None));
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     change::Entry,
     engine::audit::{Answering, Audit},
     feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
-    id::{Incarnation, Lane, Lanes, OrgId},
+    id::{Incarnation, Lane, Lanes, OrgId, Secrecy},
     identity::NodeInfo,
     scope::Neighbour,
     store::{Store, StoreError},
@@ -144,6 +144,8 @@ pub(crate) struct Link {
     pub out: [Outbound; 3],
     /// The lanes that the neighbour takes.
     pub takes: Lanes,
+    /// How secret what goes over it may be: as both ends allow.
+    pub allowed: Secrecy,
     /// How far the neighbour's feed has been read, by lane: from the place that was named, and with what is not yet
     /// durable.
     pub reading: [Option<Position>; 3],
@@ -192,6 +194,7 @@ impl Link {
             barred: BTreeSet::new(),
             out: Default::default(),
             takes: Lanes::ALL,
+            allowed: Secrecy::None,
             reading: [None; 3],
             held: VecDeque::new(),
             stretch: Default::default(),

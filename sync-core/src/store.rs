@@ -12,7 +12,10 @@ use crate::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Revocation},
     order::Order,
-    scope::grant::{self, Granted},
+    scope::{
+        Profiles, Way,
+        grant::{self, Granted},
+    },
 };
 
 mod mem;
@@ -41,8 +44,8 @@ pub struct Head {
     pub offered_to: Option<Offered>,
     /// The record's home issues it to everybody below: see [`RecordId::issuer`].
     pub issued: bool,
-    /// How secret the row is: the record's degree on a row of this node's own making. A row that came from elsewhere is
-    /// none, because whoever had it before has let it go.
+    /// How secret the row is, by the marks of whoever wrote it: of one of this node's own making by all that were made here, of
+    /// one that came from elsewhere by its own and those that had come before. Whoever has it marks nobody else's.
     pub secrecy: Secrecy,
 }
 
@@ -230,6 +233,8 @@ pub enum Op {
     Revoke(Revocation),
     /// Keep an order.
     Order(Order),
+    /// What may go to a neighbour by this way is as secret as this at most, and all that may has been offered to it.
+    Allow(OrgId, Way, Secrecy),
     /// How far the rows have been offered that children have gained; none when all are.
     Gain(Option<Gain>),
     /// How far this node has forgotten what is no longer for it; none when it has, and has told so.
@@ -280,8 +285,10 @@ pub trait Store {
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError>;
     /// How secret a record is: the highest degree that an entry of it has ever named here.
     fn secrecy(&self, record: &RecordId) -> Result<Secrecy, StoreError>;
-    /// The rows of this node's own making that hold entries of secret records, in feed order.
-    fn secret_rows(&self) -> Result<Vec<Seq>, StoreError>;
+    /// The rows that are secret and hold an entry, in feed order, with their degrees: see [`Head::secrecy`].
+    fn secret_rows(&self) -> Result<Vec<(Seq, Secrecy)>, StoreError>;
+    /// How secret what goes to neighbours may be, by the last [`Op::Allow`] of each.
+    fn allowed(&self) -> Result<Profiles, StoreError>;
     /// How far this node has read that segment in that lane.
     fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Progress>, StoreError>;
     /// The furthest cursor that this node has ever had in that segment and lane at or before that place.

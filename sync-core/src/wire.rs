@@ -9,7 +9,9 @@ use crate::{
     change::{ChangeError, Entry},
     codec::{DecodeError, Reader, Writer},
     feed::{Cursor, Digest, Position},
-    id::{Chain, ChangeHash, EntryHash, Incarnation, Lane, Lanes, ORG_ID_MAX_BYTES, OrgId, RecordId},
+    id::{
+        Chain, ChangeHash, EntryHash, Incarnation, Lane, Lanes, ORG_ID_MAX_BYTES, OrgId, RecordId, Secrecy,
+    },
     identity::{Announcement, Malformed, Revocation},
     order::Order,
 };
@@ -87,6 +89,8 @@ pub struct Hello {
     pub cursors: Vec<(Lane, Cursor)>,
     /// Digest of the revocations and orders that the sender knows: equal sets have equal digests.
     pub revocations: u64,
+    /// How secret what goes over this link may be by the sender's profile.
+    pub allows: Secrecy,
 }
 
 /// Entries of one origin and one lane, in the order of the sender's feed.
@@ -209,7 +213,7 @@ impl Frame {
                 w.u8(frame_type::HELLO).raw(&hello.run.0).bytes(clip(&hello.software, SOFTWARE_MAX_BYTES));
                 option(w, hello.tip, put_position);
                 put_cursors(w, &hello.cursors);
-                w.raw(&hello.revocations.to_be_bytes());
+                w.raw(&hello.revocations.to_be_bytes()).u8(hello.allows as u8);
             }
             Frame::Announce(announcement) => {
                 w.u8(frame_type::ANNOUNCE).raw(&announcement.encode());
@@ -278,6 +282,7 @@ impl Frame {
                 tip: get_option(&mut r, position)?,
                 cursors: cursors(&mut r)?,
                 revocations: u64::from_be_bytes(r.array("the digest of revocations")?),
+                allows: degree(&mut r)?,
             }),
             frame_type::ANNOUNCE => {
                 let rest = r.take(r.0.len(), "the announcement")?;
@@ -359,6 +364,11 @@ fn position(r: &mut Reader<'_>) -> Result<Position, DecodeError> {
         segment: Incarnation(r.array("the segment")?),
         pos: r.bounded(POSITION_MAX, "the position")? as u64,
     })
+}
+
+fn degree(r: &mut Reader<'_>) -> Result<Secrecy, DecodeError> {
+    let number = usize::from(r.u8("what is allowed")?);
+    Secrecy::ALL.get(number).copied().ok_or(DecodeError::Value("what is allowed"))
 }
 
 fn lane(r: &mut Reader<'_>) -> Result<Lane, DecodeError> {

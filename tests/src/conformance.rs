@@ -13,7 +13,10 @@ use sync_core::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Reason, Revocation, Role},
     order::{Order, Step},
-    scope::grant::{FOREVER, Grant, GrantId, Granted},
+    scope::{
+        Profiles, Way,
+        grant::{FOREVER, Grant, GrantId, Granted},
+    },
     store::{Batch, Frontier, Gain, Mark, MemStore, Offered, Op, Projected, StoreMut},
     time::Stamp,
 };
@@ -210,26 +213,43 @@ pub fn scripted<S: StoreMut>(fresh: impl Fn() -> S, reopen: impl Fn(S) -> S) {
     store = reopen(store);
     assert_eq!(store.segments().unwrap(), [segment, renamed]);
 
-    // Secret is a record as a whole, of which this node's own rows tell; it does not become less so.
+    // Secret is a record as a whole where it is marked, and does not become less so. What came from elsewhere is as secret as what
+    // came of it before, whatever is written here.
     assert_eq!((store.secrecy(&patient).unwrap(), store.secret_rows().unwrap()), (Secrecy::None, vec![]));
-    for (n, degree, known) in [(3, Secrecy::ToiMat, Secrecy::ToiMat), (4, Secrecy::Mat, Secrecy::ToiMat)] {
+    let (none, mat, toi_mat) = (Secrecy::None, Secrecy::Mat, Secrecy::ToiMat);
+    for (n, came, degree, known) in [
+        (3, None, toi_mat, toi_mat),
+        (4, None, mat, toi_mat),
+        (5, Some(7), mat, toi_mat),
+        (6, Some(8), none, toi_mat),
+    ] {
         let marked = entry(&patient, &dv, Lane::Normal, one, n, &[], b"m").with_secrecy(degree);
-        store.commit(&[Op::Append { entry: marked, src: None, at: 104 }]).unwrap();
+        store.commit(&[Op::Append { entry: marked, src: came.map(src), at: 104 }]).unwrap();
         store = reopen(store);
         assert_eq!(store.secrecy(&patient).unwrap(), known);
     }
-    assert_eq!(store.secret_rows().unwrap(), [1, 6, 7], "what came from elsewhere is not among them");
+    let secret = [(1, toi_mat), (6, toi_mat), (7, toi_mat), (8, mat), (9, mat)];
+    assert_eq!(store.secret_rows().unwrap(), secret);
     let degrees = store.heads(Lane::Normal, 0, 10).unwrap().into_iter().map(|h| (h.seq, h.secrecy));
-    let (secret, none) = (Secrecy::ToiMat, Secrecy::None);
-    assert_eq!(degrees.collect::<Vec<_>>(), [(1, secret), (3, none), (4, secret), (6, secret), (7, secret)]);
+    let mut all = vec![(3, none), (4, toi_mat)];
+    all.extend(secret);
+    all.sort_unstable();
+    assert_eq!(degrees.collect::<Vec<_>>(), all);
     assert_eq!(store.secrecy(&flag).unwrap(), Secrecy::None);
+    assert_eq!(store.allowed().unwrap(), Profiles::default());
+    for (way, upto) in [(Way::Link, mat), (Way::Courier, toi_mat), (Way::Link, none)] {
+        store.commit(&[Op::Allow(dv.clone(), way, upto)]).unwrap();
+        store = reopen(store);
+        assert_eq!(store.allowed().unwrap().allowed(&dv, way), upto);
+    }
+    assert_eq!(store.allowed().unwrap().allowed(&dv, Way::Courier), toi_mat);
 
     // What has come from the parent can be offered to it once more.
     store.commit(&[Op::Offer { of: 3, to: Offered::Parent }]).unwrap();
     store = reopen(store);
-    let head = store.heads(Lane::Normal, 7, 10).unwrap().pop().unwrap();
-    assert_eq!((head.seq, head.src, head.offered_to), (8, Some(src(6)), Some(Offered::Parent)));
-    assert_eq!(store.entry(8).unwrap().as_ref(), Some(&c));
+    let head = store.heads(Lane::Normal, 9, 10).unwrap().pop().unwrap();
+    assert_eq!((head.seq, head.src, head.offered_to), (10, Some(src(6)), Some(Offered::Parent)));
+    assert_eq!(store.entry(10).unwrap().as_ref(), Some(&c));
 
     // The snapshot stays when a projection brings none; everything else of it is replaced.
     let mut projected = Projected {
@@ -318,7 +338,7 @@ pub fn heals<S: StoreMut>(
     seed: u64,
     fresh: impl Fn() -> S,
     spoil: impl Fn(S, &[(Seq, Harm)]) -> S,
-    check: impl Fn(&S, &[OrgId]) -> (Checkup, Summary),
+    check: impl Fn(&S, &[OrgId], Secrecy) -> (Checkup, Summary),
 ) {
     let (mut script, mut model, mut store) = (Script::new(seed), MemStore::default(), fresh());
     for n in 0..30 {
@@ -338,10 +358,12 @@ pub fn heals<S: StoreMut>(
     let mut compare = |model: &MemStore, store: &S, when: &str| {
         script.compare(model, store, 0, &format!("seed {seed}, {when}"));
         let homes = &script.orgs[1..];
-        let (mut checkup, summary) = check(store, homes);
-        checkup.damaged.sort_by_key(|damage| damage.row);
-        assert_eq!(checkup, model.check(), "seed {seed}, {when}");
-        assert_eq!(summary, model.summary(homes), "seed {seed}, {when}");
+        for allowed in Secrecy::ALL {
+            let (mut checkup, summary) = check(store, homes, allowed);
+            checkup.damaged.sort_by_key(|damage| damage.row);
+            assert_eq!(checkup, model.check(), "seed {seed}, {when}");
+            assert_eq!(summary, model.summary(homes, allowed), "seed {seed}, {when}, {allowed:?}");
+        }
     };
     compare(&model, &store, "damaged");
     for (n, ((row, _), entry)) in rows.iter().zip(entries).enumerate() {
@@ -619,6 +641,7 @@ impl Script {
         same!(digests(store));
         same!(folded(store));
         same!(secret_rows(store));
+        same!(allowed(store));
         for seq in (from..=self.tip + 1).chain([0, u64::MAX]) {
             same!(chain(store, seq));
             same!(entry(store, seq));

@@ -7,7 +7,7 @@ use sync_core::{
     change::{Entry, opaque_chunk},
     engine::Identity,
     feed::{CHAIN_START, Cursor, Digest, Position},
-    id::{Chain, Incarnation, Lane, OrgId, RecordId},
+    id::{Chain, Incarnation, Lane, OrgId, RecordId, Secrecy},
     identity::{Announcement, NodeInfo, Reason, Revocation},
     store::{MemStore, Store},
     time::Stamp,
@@ -71,6 +71,7 @@ impl Hostile<'_> {
             tip: c.one_in(2).then(|| self.a_place(c)),
             cursors: if c.one_in(2) { self.cursors(c) } else { Vec::new() },
             revocations: u64::from(c.one_in(4)),
+            allows: Secrecy::from_u8(c.below(4) as u8),
         }
     }
 

@@ -14,7 +14,7 @@ use node::{
 };
 use quinn::{Connection, RecvStream, SendStream};
 use sync_core::{
-    id::{Incarnation, Lane},
+    id::{Incarnation, Lane, Secrecy},
     wire::{Frame, Hello},
 };
 use tokio::runtime::Runtime;
@@ -62,8 +62,14 @@ impl Intruder {
     /// Says what a node says first.
     pub fn hello(&self) {
         let run = Incarnation([0xbb; 16]);
-        let hello =
-            Hello { run, software: "intruder".to_owned(), tip: None, cursors: Vec::new(), revocations: 0 };
+        let hello = Hello {
+            run,
+            software: "intruder".to_owned(),
+            tip: None,
+            cursors: Vec::new(),
+            revocations: 0,
+            allows: Secrecy::None,
+        };
         self.control(&Frame::Hello(hello).encode());
     }
 

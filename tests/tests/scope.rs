@@ -4,7 +4,7 @@ use std::path::Path;
 
 use node::{
     admin::{Explained, Failure, FailureKind, Reason as Why, Replaced, Request, Status},
-    config::DATABASE,
+    config::{DATABASE, Profile},
     fhir::population::Population,
     setup,
 };
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sync_core::{
     id::{OrgId, Secrecy},
     identity::{Reason, Role},
+    scope::Way,
 };
 use tuyen_tests::cluster::{Country, Node, has_alert, org, record, wait_equal, wait_for};
 
@@ -183,6 +184,53 @@ fn a_machine_that_takes_anothers_place_is_given_everything() {
 
 fn replace(name: &str) -> Request {
     Request::Replace { org: org(name), reason: Reason::Lost, expires_seconds: 3600, address: None }
+}
+
+fn allows(node: &mut Node, with: &str, up_to: Secrecy) {
+    node.stop();
+    let profile = Profile {
+        with: org(with),
+        by: Way::Link,
+        up_to,
+        decided_by: "the head of the board".to_owned(),
+        why: "an isolated network".to_owned(),
+    };
+    node.configure(|config| config.profiles.push(profile));
+    node.start();
+}
+
+/// Each link needs the decision of both its ends, and what is more secret stays.
+#[test]
+fn what_is_secret_goes_as_far_as_both_ends_allow_it() {
+    let Country { mut root, mut hub, mut leaf, dir: _dir } = Country::new();
+    let note = |id: &str, code: &str| {
+        let label = json!({"security": [{"system": "urn:tuyen:secrecy", "code": code}]});
+        json!({"resourceType": "DocumentReference", "id": id, "status": "current", "meta": label}).to_string()
+    };
+    let [mat, toi_mat, before] = ["mat", "toi-mat", "before"].map(|id| format!("DocumentReference/{id}"));
+    leaf.put([note("before", "mat")]);
+    allows(&mut leaf, "ha-giang", Secrecy::ToiMat);
+    leaf.put([note("mat", "mat"), note("toi-mat", "toi-mat")]);
+    leaf.wait("the link", |s| s.up.as_ref().is_some_and(|up| up.state == "connected"));
+    let agreed = |node: &Node| node.status().profiles[0].agreed;
+    assert_eq!(agreed(&leaf), Some(Secrecy::None), "one end alone decides nothing");
+    assert!(!holds(&hub, &mat));
+    allows(&mut hub, "dong-van", Secrecy::Mat);
+    hub.wait("what may come", |_| holds(&hub, &mat) && holds(&hub, &before));
+    assert_eq!((agreed(&leaf), agreed(&hub)), (Some(Secrecy::Mat), Some(Secrecy::Mat)));
+    leaf.wait_safe();
+    assert!(!holds(&hub, &toi_mat) && !holds(&root, &mat), "it goes no further than the hub");
+    let explained = explain(&hub, &mat);
+    assert!(explained.neighbours.iter().any(|to| !to.sent && to.reason == Why::Secret));
+    allows(&mut hub, "trung-uong", Secrecy::TuyetMat);
+    allows(&mut root, "ha-giang", Secrecy::Mat);
+    root.wait("the rest of the way", |_| holds(&root, &mat) && holds(&root, &before));
+    assert!(!holds(&root, &toi_mat));
+    // A profile that nobody answers for stops the start.
+    leaf.stop();
+    leaf.configure(|config| config.profiles[0].decided_by = " ".to_owned());
+    let error = node::config::Config::load(&leaf.dir).unwrap_err().to_string();
+    assert!(error.contains("does not name who decided it"), "{error}");
 }
 
 /// What is marked secret stays where it was written, everything else goes on, and people are told.

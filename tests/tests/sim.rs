@@ -17,6 +17,8 @@ use tuyen_tests::sim::{
 const SEEDS: u64 = 2_000;
 /// Worlds in which records are opened to others.
 const GRANT_SEEDS: u64 = 1_000;
+/// Worlds in which what is secret may go to some.
+const LABEL_SEEDS: u64 = 500;
 
 fn outcome(name: &str, bytes: &[u8], taste: Taste) -> Result<Report, String> {
     let plan = Plan::of_bytes(bytes, taste);
@@ -59,22 +61,35 @@ fn two_thousand_worlds_keep_every_promise() {
     }
 }
 
-/// People open records to others; whoever they are not open to any more forgets them.
-#[test]
-fn worlds_with_grants_keep_every_promise() {
-    let taste = Taste { real: Some(false), grants: true, ..Taste::default() };
+/// Worlds with opaque records all of which hold.
+fn hold(seeds: u64, taste: Taste, option: &str) -> Vec<Report> {
+    let taste = Taste { real: Some(false), ..taste };
     let of_seed = |seed| outcome(&format!("seed {seed}"), &bytes_of(seed), taste);
     let outcomes = thread::scope(|scope| {
-        let half = |first: u64| {
-            scope.spawn(move || (first..GRANT_SEEDS).step_by(2).map(of_seed).collect::<Vec<_>>())
-        };
+        let half =
+            |first: u64| scope.spawn(move || (first..seeds).step_by(2).map(of_seed).collect::<Vec<_>>());
         [half(0), half(1)].map(|half| half.join().expect("a world catches its panics")).concat()
     });
     let (held, broken): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
     let broken: Vec<_> = broken.into_iter().filter_map(Result::err).collect();
-    assert!(broken.is_empty(), "{broken:#?}\nsee one with: sim --seed N --opaque --grants");
-    let forgotten: u64 = held.into_iter().flatten().map(|report| report.forgotten).sum();
+    assert!(broken.is_empty(), "{broken:#?}\nsee one with: sim --seed N --opaque {option}");
+    held.into_iter().flatten().collect()
+}
+
+/// People open records to others; whoever they are not open to any more forgets them.
+#[test]
+fn worlds_with_grants_keep_every_promise() {
+    let held = hold(GRANT_SEEDS, Taste { grants: true, ..Taste::default() }, "--grants");
+    let forgotten: u64 = held.iter().map(|report| report.forgotten).sum();
     assert!(forgotten > 1_000, "only {forgotten} records were forgotten");
+}
+
+/// What is secret goes as far as both ends of each link allow it, and no further.
+#[test]
+fn worlds_with_labels_keep_every_promise() {
+    let held = hold(LABEL_SEEDS, Taste { labels: true, ..Taste::default() }, "--labels");
+    let came: u64 = held.iter().map(|report| report.secrets_came).sum();
+    assert!(came > 1_000, "only {came} secret entries came to others");
 }
 
 #[test]

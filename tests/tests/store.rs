@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use sync_core::{
     audit::Harm,
     feed::{Cursor, Position, Segment},
-    id::{Incarnation, Lane, NodeId},
+    id::{Incarnation, Lane, NodeId, Secrecy},
     store::{MemStore, Offered, Op, Projected, Store, StoreMut},
 };
 use tempfile::TempDir;
@@ -163,9 +163,9 @@ fn the_sqlite_store_heals_as_the_memory_store() {
             seed,
             || place.create(),
             spoil,
-            |_, homes| {
+            |_, homes, allowed| {
                 let checked = place.reader().integrity_check(|_, _| ()).unwrap();
-                (checked.checkup(), place.reader().summary(homes).unwrap())
+                (checked.checkup(), place.reader().summary(homes, allowed).unwrap())
             },
         );
         place.is_sound(&format!("seed {seed}"));
@@ -618,12 +618,15 @@ fn what_came_from_the_parent_is_not_pending() {
     ];
     store.commit(&batch.concat()).unwrap();
     let reader = place.reader();
-    let pending = reader.pending(Lane::Normal, 0, Some(parent)).unwrap();
+    let pending = reader.pending(Lane::Normal, 0, Some(parent), Secrecy::None).unwrap();
     assert_eq!((pending.rows, pending.oldest), (3, Some(60)));
-    let pending = reader.pending(Lane::Normal, 2, Some(parent)).unwrap();
+    let pending = reader.pending(Lane::Normal, 2, Some(parent), Secrecy::None).unwrap();
     assert_eq!((pending.rows, pending.oldest), (2, Some(1)));
-    assert_eq!(reader.pending(Lane::Normal, 0, None).unwrap().rows, 4);
-    assert_eq!(reader.pending(Lane::Urgent, 0, None).unwrap(), node::store::Pending::default());
+    assert_eq!(reader.pending(Lane::Normal, 0, None, Secrecy::None).unwrap().rows, 4);
+    assert_eq!(
+        reader.pending(Lane::Urgent, 0, None, Secrecy::None).unwrap(),
+        node::store::Pending::default()
+    );
     let rows = reader.record_rows(&name).unwrap();
     assert_eq!(
         rows.iter().map(|row| (row.seq, row.at, row.src.is_some())).collect::<Vec<_>>(),

@@ -22,7 +22,7 @@ use sync_core::{
     change::{Entry, opaque_chunk},
     engine::refusal,
     feed::{CHAIN_START, extend_chain},
-    id::{Incarnation, Lane, NodeId},
+    id::{Incarnation, Lane, NodeId, Secrecy},
     identity::{Announcement, Reason, Revocation, Role, Serial},
     time::Stamp,
     wire::{EntryBatch, Frame, Hello},
@@ -94,6 +94,7 @@ impl Hostile {
             tip: None,
             cursors: Vec::new(),
             revocations: 0,
+            allows: Secrecy::None,
         }));
     }
 

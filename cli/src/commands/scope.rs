@@ -117,7 +117,8 @@ fn of_record(record: &RecordId, explained: &Explained) -> String {
     if let Some(code) = secrecy.code() {
         let _ = writeln!(
             text,
-            "It is secret ({code}): what is written of it here stays here. What had left before it was marked stays where it went."
+            "It is secret ({code}): what is written of it here goes only where both ends allow it. What had left before it was marked \
+             stays where it went."
         );
     }
     text + &homes_and_neighbours(homes, explained)
@@ -141,7 +142,7 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
             Reason::IssuedAbove => "yes: it is issued at that place or above",
             Reason::OpenedWithin => "yes: it is open to somebody there",
             Reason::NoHomeWithin => "no: no home of it is there",
-            Reason::Secret => "no: it is secret, and no link may carry it",
+            Reason::Secret => "no: it is secret, and the profiles of the link do not allow it",
         };
         let is_up = explained.own.is_within(&to.place);
         let way = if is_up { "  up" } else { "  down" };

@@ -2,11 +2,15 @@
 //! everything safe? Not here: the links in detail; see `links`.
 
 use clap::Args;
-use node::admin::{AlertLine, Leaving, LinkState, Request, Status as Answer, Unsafe};
+use node::{
+    admin::{AlertLine, Leaving, LinkState, ProfileLine, Request, Status as Answer, Unsafe},
+    config::Profile,
+};
 use serde::Serialize;
 use sync_core::{
-    id::{NodeId, OrgId, OrgPath},
+    id::{NodeId, OrgId, OrgPath, Secrecy},
     identity::Role,
+    scope::Way,
     store::HomeDigest,
 };
 
@@ -70,6 +74,7 @@ struct StatusBody<'a> {
     waiting: u64,
     unreadable: u64,
     secret: u64,
+    profiles: &'a [ProfileLine],
     unfolded: u64,
     digest: &'a str,
     homes: &'a [HomeDigest],
@@ -126,6 +131,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         waiting: status.waiting,
         unreadable: status.unreadable,
         secret: status.secret,
+        profiles: &status.profiles,
         unfolded: status.unfolded,
         digest: &status.digest,
         homes: &status.homes,
@@ -206,10 +212,16 @@ fn text(status: &Answer, now: i64) -> String {
     let mut out = format!("{}\n", summary(status));
     if status.secret > 0 {
         let secret = many(status.secret, "secret record", "secret records");
-        out.push_str(&format!(
-            "{secret}: what is written here of such a record stays here, because no link may carry it. Only a backup \
-             saves it.\n"
-        ));
+        out.push_str(&match status.profiles.is_empty() {
+            true => format!(
+                "{secret}: what is written here of such a record stays here, because no link may carry it. Only a backup \
+                 saves it.\n"
+            ),
+            false => format!(
+                "{secret}: what is written here of such a record goes only as far as the profiles below allow, and nobody tells \
+                 how far it has got. Keep the backups.\n"
+            ),
+        });
     }
     if let Some(waits) = status.line.as_ref().and_then(|line| line.bulk.as_ref()).and_then(link::waits) {
         out.push_str(&format!("{waits}; all else goes on.\n"));
@@ -241,6 +253,10 @@ fn text(status: &Answer, now: i64) -> String {
     out
 }
 
+fn degree(degree: Secrecy) -> &'static str {
+    degree.code().unwrap_or("nothing secret")
+}
+
 fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let mut rows = vec![
@@ -254,6 +270,15 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
         0 => String::new(),
         n => format!(", and {} deleted", count(n)),
     };
+    for ProfileLine { profile, agreed } in &status.profiles {
+        let Profile { with, by, up_to, decided_by, .. } = profile;
+        let (way, upto) = (if *by == Way::Link { "over the link" } else { "by courier" }, degree(*up_to));
+        let answer = match agreed {
+            Some(agreed) if agreed < up_to => format!("; {with} allows {} so far", degree(*agreed)),
+            _ => String::new(),
+        };
+        rows.push(row("profile", format!("{with}, {way}: up to {upto}, decided by {decided_by}{answer}")));
+    }
     rows.push(row("records", format!("{}{deleted}", count(status.records))));
     rows.push(row(
         "entries",
@@ -312,6 +337,7 @@ mod tests {
             waiting: 0,
             unreadable: 0,
             secret: 0,
+            profiles: Vec::new(),
             unfolded: 0,
             digest: "1310:0123456789abcdef".into(),
             homes: Vec::new(),
@@ -363,6 +389,19 @@ mod tests {
             second.starts_with("3 secret records: ") && second.ends_with("a backup saves it."),
             "{second}"
         );
+        let profile = Profile {
+            with: OrgId::new("ha-giang").unwrap(),
+            by: Way::Link,
+            up_to: Secrecy::ToiMat,
+            decided_by: "the board".to_owned(),
+            why: "an isolated network".to_owned(),
+        };
+        status.profiles = vec![ProfileLine { profile, agreed: Some(Secrecy::Mat) }];
+        let said = text(&status, 0);
+        assert!(said.contains("goes only as far as the profiles below allow"), "{said}");
+        let line = "ha-giang, over the link: up to toi-mat, decided by the board; ha-giang allows mat so far";
+        assert!(said.contains(line), "{said}");
+        status.profiles.clear();
         status.secret = 1_204;
         assert_eq!(summary(&status), "Nothing here waits for the centre.");
     }

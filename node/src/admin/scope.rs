@@ -61,7 +61,7 @@ pub enum Reason {
     OpenedWithin,
     /// It is not sent: no home stands at the neighbour or below it.
     NoHomeWithin,
-    /// It is not sent: it is secret, and no link may carry it.
+    /// It is not sent: it is more secret than what the two profiles of the link allow.
     Secret,
 }
 

@@ -176,6 +176,7 @@ impl Core {
     }
 
     fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
+        self.allow_what_is_decided()?;
         self.keep_to_budget()?;
         self.stand_where_orders_say();
         self.tell_if_closed();
@@ -418,7 +419,7 @@ impl Core {
                     }
                 }
                 Effect::Written(ticket) => written.push(ticket),
-                Effect::Survey(link, homes) => self.survey(link, homes),
+                Effect::Survey(link, homes, allowed) => self.survey(link, homes, allowed),
                 Effect::Audited(link, audited) => self.audited(link, audited),
                 Effect::Imported(_, imported) => self.courier.imported(*imported),
                 Effect::Forgotten(purge) => self.forgotten.push(purge),

@@ -8,6 +8,7 @@ use sync_core::{
     feed::Digest,
     id::{Lane, NodeId, OrgId, OrgPath},
     identity::{NodeInfo, Reason, Role},
+    scope::Way,
     session::Direction,
     store::{Frontier, HomeDigest, Store, StoreError},
 };
@@ -19,9 +20,10 @@ use super::{
     wall,
 };
 use crate::{
-    admin::{FailureKind, Invited, LinkState, Peers, Replaced, Revoked, Status, Synced, Unsafe},
+    admin::{FailureKind, Invited, LinkState, Peers, ProfileLine, Replaced, Revoked, Status, Synced, Unsafe},
     ca::{Invite, Token, token::Secret, trust},
     clock,
+    config::Profile,
 };
 
 impl Core {
@@ -55,6 +57,7 @@ impl Core {
             waiting: counts.waiting,
             unreadable: counts.unreadable,
             secret: counts.secret,
+            profiles: self.profiles(),
             unfolded: self.store.tip()?.saturating_sub(self.store.folded()?),
             digest: format!("{:032x}", total.sum),
             homes: digests.iter().map(home).collect(),
@@ -77,6 +80,15 @@ impl Core {
         Ok(Peers { peers: self.link_states()?.into_iter().map(|(_, state)| state).collect() })
     }
 
+    /// What the profiles allow, with what the neighbours have agreed to.
+    fn profiles(&self) -> Vec<ProfileLine> {
+        let line = |profile: &Profile| ProfileLine {
+            agreed: (profile.by == Way::Link).then(|| self.engine.allowed_to(&profile.with)),
+            profile: profile.clone(),
+        };
+        self.config.profiles.iter().map(line).collect()
+    }
+
     /// What has to go up and is not there.
     pub fn not_at(&self, which: Frontier) -> Result<Unsafe, StoreError> {
         let mut sum = Unsafe::default();
@@ -94,7 +106,8 @@ impl Core {
 
     /// The same of one lane.
     fn not_at_in(&self, which: Frontier, lane: Lane, parent: Option<NodeId>) -> Result<Unsafe, StoreError> {
-        let pending = self.reader.pending(lane, self.engine.frontier(which, lane), parent)?;
+        let after = self.engine.frontier(which, lane);
+        let pending = self.reader.pending(lane, after, parent, self.engine.allowed_up())?;
         let age = pending.oldest.map(|at| u64::try_from((wall() - at) / 1000).unwrap_or(0));
         Ok(Unsafe { entries: pending.rows, oldest_seconds: age })
     }

@@ -2,20 +2,34 @@
 //! record is what that rule says of a row of it. Not here: words, which are the CLI's.
 
 use sync_core::{
+    engine::Event,
     feed::Lineage,
     id::{OrgId, OrgPath, RecordId, Secrecy},
     scope::{
         Neighbour,
         grant::{Granted, opened},
-        may_leave, wants,
+        wants,
     },
-    store::{Head, Store},
+    store::{Head, Store, StoreError},
 };
 
 use super::core::{Core, Outcome};
-use crate::admin::{Destination, Explained, GrantLine, Home, Reason};
+use crate::{
+    admin::{Destination, Explained, GrantLine, Home, Reason},
+    clock,
+    config::Profile,
+};
 
 impl Core {
+    /// Tells the engine what the profiles of `config.json` allow. Who has decided so is in the log of each start.
+    pub fn allow_what_is_decided(&mut self) -> Result<(), StoreError> {
+        for Profile { with, by, up_to, decided_by, why } in &self.config.profiles {
+            tracing::warn!(%with, ?by, ?up_to, decided_by, why, "what is secret may go to a neighbour and come from it");
+        }
+        let profiles = self.config.allowed();
+        self.engine.handle(Event::Profiles(profiles), &self.store, clock::now())
+    }
+
     /// Where a record is sent.
     pub fn explain_record(&self, id: &RecordId) -> Outcome<Explained> {
         let rows = self.store.rows_of(id)?;
@@ -42,18 +56,25 @@ impl Core {
         let own = &self.config.place;
         let (opened, issued) = (opened(grants).cloned().collect(), issuer.is_some());
         let head = Head { seq: 1, src: None, homes, opened, offered_to: None, issued, secrecy };
-        let may_leave = may_leave(secrecy);
+        let may_leave = |place: &OrgPath| secrecy <= self.engine.allowed_to(place.org());
         let up = own.parent().map(|place| {
-            let reason = if may_leave { Reason::EverythingGoesUp } else { Reason::Secret };
-            Destination { place, sent: may_leave, reason }
+            let sent = may_leave(&place);
+            let reason = if sent { Reason::EverythingGoesUp } else { Reason::Secret };
+            Destination { place, sent, reason }
         });
         let is_child = |place: &&OrgPath| place.parent().as_ref() == Some(own);
         let children = places.all().map(|(_, place)| place).filter(is_child);
         let down = children.map(|child| {
-            let sent = wants(&Neighbour::Down(child), &head, &Lineage::default(), places);
+            let sent = wants(
+                &Neighbour::Down(child),
+                &head,
+                &Lineage::default(),
+                places,
+                self.engine.allowed_to(child.org()),
+            );
             let is_within = |all: &[OrgId]| all.iter().any(|org| places.is_within(org, child));
             let reason = match sent {
-                false if !may_leave => Reason::Secret,
+                false if !may_leave(child) => Reason::Secret,
                 false => Reason::NoHomeWithin,
                 true if is_within(&head.homes) => Reason::HomeWithin,
                 true if is_within(&head.opened) => Reason::OpenedWithin,

@@ -14,7 +14,7 @@ use std::{
 use sync_core::{
     audit::Harm,
     engine::{Audited, Event, LinkId},
-    id::{OrgId, OrgPath},
+    id::{OrgId, OrgPath, Secrecy},
     session::Direction,
     store::StoreError,
 };
@@ -256,11 +256,11 @@ impl Core {
     }
 
     /// Reads the rows that an audit compares, on a thread and a connection of its own.
-    pub fn survey(&mut self, link: LinkId, homes: Vec<OrgId>) {
+    pub fn survey(&mut self, link: LinkId, homes: Vec<OrgId>, allowed: Secrecy) {
         let (core, reader) = (self.verify.core.clone(), self.reader_of_its_own());
         let survey = move || {
-            let outcome =
-                reader().and_then(|mut reader| reader.summary(&homes).map_err(|error| error.to_string()));
+            let outcome = reader()
+                .and_then(|mut reader| reader.summary(&homes, allowed).map_err(|error| error.to_string()));
             let _ = core.blocking_send(Message::Surveyed(link, outcome));
         };
         if let Err(error) = std::thread::Builder::new().name("survey".to_owned()).spawn(survey) {

@@ -23,14 +23,14 @@ use sync_core::{
     audit::{Checkup, Damage, Harm, Summary},
     change::Entry,
     feed::{CHAIN_START, Digest, Seq, extend_chain},
-    id::{Chain, ChangeHash, EntryHash, Lane, OrgId, RecordId},
+    id::{Chain, ChangeHash, EntryHash, Lane, OrgId, RecordId, Secrecy},
     store::StoreError,
 };
 
 use super::{
     Fallible, Fault,
     listing::Reader,
-    read::{UNKNOWN, array, clamp, decode, digest, parse, small, unpack},
+    read::{DEGREE, UNKNOWN, array, clamp, decode, digest, parse, small, unpack},
 };
 
 /// How many findings are listed; of more only the number is told: a broken disk has too many to read.
@@ -145,13 +145,14 @@ impl Reader {
         Ok(checked)
     }
 
-    /// The entries of these homes that can be read and may leave, by their hashes, each worked out from its row. Also with rests.
-    pub fn summary(&mut self, homes: &[OrgId]) -> Result<Summary, StoreError> {
+    /// The entries of these homes that can be read and are not more secret than that, by their hashes, each worked out from its
+    /// row. Also with rests.
+    pub fn summary(&mut self, homes: &[OrgId], allowed: Secrecy) -> Result<Summary, StoreError> {
         self.rest_between(Some(Pace::new()))?;
         let summary = self.at_one_moment(|conn| {
             let bases = bases(conn)?;
             let mut entries = Vec::new();
-            for row in rows_of(conn, homes)? {
+            for row in rows_of(conn, homes, allowed)? {
                 if let Some((hash, home)) = sound(conn, row, &bases)?
                     && homes.contains(&home)
                 {
@@ -401,8 +402,8 @@ fn bases(conn: &Connection) -> Fallible<BTreeSet<Seq>> {
     Ok(small::segments(conn)?.iter().map(|segment| segment.base).collect())
 }
 
-/// The rows that may hold entries of these homes and may leave, without looking at a body.
-fn rows_of(conn: &Connection, homes: &[OrgId]) -> Fallible<Vec<i64>> {
+/// The rows that may hold entries of these homes and are not more secret than that, without looking at a body.
+fn rows_of(conn: &Connection, homes: &[OrgId], allowed: Secrecy) -> Fallible<Vec<i64>> {
     let mut wanted = BTreeSet::new();
     for home in homes {
         let mut find = conn.prepare_cached("SELECT id FROM org WHERE name = ?1")?;
@@ -412,11 +413,10 @@ fn rows_of(conn: &Connection, homes: &[OrgId]) -> Fallible<Vec<i64>> {
         .prepare("SELECT DISTINCT record FROM further_home")?
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    let mut statement = conn.prepare(
-        "SELECT seq, record, home FROM feed INDEXED BY feed_head WHERE lane >= 0 AND offers IS NULL
-         AND (src IS NOT NULL OR record NOT IN (SELECT record FROM secret))",
-    )?;
-    let (mut rows, mut found) = (statement.query([])?, Vec::new());
+    let mut statement = conn.prepare(&format!(
+        "SELECT seq, record, home FROM feed INDEXED BY feed_head WHERE lane >= 0 AND offers IS NULL AND {DEGREE} <= ?1"
+    ))?;
+    let (mut rows, mut found) = (statement.query([allowed as u8])?, Vec::new());
     while let Some(row) = rows.next()? {
         let home: Option<i64> = row.get(2)?;
         if home.is_none_or(|home| wanted.contains(&home)) || further.contains(&row.get(1)?) {

@@ -19,7 +19,8 @@ use super::{
 };
 
 /// Tables with a row, or some, for each record, those first that refer to others.
-const OF_RECORD: [&str; 12] = [
+const OF_RECORD: [&str; 13] = [
+    "DELETE FROM secret_row WHERE seq IN (SELECT seq FROM change WHERE record = ?1)",
     "DELETE FROM change WHERE record = ?1",
     "DELETE FROM projection WHERE record = ?1",
     "DELETE FROM snapshot WHERE record = ?1",

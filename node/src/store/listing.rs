@@ -7,14 +7,14 @@
 use rusqlite::{Connection, Row, params};
 use sync_core::{
     feed::{Position, Seq},
-    id::{ChangeHash, Incarnation, Lane, NodeId, RecordId},
+    id::{ChangeHash, Incarnation, Lane, NodeId, RecordId, Secrecy},
     scope::grant::{Grant, GrantId},
     store::StoreError,
 };
 
 use super::{
     Fallible,
-    read::{array, clamp, parse, small, unpack},
+    read::{DEGREE, array, clamp, parse, small, unpack},
     write::State,
 };
 
@@ -127,19 +127,28 @@ impl Reader {
         self.at_one_moment(counts)
     }
 
-    /// The rows of a lane after `after` that have to go up: those that did not come from the parent and may leave.
-    pub fn pending(&self, lane: Lane, after: Seq, parent: Option<NodeId>) -> Result<Pending, StoreError> {
+    /// The rows of a lane after `after` that have to go up: those that did not come from the parent, and are not more secret
+    /// than what may go there.
+    pub fn pending(
+        &self,
+        lane: Lane,
+        after: Seq,
+        parent: Option<NodeId>,
+        allowed: Secrecy,
+    ) -> Result<Pending, StoreError> {
         self.at_one_moment(|conn| {
-            let mut statement = conn.prepare_cached(
+            let mut statement = conn.prepare_cached(&format!(
                 "SELECT count(*), min(seq) FROM feed INDEXED BY feed_head
                  WHERE lane = ?1 AND seq > ?2 AND offered_to IS NULL AND (src IS NULL OR src NOT IN
                    (SELECT a.incarnation FROM certificate c JOIN announcement a ON a.certificate = c.id
                     WHERE c.node = ?3))
-                 AND (src IS NOT NULL OR record NOT IN (SELECT record FROM secret))",
-            )?;
+                 AND {DEGREE} <= ?4"
+            ))?;
             let parent = parent.map(|node| node.0);
             let (rows, first): (i64, Option<i64>) = statement
-                .query_row(params![lane as u8, clamp(after), parent], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                .query_row(params![lane as u8, clamp(after), parent, allowed as u8], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
             let mut at = conn.prepare_cached("SELECT at FROM feed WHERE seq = ?1")?;
             let oldest = first.map(|seq| at.query_row([seq], |row| row.get(0))).transpose()?;
             Ok(Pending { rows: unpack(rows), oldest })

@@ -81,11 +81,20 @@ struct Known {
     /// The few records of which entries wait or cannot be applied, by their small ids.
     troubled: HashSet<i64>,
     /// How secret the few records are that are, by their small ids.
-    secret: HashMap<i64, Secrecy>,
+    secret: HashMap<i64, Marked>,
     /// The last number given to an advance of a cursor.
     reads: i64,
     /// The last number given to an announcement.
     announced: i64,
+}
+
+/// How secret a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Marked {
+    /// By all of its rows.
+    degree: Secrecy,
+    /// By those that were made here.
+    here: Secrecy,
 }
 
 /// How much of the write-ahead log has reached the database file.

@@ -169,6 +169,8 @@ mod tests {
             "grant_",
             "leaving",
             "about",
+            "secret_row",
+            "allowed",
         ];
         let newer = newer.map(|table| format!("DROP TABLE {table};"));
         conn.execute_batch(&format!("{} PRAGMA user_version = 1", newer.concat())).unwrap();

@@ -12,11 +12,14 @@ use sync_core::{
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
     identity::{Announcement, Malformed, NodeInfo, Revocation, Role},
     order::Order,
-    scope::grant::{FOREVER, Grant, GrantId, Granted, opened_at},
+    scope::{
+        Profiles, Way,
+        grant::{FOREVER, Grant, GrantId, Granted, opened_at},
+    },
     store::{Frontier, Gain, Head, Mark, Offered, Projected, Purge, Store, StoreError},
 };
 
-use super::{Fallible, Fault, SqliteStore, broken};
+use super::{Fallible, Fault, Marked, SqliteStore, broken};
 
 /// A number for a comparison. Nothing stored is larger than `i64::MAX`, so clamping keeps every comparison true.
 pub(super) fn clamp(n: u64) -> i64 {
@@ -172,9 +175,12 @@ pub(super) mod small {
     }
 
     /// How secret the records are that are.
-    pub fn secret(conn: &Connection) -> Fallible<HashMap<i64, Secrecy>> {
-        let mut statement = conn.prepare("SELECT record, degree FROM secret")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, Secrecy::from_u8(row.get(1)?))))?;
+    pub fn secret(conn: &Connection) -> Fallible<HashMap<i64, Marked>> {
+        let mut statement = conn.prepare("SELECT record, degree, here FROM secret")?;
+        let rows = statement.query_map([], |row| {
+            let (degree, here) = (Secrecy::from_u8(row.get(1)?), Secrecy::from_u8(row.get(2)?));
+            Ok((row.get(0)?, Marked { degree, here }))
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -208,7 +214,7 @@ impl SqliteStore {
     }
 
     fn head(&self, row: &Row<'_>) -> Fallible<Head> {
-        let (src, pos) = match row.get::<_, Option<i64>>(5)? {
+        let (src, pos): (Option<i64>, _) = match row.get::<_, Option<i64>>(5)? {
             None => (row.get(3)?, row.get(4)?),
             Some(of) => self
                 .conn
@@ -237,9 +243,15 @@ impl SqliteStore {
                 .prepare_cached("SELECT home FROM record WHERE id = ?1")?
                 .query_row([record], |row| row.get(0))?,
         };
-        let secrecy = match src {
-            Some(_) => Secrecy::None,
-            None => known.secret.get(&record).copied().unwrap_or_default(),
+        let secrecy = match known.secret.get(&record) {
+            None => Secrecy::None,
+            Some(marked) => {
+                let holder = row.get::<_, Option<i64>>(5)?.unwrap_or(pack(seq));
+                let mut degree = self.conn.prepare_cached("SELECT degree FROM secret_row WHERE seq = ?1")?;
+                let degree = degree.query_row([holder], |row| row.get(0)).optional()?;
+                let here = if src.is_none() { marked.here } else { Secrecy::None };
+                degree.map_or(here, |degree| here.max(Secrecy::from_u8(degree)))
+            }
         };
         Ok(Head {
             seq,
@@ -386,9 +398,17 @@ fn certificates(joined: &[u8]) -> Fallible<Vec<Vec<u8>>> {
     Ok(chain)
 }
 
+/// How secret a row of the feed is, as a number: 0 where it is not. One that was healed may not know any more that it came from
+/// elsewhere.
+pub(super) const DEGREE: &str = "max(
+    coalesce(CASE WHEN src IS NULL THEN (SELECT s.here FROM secret s WHERE s.record = feed.record) END, 0),
+    coalesce((SELECT r.degree FROM secret_row r WHERE r.seq = feed.seq), 0))";
+
 /// The secret records first, which are few: left to itself SQLite begins with all changes.
-pub(super) const SECRET_ROWS: &str = "SELECT f.seq FROM secret s CROSS JOIN change c ON c.record = s.record
-    CROSS JOIN feed f ON f.seq = c.seq WHERE f.src IS NULL ORDER BY f.seq";
+pub(super) const SECRET_ROWS: &str = "SELECT f.seq,
+    max(CASE WHEN f.src IS NULL THEN s.here ELSE 0 END, coalesce(r.degree, 0)) AS row_degree
+    FROM secret s CROSS JOIN change c ON c.record = s.record CROSS JOIN feed f ON f.seq = c.seq
+    LEFT JOIN secret_row r ON r.seq = f.seq WHERE row_degree > 0 ORDER BY f.seq";
 
 impl Store for SqliteStore {
     fn tip(&self) -> Result<Seq, StoreError> {
@@ -539,16 +559,33 @@ impl Store for SqliteStore {
     fn secrecy(&self, record: &RecordId) -> Result<Secrecy, StoreError> {
         self.reading(|| {
             let key = self.names.borrow_mut().record(&self.conn, record)?;
-            let degree = |id| self.known.borrow().secret.get(&id).copied();
-            Ok(key.and_then(|key| degree(key.id)).unwrap_or_default())
+            let marked = |id| self.known.borrow().secret.get(&id).copied();
+            Ok(key.and_then(|key| marked(key.id)).unwrap_or_default().degree)
         })
     }
 
-    fn secret_rows(&self) -> Result<Vec<Seq>, StoreError> {
+    fn secret_rows(&self) -> Result<Vec<(Seq, Secrecy)>, StoreError> {
         self.reading(|| {
             let mut statement = self.conn.prepare_cached(SECRET_ROWS)?;
-            let rows = statement.query_map([], |row| row.get(0).map(unpack))?;
+            let rows =
+                statement.query_map([], |row| Ok((unpack(row.get(0)?), Secrecy::from_u8(row.get(1)?))))?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn allowed(&self) -> Result<Profiles, StoreError> {
+        self.reading(|| {
+            let mut statement = self.conn.prepare_cached("SELECT org, way, degree FROM allowed")?;
+            let (mut rows, mut allowed) = (statement.query([])?, Profiles::default());
+            while let Some(row) = rows.next()? {
+                let org = self.names.borrow_mut().org(&self.conn, row.get(0)?)?;
+                let way = row.get(1)?;
+                let Some(way) = Way::from_u8(way) else {
+                    return broken(format!("{way} is no way to a neighbour"));
+                };
+                allowed.allow(org, way, Secrecy::from_u8(row.get(2)?));
+            }
+            Ok(allowed)
         })
     }
 

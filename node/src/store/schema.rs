@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i64 = 0x5475_796e;
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Migration `n` brings a file from version `n` to `n + 1`. Never edit one that has been released.
-const MIGRATIONS: [&str; 6] = [V1, V2, V3, V4, V5, V6];
+const MIGRATIONS: [&str; 7] = [V1, V2, V3, V4, V5, V6, V7];
 
 const V1: &str = "
 -- Names that rows refer to by small numbers.
@@ -241,6 +241,20 @@ CREATE TABLE about (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX about_record ON about (record);
 UPDATE reached SET value = 0 WHERE what = 'folded';
+";
+
+const V7: &str = "
+-- How secret what was made here of a record is; how secret the rows are that came from elsewhere and are; and how secret what
+-- goes to a neighbour may be, over a link (0) or by courier (1).
+ALTER TABLE secret ADD COLUMN here INTEGER NOT NULL DEFAULT 0;
+UPDATE secret SET here = degree;
+CREATE TABLE secret_row (seq INTEGER PRIMARY KEY, degree INTEGER NOT NULL) STRICT;
+CREATE TABLE allowed (
+  org INTEGER NOT NULL REFERENCES org,
+  way INTEGER NOT NULL,
+  degree INTEGER NOT NULL,
+  PRIMARY KEY (org, way)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// The version of the file's layout.

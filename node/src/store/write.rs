@@ -11,7 +11,7 @@ use sync_core::{
     change::Entry,
     codec::Writer,
     feed::{CHAIN_START, Cursor, Digest, Position, Segment, Seq, extend_chain},
-    id::{Chain, EntryHash, Incarnation, Lane, OrgId, RecordId},
+    id::{Chain, EntryHash, Incarnation, Lane, OrgId, RecordId, Secrecy},
     identity::{Announcement, NodeInfo},
     scope::{
         compartment,
@@ -21,7 +21,7 @@ use sync_core::{
 };
 
 use super::{
-    Fallible, Fault, Known, SqliteStore, broken,
+    Fallible, Fault, Known, Marked, SqliteStore, broken,
     names::Names,
     outages::{self, OUTAGE_LINES_MAX, OutageWrite},
     read::{UNKNOWN, clamp, decode, digest, pack, small},
@@ -140,6 +140,11 @@ impl Commit<'_> {
             Op::Forget(record) => {
                 self.forgotten.push(record.clone());
                 Ok(())
+            }
+            Op::Allow(org, way, upto) => {
+                let org = self.names.add_org(self.conn, org)?;
+                let sql = "INSERT OR REPLACE INTO allowed (org, way, degree) VALUES (?1, ?2, ?3)";
+                self.run_one(sql, params![org, *way as u8, *upto as u8])
             }
             Op::Gain(None) => self.run_one("DELETE FROM gain", []),
             Op::Gain(Some(Gain { since, done, upto })) => self.run_one(
@@ -286,6 +291,18 @@ impl Commit<'_> {
         Ok(add.insert(params![digest, info.node.0, place, role, joined.0])?)
     }
 
+    /// The highest degree of what has come from elsewhere of a record, by the author of this run.
+    fn came(&mut self, record: i64, origin: Incarnation) -> Fallible<Secrecy> {
+        let mut came = self.conn.prepare_cached(
+            "SELECT max(r.degree) FROM change c JOIN secret_row r ON r.seq = c.seq JOIN feed f ON f.seq = c.seq
+             JOIN incarnation i ON i.id = f.origin WHERE c.record = ?1 AND substr(i.name, ?2) = ?3",
+        )?;
+        let author = origin.author();
+        let from = (Incarnation::LEN - author.len() + 1) as i64;
+        let degree: Option<u8> = came.query_row(params![record, from, author], |row| row.get(0))?;
+        Ok(degree.map_or(Secrecy::None, Secrecy::from_u8))
+    }
+
     fn append(&mut self, entry: &Entry, src: Option<Position>, at: i64) -> Fallible<()> {
         let record = self.names.add_record(self.conn, entry.record(), None)?;
         let origin = self.names.add_incarnation(self.conn, entry.origin())?;
@@ -298,13 +315,23 @@ impl Commit<'_> {
             None => (None, None),
         };
         let degree = entry.secrecy();
-        if degree > self.known.secret.get(&record.id).copied().unwrap_or_default() {
-            let sql = "INSERT OR REPLACE INTO secret (record, degree) VALUES (?1, ?2)";
-            self.run_one(sql, params![record.id, degree as u8])?;
-            self.known.secret.insert(record.id, degree);
+        let known = self.known.secret.get(&record.id).copied().unwrap_or_default();
+        let here = if src.is_none() { degree.max(known.here) } else { known.here };
+        let marked = Marked { degree: degree.max(known.degree), here };
+        if marked != known {
+            let sql = "INSERT OR REPLACE INTO secret (record, degree, here) VALUES (?1, ?2, ?3)";
+            self.run_one(sql, params![record.id, marked.degree as u8, marked.here as u8])?;
+            self.known.secret.insert(record.id, marked);
         }
         let chain = self.next_chain(entry.hash())?;
         let seq = self.known.tip + 1;
+        if src.is_some() && marked.degree != Secrecy::None {
+            let degree = degree.max(self.came(record.id, entry.origin())?);
+            if degree != Secrecy::None {
+                let sql = "INSERT INTO secret_row (seq, degree) VALUES (?1, ?2)";
+                self.run_one(sql, params![pack(seq), degree as u8])?;
+            }
+        }
         let mut change =
             self.conn.prepare_cached("INSERT INTO change (record, hash, seq) VALUES (?1, ?2, ?3)")?;
         change.execute(params![record.id, entry.change_hash().0, pack(seq)])?;

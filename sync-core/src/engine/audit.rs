@@ -15,7 +15,6 @@ use super::*;
 use crate::{
     audit::{Part, Prefix, Range, Short},
     id::{ChangeHash, RecordId},
-    scope::may_leave,
     wire::{LOOK_MAX, REPAIR_MAX_RAW_BYTES, WANT_MAX, Want},
 };
 
@@ -54,6 +53,7 @@ enum Waits {
 /// An audit, at the side that has begun it.
 #[derive(Debug, Clone)]
 pub(crate) struct Audit {
+    began: Millis,
     waits: Waits,
     entries: u64,
     theirs: Digest,
@@ -90,7 +90,8 @@ impl<I: Identity> Engine<I> {
             }
         }
         let waiting = self.waiting_rows(link, store)?;
-        for row in store.secret_rows()?.into_iter().collect::<BTreeSet<_>>().union(&waiting).copied() {
+        let secret = self.secret_rows_over(link, store)?;
+        for row in secret.union(&waiting).copied() {
             if let Some(entry) = store.entry(row)?.filter(|entry| self.is_compared(link, entry.home())) {
                 total.remove(entry.hash());
             }
@@ -110,7 +111,7 @@ impl<I: Identity> Engine<I> {
     fn survey(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
         let homes = store.digests()?.into_iter().map(|(home, _)| home);
         let homes = homes.filter(|home| self.is_compared(link, home)).collect();
-        self.effects.push_back(Effect::Survey(link, homes));
+        self.effects.push_back(Effect::Survey(link, homes, self.allowed_over(link)));
         Ok(())
     }
 
@@ -126,7 +127,12 @@ impl<I: Identity> Engine<I> {
     }
 
     /// Begins an audit.
-    pub(super) fn begin_audit(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
+    pub(super) fn begin_audit(
+        &mut self,
+        link: LinkId,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
         if !self.is_quiet(link) || self.links[&link].audit.is_some() {
             self.effects.push_back(Effect::Audited(link, Audited::Busy));
             return Ok(());
@@ -134,6 +140,7 @@ impl<I: Identity> Engine<I> {
         let named = self.named_for(link, store)?;
         let state = self.links.get_mut(&link).expect("it is quiet");
         state.audit = Some(Box::new(Audit {
+            began: now.mono,
             waits: Waits::Total,
             entries: 0,
             theirs: Digest::default(),
@@ -158,7 +165,7 @@ impl<I: Identity> Engine<I> {
         for damage in self.damaged.values() {
             if let (Some(record), Some(change)) = (&damage.record, damage.change)
                 && self.gives(link, record, store)?
-                && may_leave(store.secrecy(record)?)
+                && store.secrecy(record)? <= self.allowed_over(link)
             {
                 named.push((record.clone(), change));
             }
@@ -353,7 +360,8 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<Vec<Entry>, StoreError> {
         let (mut entries, mut bytes, mut taken) = (Vec::new(), 0, 0);
-        let secret: BTreeSet<Seq> = store.secret_rows()?.into_iter().collect();
+        let (allowed, secret) = (self.allowed_over(link), self.secret_rows_over(link, store)?);
+        self.marks_first(rows, allowed, store)?;
         for row in rows.iter() {
             let entry = store.entry(*row)?.filter(|_| !secret.contains(row));
             bytes += entry.as_ref().map_or(0, Entry::encoded_len);
@@ -362,7 +370,7 @@ impl<I: Identity> Engine<I> {
             }
             taken += 1;
             if let Some(entry) = entry
-                && may_leave(entry.secrecy())
+                && entry.secrecy() <= allowed
                 && self.may_hold(link, entry.record(), store)?
             {
                 entries.push(entry);
@@ -408,9 +416,9 @@ impl<I: Identity> Engine<I> {
     /// Whatever has become possible of an audit: entries can be kept of which all runs and places are known now, or the
     /// next question can be asked.
     pub(super) fn audit_goes_on(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
-        let Some(state) = self.links.get_mut(&link) else { return Ok(()) };
-        if let Some(entries) = state.repair.take() {
-            let from = Sender { link, direction: state.direction, place: state.peer.place.clone() };
+        let repair = self.links.get_mut(&link).and_then(|state| state.repair.take());
+        if let Some(entries) = repair {
+            let from = self.sender_of(link);
             let mut known = self.places_are_known(link, entries.iter());
             for run in entries.iter().map(Entry::origin).collect::<BTreeSet<_>>() {
                 known &= self.announced(link, run, store)?.is_some();
@@ -465,8 +473,11 @@ impl<I: Identity> Engine<I> {
             }
         }
         let state = self.links.get_mut(&link).expect("the caller has found it");
-        let Audit { entries, here, there, missed, .. } =
+        let Audit { began, entries, here, there, missed, .. } =
             *state.audit.take().expect("the caller has found it");
+        if state.direction == Direction::Up {
+            self.unheard.is_audited(began);
+        }
         self.effects.push_back(Effect::Audited(link, Audited::Done { entries, here, there, missed }));
         Ok(())
     }

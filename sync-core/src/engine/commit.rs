@@ -5,10 +5,7 @@ use std::collections::btree_map::Entry as Slot;
 use super::{grants::Gained, purge::sender, *};
 use crate::{
     id::{ChangeHash, OrgId, RecordId, Secrecy},
-    scope::{
-        grant::{self, Granted},
-        may_leave,
-    },
+    scope::grant::{self, Granted},
 };
 
 /// Intents are gathered into one commit until their entries reach this many bytes.
@@ -29,6 +26,8 @@ pub(super) struct Draft {
     rows: BTreeMap<RecordId, Vec<Seq>>,
     /// How secret the records are of which it holds secret entries.
     secrecy: BTreeMap<RecordId, Secrecy>,
+    /// The same by the authors of the entries.
+    pub(super) marked: BTreeMap<(RecordId, Vec<u8>), Secrecy>,
     /// The announcements that neighbours have brought.
     brought: BTreeMap<Incarnation, Announcement>,
     pub(super) bytes: usize,
@@ -111,6 +110,7 @@ impl<I: Identity> Engine<I> {
                 healed: Vec::new(),
                 renamed: false,
                 revoked: false,
+                allowed: Vec::new(),
                 gain: self.gain,
                 purge: self.purge.clone(),
                 grant_end: self.grant_end,
@@ -127,6 +127,7 @@ impl<I: Identity> Engine<I> {
             grants: BTreeMap::new(),
             rows: BTreeMap::new(),
             secrecy: BTreeMap::new(),
+            marked: BTreeMap::new(),
             brought: BTreeMap::new(),
             bytes: 0,
             at: now.wall,
@@ -198,6 +199,7 @@ impl<I: Identity> Engine<I> {
             Intent::Heal(row, entry) => self.draft_heal(row, entry, draft, store)?,
             Intent::Repair(from, entries) => self.draft_repair(&from, entries, draft, store)?,
             Intent::ForgottenTold(told) => self.draft_told(&told, draft),
+            Intent::Allow(org, way, upto) => self.draft_allowed(org, way, upto, draft, store)?,
         }
         Ok(())
     }
@@ -324,7 +326,7 @@ impl<I: Identity> Engine<I> {
         draft: &Draft,
         store: &impl Store,
     ) -> Result<Option<(u16, String)>, StoreError> {
-        if !may_leave(entry.secrecy()) {
+        if entry.secrecy() > from.allowed {
             return Ok(Some(secret(&from.place, entry)));
         }
         if entry.grants().is_err()
@@ -397,11 +399,17 @@ impl<I: Identity> Engine<I> {
         let opens = self.open_grants(&entry, draft, store)?;
         draft.after.tip += 1;
         let degree = entry.secrecy();
+        let mut before = None;
         if degree != Secrecy::None {
+            let marked = Self::marked_before(&entry, draft, store)?;
+            if degree > marked {
+                before = src.is_none().then(|| draft.rows_so_far(&key.0, store)).transpose()?;
+                draft.marked.insert((key.0.clone(), entry.origin().author().to_vec()), degree);
+            }
             let known = draft.secrecy.entry(key.0.clone()).or_default();
             *known = degree.max(*known);
         }
-        if goes_up && may_leave(degree) {
+        if goes_up && degree <= self.allowed_up() {
             draft.after.last[entry.lane() as usize] = draft.after.tip;
         }
         draft.rows.entry(key.0.clone()).or_default().push(draft.after.tip);
@@ -423,7 +431,7 @@ impl<I: Identity> Engine<I> {
         let record = key.0.clone();
         draft.added.insert(key);
         draft.bytes += entry.encoded_len();
-        let (home, row) = (entry.home().clone(), draft.after.tip);
+        let (home, lane, row) = (entry.home().clone(), entry.lane(), draft.after.tip);
         let ends = entry.grants().unwrap_or_default();
         draft.ops.push(Op::Append { entry, src, at: draft.at });
         // After the entry that makes the record theirs, so that they could give it back to us in this order.
@@ -434,6 +442,9 @@ impl<I: Identity> Engine<I> {
             self.offer_whole(&record, rows, &to, Gained::Grant, draft, store)?;
         }
         self.end_grants(&record, row, ends, draft, store)?;
+        if let Some(before) = before {
+            self.follow_the_mark((&record, lane), degree, before, draft, store)?;
+        }
         Ok(None)
     }
 
@@ -545,6 +556,9 @@ impl<I: Identity> Engine<I> {
         self.live = after.live;
         self.run = after.run;
         self.bundle_is_durable(&after.brought);
+        for (org, way, upto) in after.allowed {
+            self.allowed.allow(org, way, upto);
+        }
         self.gain = after.gain;
         if after.purge != self.purge {
             self.purge = after.purge;

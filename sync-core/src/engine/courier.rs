@@ -146,6 +146,7 @@ impl<I: Identity> Engine<I> {
         };
         let own = matches!(since, Since::Known(_)).then(|| self.known_to_have(peer.node, direction));
         let mut link = Link::new(NO_LINK, peer, Vec::new(), direction, 0);
+        link.allowed = self.profiles.allowed(link.peer.place.org(), Way::Courier);
         let mut from = Vec::new();
         for lane in Lane::ALL {
             let mut start = own.map_or(0, |own| own[lane as usize]);
@@ -232,17 +233,18 @@ impl<I: Identity> Engine<I> {
         Ok(reached)
     }
 
-    /// How many secret records the neighbour would be sent if they were not: they stay.
+    /// How many secret records the neighbour would be sent if its profile allowed them: they stay.
     pub fn export_keeps_back(&self, export: &Export, store: &impl Store) -> Result<u64, StoreError> {
         let Some(lineage) = &export.link.lineage else { return Ok(0) };
         let mut records = BTreeSet::new();
-        for row in store.secret_rows()? {
+        for (row, degree) in
+            store.secret_rows()?.into_iter().filter(|(_, degree)| *degree > export.link.allowed)
+        {
             let Some(entry) = store.entry(row)? else { continue };
             let lane = entry.lane();
             let heads = store.heads(lane, row - 1, 1)?;
-            let Some(mut head) = heads.into_iter().next().filter(|head| head.seq == row) else { continue };
-            head.secrecy = crate::id::Secrecy::None;
-            if scope::wants(&export.link.neighbour(), &head, &lineage[lane as usize], &self.places) {
+            let Some(head) = heads.into_iter().next().filter(|head| head.seq == row) else { continue };
+            if scope::wants(&export.link.neighbour(), &head, &lineage[lane as usize], &self.places, degree) {
                 records.insert(entry.record().clone());
             }
         }
@@ -298,6 +300,7 @@ impl<I: Identity> Engine<I> {
             tip: export.end,
             cursors: export.link.named.clone(),
             revocations: self.statements(),
+            allows: export.link.allowed,
         }));
         let lineage = export.link.lineage.as_ref().filter(|_| export.link.direction == Direction::Down);
         for lane in Lane::ALL {
@@ -595,6 +598,7 @@ impl<I: Identity> Engine<I> {
             link: import.link,
             direction: session.direction,
             place: import.outcome.sender.place.clone(),
+            allowed: self.profiles.allowed(import.outcome.sender.place.org(), Way::Courier),
         };
         // A link that stands goes on from another place than it knows.
         for link in self.links.values_mut().filter(|link| link.peer.node == node) {

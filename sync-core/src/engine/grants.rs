@@ -4,13 +4,12 @@
 //! whoever speaks for the record's home or because its time has passed here, nothing of the record goes there any more, and
 //! who holds it by that grant alone forgets it: see [`super::purge`]. A leaf does so as well. Not here: who gives a grant.
 
+use std::cmp::Reverse;
+
 use super::{commit::Draft, *};
 use crate::{
     id::RecordId,
-    scope::{
-        self,
-        grant::{self, FOREVER, Granted, Step},
-    },
+    scope::grant::{self, FOREVER, Granted, Step},
 };
 
 /// Grants that end in one commit because their time has passed.
@@ -39,10 +38,12 @@ impl<I: Identity> Engine<I> {
         let (record, mut gained) = (entry.record(), Vec::new());
         draft.grants_of(record, store)?;
         // What is secret goes nowhere, and neither does the word that opens it.
-        if record.issuer().is_some() || !scope::may_leave(entry.secrecy()) {
+        let steps = entry.grants().unwrap_or_default();
+        let is_open = record.issuer().is_none() && entry.secrecy() == Secrecy::None;
+        if steps.is_empty() || !is_open || Self::marked_before(entry, draft, store)? != Secrecy::None {
             return Ok(gained);
         }
-        for step in entry.grants().unwrap_or_default() {
+        for step in steps {
             let Step::Opens(grant) = step else { continue };
             let held_for = draft.held_for(record);
             let known = draft.grants_of(record, store)?;
@@ -141,9 +142,11 @@ impl<I: Identity> Engine<I> {
                 (true, ..) => 3,
                 _ => 4,
             };
-            ranks.insert(*row, rank);
+            // Before all else comes what says how secret the record is: whoever passes it on has to know.
+            ranks.insert(*row, (Reverse(entry.secrecy()), rank));
         }
-        rows.sort_by_key(|row| (ranks.get(row).copied().unwrap_or_default(), *row));
+        let unread = (Reverse(Secrecy::TuyetMat), 0);
+        rows.sort_by_key(|row| (ranks.get(row).copied().unwrap_or(unread), *row));
         for of in rows {
             self.open_segment(draft);
             draft.offer(of, Offered::Home(to.clone()));
@@ -253,6 +256,6 @@ impl<I: Identity> Engine<I> {
 }
 
 /// When the first of some grants ends, and of another one.
-fn earlier(first: Option<i64>, until: i64) -> Option<i64> {
+pub(super) fn earlier(first: Option<i64>, until: i64) -> Option<i64> {
     first.into_iter().chain(Some(until).filter(|until| *until < FOREVER)).min()
 }

@@ -7,10 +7,10 @@
 
 use std::collections::btree_map::Entry as Slot;
 
-use super::{commit::Draft, *};
+use super::{commit::Draft, grants::earlier, *};
 use crate::{
     id::{RecordId, Secrecy},
-    scope::grant::{self, Granted},
+    scope::grant::{self, Grant, Granted},
     store::{Forgotten, Purge},
 };
 
@@ -28,6 +28,8 @@ pub(super) struct Waits {
     root: bool,
     /// These have not been told yet that it has ended.
     told: BTreeSet<OrgId>,
+    /// When the first of these grants would have ended by its time, by the wall clock.
+    until: Option<i64>,
 }
 
 /// Records that have come without a word that they are for this node, and until when that is waited for, by [`Now::mono`].
@@ -38,6 +40,8 @@ pub(super) struct Unheard {
     queue: VecDeque<(Millis, RecordId)>,
     /// Those that were in the store when the process began, until its first event tells the time.
     found: Vec<RecordId>,
+    /// When the last audit with the parent began that has come to its end.
+    audited: Option<Millis>,
 }
 
 impl Unheard {
@@ -54,10 +58,20 @@ impl Unheard {
         }
     }
 
-    /// When the first of them has waited for long enough.
+    /// When the first of them has waited for long enough, as far as it hangs on the time.
     pub(super) fn next(&self) -> Option<Millis> {
-        let first = self.queue.front().map(|(until, _)| *until);
+        let first = self.queue.front().map(|(until, _)| *until).filter(|until| self.was_audited(*until));
         if self.found.is_empty() { first } else { Some(0) }
+    }
+
+    /// Whether an audit with the parent has begun after the record came of which this is the time. Whoever came back from an
+    /// older copy may have had an entry that makes the record its own, and gets it back by then.
+    fn was_audited(&self, until: Millis) -> bool {
+        self.audited.is_some_and(|began| until <= began + LEAVING_AFTER_MILLIS)
+    }
+
+    pub(super) fn is_audited(&mut self, began: Millis) {
+        self.audited = self.audited.max(Some(began));
     }
 
     pub(super) fn stop(&mut self, record: &RecordId) {
@@ -68,7 +82,11 @@ impl Unheard {
     fn due(&mut self, now: Now) -> bool {
         std::mem::take(&mut self.found).into_iter().for_each(|record| self.wait(record, now));
         let mut any = false;
-        while let Some((until, record)) = self.queue.pop_front_if(|(until, _)| *until <= now.mono) {
+        while let Some((until, _)) = self.queue.front()
+            && *until <= now.mono
+            && self.was_audited(*until)
+            && let Some((until, record)) = self.queue.pop_front()
+        {
             if self.until.get(&record) == Some(&until) {
                 self.until.remove(&record);
                 any = true;
@@ -230,8 +248,9 @@ impl<I: Identity> Engine<I> {
                 left -= 1;
             } else if self.waits_for_the_root(upto, draft) {
                 waits.root = true;
-            } else if let Some(to) = self.who_is_to_be_told(&grants, draft.at, store)? {
-                waits.told.insert(to);
+            } else if let Some(Grant { to, until, .. }) = self.who_is_to_be_told(&grants, draft.at, store)? {
+                waits.told.insert(to.clone());
+                waits.until = earlier(waits.until, *until);
             } else {
                 count(&mut forgotten, &homes[0], rows.len() as u64);
                 draft.ops.push(Op::Forget(record));
@@ -254,12 +273,12 @@ impl<I: Identity> Engine<I> {
 
     /// Somebody below this node who has not heard that a grant has ended before its time. When that has passed everybody
     /// ends it alone.
-    fn who_is_to_be_told(
+    fn who_is_to_be_told<'a>(
         &self,
-        grants: &[Granted],
+        grants: &'a [Granted],
         now: i64,
         store: &impl Store,
-    ) -> Result<Option<OrgId>, StoreError> {
+    ) -> Result<Option<&'a Grant>, StoreError> {
         let own = self.info().place.org();
         let Some(here) = self.places.stands(own) else { return Ok(None) };
         for Granted { grant, over } in grants {
@@ -269,15 +288,22 @@ impl<I: Identity> Engine<I> {
             let Some(row) = over.filter(|row| *row > 0 && is_below && grant.until > now) else { continue };
             let Some(lane) = store.entry(row)?.map(|entry| entry.lane()) else { continue };
             if !self.has_heard(&grant.to, lane, row) {
-                return Ok(Some(grant.to.clone()));
+                return Ok(Some(grant));
             }
         }
         Ok(None)
     }
 
-    /// What has come without a word that it is for this node has waited for one.
+    /// When nobody is waited for any more who has not heard that some grant has ended, by the wall clock.
+    pub(super) fn told_until(&self) -> Option<i64> {
+        self.leaving_waits.as_ref().and_then(|waits| waits.until)
+    }
+
+    /// What has come without a word that it is for this node has waited for one, or everybody has ended by now what somebody has
+    /// not heard of.
     pub(super) fn leaving_is_due(&mut self, now: Now) {
-        if self.unheard.due(now) {
+        let is_over = self.told_until().is_some_and(|until| until <= now.wall);
+        if self.unheard.due(now) || is_over {
             (self.leaving, self.leaving_waits) = (true, None);
         }
     }

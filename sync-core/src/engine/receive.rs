@@ -103,6 +103,7 @@ impl<I: Identity> Engine<I> {
         }
         let (node, cursors, run) = (state.peer.node, hello.cursors.clone(), hello.run);
         let decides = state.direction == Direction::Down;
+        let (org, theirs) = (state.peer.place.org().clone(), hello.allows);
         let knows_others = hello.revocations != statements;
         state.hello = Some(hello);
         // One that has not said HELLO yet is compared when it does: a HELLO may be overtaken by that of a newer link.
@@ -125,6 +126,7 @@ impl<I: Identity> Engine<I> {
             self.send_orders(link);
             self.send_revocations(link, &all);
         }
+        self.agree_on_secrecy(link, org, theirs);
         self.on_cursors(link, &cursors, false, store, now)?;
         self.ask_around();
         Ok(())
@@ -460,7 +462,7 @@ impl<I: Identity> Engine<I> {
         state.stretch[lane].push(batch);
         if complete {
             let batches = std::mem::take(&mut state.stretch[lane]);
-            let from = Sender { link, direction: state.direction, place: state.peer.place.clone() };
+            let from = self.sender_of(link);
             self.intents.push_back(Intent::Receive(from, batches));
         }
     }

@@ -1,6 +1,6 @@
 //! Sending this node's own feed: scanning rows, packing batches, passing on receipts.
 
-use super::*;
+use super::{secrecy::comes_before_its_mark, *};
 use crate::{
     feed::{CHAIN_START, Lineage},
     id::Chain,
@@ -151,7 +151,13 @@ impl<I: Identity> Engine<I> {
                 // A row that offers an older entry holds none of its own.
                 let waits = |head: &&Head| {
                     head.offered_to.is_none()
-                        && scope::wants(&state.neighbour(), head, &lineage[lane as usize], &self.places)
+                        && scope::wants(
+                            &state.neighbour(),
+                            head,
+                            &lineage[lane as usize],
+                            &self.places,
+                            state.allowed,
+                        )
                 };
                 rows.extend(heads.iter().filter(waits).map(|head| head.seq));
             }
@@ -186,14 +192,16 @@ impl<I: Identity> Engine<I> {
         let segment_end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
         let mut stretch = Stretch { segment, last: first, rows: 1, chosen: Vec::new(), bytes: 0 };
         for (rows, head) in (1..).zip(heads.iter().take_while(|head| head.seq <= segment_end)) {
-            let wanted = scope::wants(&state.neighbour(), head, &lineage[lane as usize], &self.places);
+            let lineage = &lineage[lane as usize];
+            let wanted = scope::wants(&state.neighbour(), head, lineage, &self.places, state.allowed);
             // One that cannot be read is passed over: an audit brings it when it is healed. And whatever the store says of
             // its record, what an entry says of itself holds.
             let entry = wanted.then(|| store.entry(head.seq)).transpose()?.flatten();
-            let entry = entry.filter(|entry| scope::may_leave(entry.secrecy()));
+            let entry = entry.filter(|entry| entry.secrecy() <= state.allowed);
             if let Some(entry) = entry
+                && !comes_before_its_mark(head, &entry, store)?
                 && !self.is_its_own(state, head, &entry)
-                && self.is_for_us_to_bring(state.direction, head, &entry, store)?
+                && self.is_for_us_to_bring(state, head, &entry, store)?
             {
                 let bytes = entry.encoded_len();
                 let full =
@@ -227,7 +235,7 @@ impl<I: Identity> Engine<I> {
     /// it might overtake it, and not when the record is secret here and that one stays.
     fn is_for_us_to_bring(
         &self,
-        direction: Direction,
+        state: &Link,
         head: &Head,
         entry: &Entry,
         store: &impl Store,
@@ -237,12 +245,12 @@ impl<I: Identity> Engine<I> {
         let has_come = head.src.is_some() || !entry.origin().is_of(self.info().node);
         let from_above =
             has_come && head.offered_to.is_none() && entry.record().issuer().is_none() && !is_ours(entry);
-        if direction == Direction::Down || !from_above {
+        if state.direction == Direction::Down || !from_above {
             return Ok(true);
         }
         let own = self.info().place.org();
         // A new parent has had what was before from above, or has it not.
-        if self.places.has_moved(own) || !scope::may_leave(store.secrecy(entry.record())?) {
+        if self.places.has_moved(own) || store.secrecy(entry.record())? > state.allowed {
             return Ok(false);
         }
         for row in store.rows_of(entry.record())?.into_iter().take_while(|row| *row < head.seq) {

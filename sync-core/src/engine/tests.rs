@@ -116,7 +116,14 @@ fn announcement(node: u8, n: u8) -> Announcement {
 
 fn hello(node: u8) -> Frame {
     let (run, software) = (run(node, 1), "test".to_owned());
-    Frame::Hello(Hello { run, software, tip: None, cursors: Vec::new(), revocations: 0 })
+    Frame::Hello(Hello {
+        run,
+        software,
+        tip: None,
+        cursors: Vec::new(),
+        revocations: 0,
+        allows: Secrecy::None,
+    })
 }
 
 /// An entry of the child's place with a body of so many bytes.

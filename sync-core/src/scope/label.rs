@@ -1,7 +1,7 @@
 //! Labels: how secret a resource says that it is. Vietnam's degrees of state secrecy are codes of a system of our own
 //! ([`Secrecy::SYSTEM`]) among the resource's security labels (FHIR R4, `Resource.meta.security`). Labels of other systems,
 //! such as HL7's confidentiality classes, say nothing about state secrets and are only kept. Not here: what follows from a
-//! degree, which is [`super::may_leave`]'s.
+//! degree, which is [`super::wants`]'s.
 
 use serde_json::Value;
 

@@ -24,6 +24,8 @@ struct Row {
     harm: Option<Harm>,
     /// Of a row that was forgotten the running hash is left.
     forgotten: bool,
+    /// How secret it was when it was appended.
+    degree: Secrecy,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -33,6 +35,9 @@ struct RecordRow {
     rows: Vec<Seq>,
     changes: BTreeMap<ChangeHash, Seq>,
     secrecy: Secrecy,
+    /// The highest of the rows that were made here, and of those that came from elsewhere, by their authors.
+    here: Secrecy,
+    came: BTreeMap<Vec<u8>, Secrecy>,
     /// With the first row that could know of each.
     grants: BTreeMap<(GrantId, OrgId), (Granted, Seq)>,
     projected: Option<Projected>,
@@ -53,6 +58,7 @@ pub struct MemStore {
     nodes: BTreeMap<NodeId, NodeInfo>,
     revocations: Vec<Revocation>,
     orders: Vec<Order>,
+    allowed: Profiles,
     gain: Option<Gain>,
     purge: Option<Purge>,
     leaving: BTreeMap<RecordId, Seq>,
@@ -102,9 +108,9 @@ impl MemStore {
         Checkup { damaged, missing: missing.into_iter().collect() }
     }
 
-    /// The entries of these homes that can be read and may leave.
-    pub fn summary(&self, homes: &[OrgId]) -> Summary {
-        let open = self.rows_after(0).filter(|(_, stored)| self.secrecy_of(stored) == Secrecy::None);
+    /// The entries of these homes that can be read and are not more secret than that.
+    pub fn summary(&self, homes: &[OrgId], allowed: Secrecy) -> Summary {
+        let open = self.rows_after(0).filter(|(_, stored)| self.secrecy_of(stored) <= allowed);
         let rows = open.filter_map(|(row, stored)| Some((stored.entry.as_ref()?, row)));
         Summary::new(rows.filter(|(entry, _)| homes.contains(entry.home())).map(|(e, row)| (e.hash(), row)))
     }
@@ -116,7 +122,9 @@ impl MemStore {
     }
 
     fn secrecy_of(&self, row: &Row) -> Secrecy {
-        if row.src.is_some() { Secrecy::None } else { self.records[&row.record].secrecy }
+        // A row that was healed may not know any more that it came from elsewhere.
+        let here = if row.src.is_some() { Secrecy::None } else { self.records[&row.record].here };
+        here.max(row.degree)
     }
 
     fn chain_before(&self, seq: Seq) -> Option<Chain> {
@@ -174,8 +182,18 @@ impl MemStore {
                 let Row { lane, record, entry, .. } = self.row(*of).expect("an offered row exists").clone();
                 let hash = entry.expect("an offered row holds an entry").hash();
                 let (chain, offers) = (self.next_chain(hash), Some((*of, to.clone())));
-                let row =
-                    Row { entry: None, offers, src: None, chain, harm: None, forgotten: false, lane, record };
+                let degree = Secrecy::None;
+                let row = Row {
+                    entry: None,
+                    offers,
+                    src: None,
+                    chain,
+                    harm: None,
+                    forgotten: false,
+                    degree,
+                    lane,
+                    record,
+                };
                 self.rows.push(row);
             }
             Op::Heal { row, entry, .. } => self.heal(*row, entry),
@@ -236,6 +254,7 @@ impl MemStore {
                     self.orders.push(order.clone());
                 }
             }
+            Op::Allow(org, way, upto) => drop(self.allowed.allow(org.clone(), *way, *upto)),
             Op::Gain(gain) => self.gain = *gain,
             Op::Purge(purge) => self.purge = purge.clone(),
             Op::Forget(record) => self.forget(record),
@@ -265,6 +284,12 @@ impl MemStore {
         assert!(before.is_none(), "an entry is appended once");
         record.rows.push(seq);
         record.secrecy = record.secrecy.max(entry.secrecy());
+        let degree = match src {
+            Some(_) => record.came.entry(entry.origin().author().to_vec()).or_default(),
+            None => &mut record.here,
+        };
+        *degree = entry.secrecy().max(*degree);
+        let degree = *degree;
         self.digests.entry(entry.home().clone()).or_default().add(entry.hash());
         let chain = self.next_chain(entry.hash());
         self.rows.push(Row {
@@ -276,6 +301,7 @@ impl MemStore {
             chain,
             harm: None,
             forgotten: false,
+            degree,
         });
     }
 }
@@ -369,9 +395,14 @@ impl Store for MemStore {
         Ok(self.records.get(record).map(|row| row.secrecy).unwrap_or_default())
     }
 
-    fn secret_rows(&self) -> Result<Vec<Seq>, StoreError> {
+    fn secret_rows(&self) -> Result<Vec<(Seq, Secrecy)>, StoreError> {
         let holds = self.rows_there(0).filter(|(_, row)| row.offers.is_none());
-        Ok(holds.filter(|(_, row)| self.secrecy_of(row) != Secrecy::None).map(|(seq, _)| seq).collect())
+        let degrees = holds.map(|(seq, row)| (seq, self.secrecy_of(row)));
+        Ok(degrees.filter(|(_, degree)| *degree != Secrecy::None).collect())
+    }
+
+    fn allowed(&self) -> Result<Profiles, StoreError> {
+        Ok(self.allowed.clone())
     }
 
     fn read(&self, lane: Lane, segment: Incarnation) -> Result<Option<Progress>, StoreError> {

@@ -59,8 +59,10 @@ fn golden() -> Vec<(Frame, &'static str)> {
             (Lane::Bulk, cursor(4, 5, 6)),
         ],
         revocations: 0x0102_0304_0506_0708,
+        allows: Secrecy::ToiMat,
     };
-    let nothing = Hello { tip: None, cursors: Vec::new(), revocations: 0, ..hello.clone() };
+    let nothing =
+        Hello { tip: None, cursors: Vec::new(), revocations: 0, allows: Secrecy::None, ..hello.clone() };
     let announcement = Announcement {
         incarnation: Incarnation([1; 16]),
         parent: Some((Incarnation([2; 16]), 77)),
@@ -103,13 +105,13 @@ fn golden() -> Vec<(Frame, &'static str)> {
         (
             Frame::Hello(hello),
             "\
-             7d010101010101010101010101010101010109747579656e20302e3101020202020202020202020202020202 \
+             7e010101010101010101010101010101010109747579656e20302e3101020202020202020202020202020202 \
              02ac020205040404040404040404040404040404040501060606060606060606060606060606060204040404 \
-             0404040404040404040404040701080808080808080808080808080808080102030405060708",
+             040404040404040404040404070108080808080808080808080808080808010203040506070802",
         ),
         (
             Frame::Hello(nothing),
-            "25010101010101010101010101010101010109747579656e20302e3100000000000000000000",
+            "26010101010101010101010101010101010109747579656e20302e310000000000000000000000",
         ),
         (
             Frame::Announce(announcement.clone()),
@@ -421,6 +423,7 @@ fn a_text_is_clipped_between_letters() {
         tip: None,
         cursors: Vec::new(),
         revocations: 0,
+        allows: Secrecy::None,
     };
     assert!(
         Frame::decode(&body(&Frame::Hello(hello).encode())).is_ok(),

@@ -13,7 +13,7 @@ use sync_core::{
     audit::Harm,
     engine::{Effect, Engine, Event, LinkId, Ticket},
     feed::Position,
-    id::{Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId},
+    id::{Incarnation, Lane, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::{NodeInfo, Role},
     session::{Direction, HELD_MAX_BATCHES, SETTLE_TIMEOUT_MILLIS},
     store::{Batch, MemStore, Op, Store, StoreMut},
@@ -84,7 +84,7 @@ struct World {
     serial: u64,
     writes: BTreeSet<Ticket>,
     flooded: bool,
-    surveys: Vec<(LinkId, Vec<OrgId>)>,
+    surveys: Vec<(LinkId, Vec<OrgId>, Secrecy)>,
 }
 
 /// The bytes tell what happens to the node.
@@ -265,8 +265,8 @@ impl World {
             self.store.commit(&batch).expect("memory does not fail");
             self.happens(Event::Committed);
         }
-        if let Some((link, homes)) = self.surveys.pop() {
-            self.happens(Event::Surveyed(link, self.store.summary(&homes)));
+        if let Some((link, homes, allowed)) = self.surveys.pop() {
+            self.happens(Event::Surveyed(link, self.store.summary(&homes, allowed)));
         }
     }
 
@@ -298,12 +298,12 @@ impl World {
                 assert!(durable, "a write is answered when it is durable");
                 assert!(self.writes.remove(&ticket), "and once");
             }
-            Effect::Survey(link, homes) => {
+            Effect::Survey(link, homes, allowed) => {
                 let open = self.links.get(&link).expect("an audit is with a neighbour");
                 let own = info(UNDER_TEST).place;
                 let child = if open.direction == Direction::Up { &own } else { &open.peer.place };
                 assert!(homes.iter().all(|home| is_within(home, child)), "what both know is compared");
-                self.surveys.push((link, homes));
+                self.surveys.push((link, homes, allowed));
             }
             Effect::Audited(..) | Effect::Imported(..) | Effect::Forgotten(_) | Effect::Alert(_) => {}
         }

@@ -159,9 +159,8 @@ impl Ledger {
 
     /// Where at most one disk was taken away, whatever was said to be at the root is there. The root comes first. What has
     /// become secret since is not given to a root that has lost it.
-    pub fn check_safe_at_root(&self, all: &[Final<'_>]) -> Result<(), Failure> {
-        let (root, secret) = (all[0].store, secret_keys(all));
-        let told = self.told_safe_at_root.difference(&secret);
+    pub fn check_safe_at_root(&self, root: &MemStore, secret: &BTreeSet<Key>) -> Result<(), Failure> {
+        let told = self.told_safe_at_root.difference(secret);
         match told.into_iter().find(|key| self.written.contains(key) && !holds(root, key)) {
             Some(key) => Err(Failure::new("safe at the root is for ever", format_args!("{key:?} is gone"))),
             None => Ok(()),
@@ -232,10 +231,14 @@ pub struct Final<'a> {
 }
 
 /// Everything that has to be true when all is quiet. The root comes first.
-pub fn check_final(ledger: &Ledger, all: &[Final<'_>], places: &Places) -> Result<(), Failure> {
+pub fn check_final(
+    ledger: &Ledger,
+    all: &[Final<'_>],
+    secret: &BTreeSet<Key>,
+    places: &Places,
+) -> Result<(), Failure> {
     let root = all[0].store;
     let at_root: BTreeSet<Key> = keys_after(root, 0).map(|(_, key)| key).collect();
-    let secret = secret_keys(all);
     for key in ledger.written.difference(&ledger.may_be_lost).filter(|key| !at_root.contains(key)) {
         // An old parent of what was moved is not asked for what has rotted.
         let excused = secret.contains(key)
@@ -247,35 +250,42 @@ pub fn check_final(ledger: &Ledger, all: &[Final<'_>], places: &Places) -> Resul
             return Err(Failure::new("nothing written is lost", text));
         }
     }
-    check_part(all, places)
+    check_part(all, secret, places)
 }
 
 /// Whether all who hold an entry were moved and its home is of another part of the tree, or is closed: they do not give it
 /// back, because their new parents may not know why they have it, or forget it when the root has it. So with what is only
-/// open to them, which they might have changed.
+/// open to them, which they might have changed; and with what came, when an order had given them the record, before the entry
+/// that makes it theirs, which their parent has to have had before.
 fn is_others(key: &Key, all: &[Final<'_>], places: &Places) -> bool {
     let mut holders = all.iter().filter(|one| one.store.reads(&key.0, &key.1));
     holders.all(|one| {
         let rows = one.store.rows_of(&key.0).expect("memory does not fail").into_iter();
         let mut entries = rows.filter_map(|row| one.store.entry(row).expect("memory does not fail"));
-        let home = entries.find(|entry| entry.change_hash() == key.1).map(|entry| entry.home().clone());
         let own = one.place.org();
+        let mut is_theirs = false;
+        let home = entries.find_map(|entry| {
+            let is_it = entry.change_hash() == key.1;
+            is_theirs |= !is_it && places.has_come_through(entry.home(), own);
+            is_it.then(|| entry.home().clone())
+        });
         let is_elsewhere = home.as_ref().is_some_and(|home| !places.has_stood_within(home, own));
         let is_closed = home.is_some_and(|home| places.successor(&home).is_some());
-        (places.has_moved(own) && (is_elsewhere || is_closed))
+        let comes_first = is_elsewhere && !is_theirs && !places.orders().is_empty();
+        comes_first
+            || (places.has_moved(own) && (is_elsewhere || is_closed))
             || (is_elsewhere && !grants_of(one.store, &key.0).is_empty())
     })
 }
 
 /// What has to be true of machines that reach the root through one another, whatever the others do. The root comes
 /// first.
-pub fn check_part(part: &[Final<'_>], places: &Places) -> Result<(), Failure> {
+pub fn check_part(part: &[Final<'_>], secret: &BTreeSet<Key>, places: &Places) -> Result<(), Failure> {
     let root = part[0].store;
     let at_root: BTreeSet<Key> = keys_after(root, 0).map(|(_, key)| key).collect();
-    let secret = secret_keys(part);
     for one in part {
-        check_scope(one, part, &at_root, &secret, places)?;
-        check_digests(one, root, &secret, places)?;
+        check_scope(one, part, &at_root, secret, places)?;
+        check_digests(one, root, secret, places)?;
         check_issued(one)?;
         if one.says_all_safe != (true, true) {
             let text = format!("{} says (parent, root) {:?}", one.who, one.says_all_safe);
@@ -285,16 +295,14 @@ pub fn check_part(part: &[Final<'_>], places: &Places) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What stays where it was written.
-pub fn secret_keys(all: &[Final<'_>]) -> BTreeSet<Key> {
-    let rows = |store: &MemStore| store.secret_rows().expect("memory does not fail");
-    let entry = |store: &MemStore, row| store.entry(row).expect("memory does not fail");
-    let of = |one: &Final<'_>| {
-        let keys =
-            rows(one.store).into_iter().filter_map(|row| entry(one.store, row)).map(|entry| key(&entry));
-        keys.collect::<Vec<_>>()
+/// What is secret on one of these disks.
+pub fn secret_keys<'a>(all: impl Iterator<Item = &'a MemStore>) -> BTreeSet<Key> {
+    let of = |store: &MemStore| {
+        let rows = store.secret_rows().expect("memory does not fail").into_iter();
+        let entries = rows.filter_map(|(row, _)| store.entry(row).expect("memory does not fail"));
+        entries.map(|entry| key(&entry)).collect::<Vec<_>>()
     };
-    all.iter().flat_map(of).collect()
+    all.flat_map(of).collect()
 }
 
 /// A machine holds exactly the entries of the records that have a home in its part of the tree, and of those that are
@@ -365,7 +373,9 @@ fn check_scope(
         let is_ordered = !places.orders().is_empty();
         let is_unknown = |home| known.unknown_of(home).is_some();
         let is_its_own = |home| home == own || places.is_within(home, &one.place);
+        // What is secret here stays, whatever orders say: it may be nowhere else.
         homes.iter().any(is_its_own)
+            || one.store.secrecy(record).expect("memory does not fail") != Secrecy::None
             || (is_ordered && (record.issuer().is_some() || homes.iter().any(is_unknown)))
             || (!one.says_all_safe.1
                 && homes.iter().any(|home| {

@@ -147,6 +147,8 @@ pub struct Plan {
     pub couriers: bool,
     /// Whether records are opened to others, and closed again.
     pub grants: bool,
+    /// Whether what is secret may go to some neighbours.
+    pub labels: bool,
     /// The number of the leaf that is hostile, if there is one; it is the last node. Only in worlds with opaque records.
     pub hostile: Option<usize>,
 }
@@ -163,6 +165,8 @@ pub struct Taste {
     pub couriers: bool,
     /// Whether people open records to other places for a time. As with bundles the bytes do not say it.
     pub grants: bool,
+    /// Whether some records are secret, and may go to some neighbours. Nor do they say this.
+    pub labels: bool,
 }
 
 /// The bytes of a seed.
@@ -222,10 +226,11 @@ impl Plan {
             part: head.part.is_multiple_of(4),
             wrong_clock_one_in: [0, 4, 4, 2][usize::from(head.clocks % 4)],
             issues: trades,
-            secrets: !real && head.clocks / 4 % 4 == 2,
+            secrets: !real && (taste.labels || head.clocks / 4 % 4 == 2),
             rot_one_in,
             couriers: taste.couriers,
             grants: taste.grants && !real,
+            labels: taste.labels && !real,
             hostile,
         }
     }

@@ -36,6 +36,7 @@ mod claims;
 mod couriers;
 mod faults;
 mod hostile;
+mod labels;
 mod links;
 pub mod matrix;
 mod moves;
@@ -108,12 +109,14 @@ enum Ev {
     /// A machine checks its disk, and then compares it with its neighbours'.
     Check(usize),
     /// The rows have been read that an audit compares.
-    Survey(usize, u64, LinkId, Vec<OrgId>),
+    Survey(usize, u64, LinkId, Vec<OrgId>, Secrecy),
     /// People have been told what was forgotten.
     Told(usize, u64, Vec<Forgotten>),
     Calm,
     /// Somebody sets out with a bundle.
     Courier,
+    /// Everybody decides anew to whom what is secret may go.
+    Decide,
     /// A bundle arrives.
     Stick(usize),
 }
@@ -223,6 +226,8 @@ pub struct Report {
     pub stick_gaps: u64,
     /// Records that somebody has forgotten because an order put them elsewhere.
     pub forgotten: u64,
+    /// Secret entries that have come to others than who wrote them.
+    pub secrets_came: u64,
     /// Entries that the hostile leaf has brought as far as the root.
     pub from_hostile: usize,
 }
@@ -250,6 +255,7 @@ pub struct World<'t> {
     expired_since: BTreeMap<NodeId, Millis>,
     intruder: Option<Intruder>,
     couriers: Option<Couriers>,
+    labels: labels::Labels,
     report: Report,
     calm: bool,
     /// What somebody was told.
@@ -282,6 +288,7 @@ impl<'t> World<'t> {
             expired_since: BTreeMap::new(),
             intruder: None,
             couriers: None,
+            labels: Default::default(),
             report: Report { keeps_identity: plan.keeps_identity(), ..Report::default() },
             calm: false,
             alerts: 0,
@@ -307,6 +314,9 @@ impl<'t> World<'t> {
             }
             world.couriers = Some(couriers);
         }
+        if let Some(at) = labels::half(&world.plan) {
+            world.after(at, Ev::Decide);
+        }
         world.after(world.plan.calm_at, Ev::Calm);
         world
     }
@@ -320,11 +330,14 @@ impl<'t> World<'t> {
         self.bring_back_the_rest()?;
         self.report.written = self.ledger.written();
         let finals: Vec<_> = self.finals();
-        check_final(&self.ledger, &finals, &self.places)?;
+        let secret = self.secrets();
+        check_final(&self.ledger, &finals, &secret, &self.places)?;
+        self.what_may_come_has_come()?;
         if self.plan.takes_one_away() {
-            self.ledger.check_safe_at_root(&finals)?;
+            self.ledger.check_safe_at_root(finals[0].store, &secret)?;
         }
         self.report.from_hostile = self.hostile_entries(finals[0].store)?;
+        self.report.secrets_came = self.secrets_came();
         self.check_records()?;
         self.reconnect_costs_little()?;
         self.little_was_sent_twice()?;
@@ -354,6 +367,11 @@ impl<'t> World<'t> {
             return Err(Failure::new("little is sent twice", text));
         }
         Ok(())
+    }
+
+    /// What somebody holds for secret, also somebody who is away.
+    fn secrets(&self) -> BTreeSet<oracle::Key> {
+        oracle::secret_keys(self.machines.iter().filter(|one| !one.retired).map(|one| &one.store))
     }
 
     fn finals(&self) -> Vec<Final<'_>> {
@@ -458,9 +476,9 @@ impl<'t> World<'t> {
             Ev::Over(conn) => self.is_over(conn),
             Ev::Renew(node) => self.renew(node),
             Ev::Check(machine) => self.check_disk(machine)?,
-            Ev::Survey(machine, boot, link, homes) => {
+            Ev::Survey(machine, boot, link, homes, allowed) => {
                 if self.is_up(machine, boot) {
-                    let summary = self.machines[machine].store.summary(&homes);
+                    let summary = self.machines[machine].store.summary(&homes, allowed);
                     self.drive(machine, Event::Surveyed(link, summary))?;
                 }
             }
@@ -471,6 +489,7 @@ impl<'t> World<'t> {
             }
             Ev::Calm => self.become_calm()?,
             Ev::Courier => self.courier_sets_out()?,
+            Ev::Decide => (0..self.machines.len()).try_for_each(|machine| self.decide(machine))?,
             Ev::Stick(index) => self.stick_arrives(index)?,
         }
         Ok(())
@@ -517,6 +536,7 @@ impl<'t> World<'t> {
             | Ev::Told(..)
             | Ev::Calm
             | Ev::Courier
+            | Ev::Decide
             | Ev::Stick(_) => None,
         }
     }
@@ -575,6 +595,7 @@ impl<'t> World<'t> {
         one.store.revocations().map_err(store_failed)?.iter().for_each(|known| identity.revoke(known));
         let engine = Engine::new(identity, "sim 0", &one.store).map_err(store_failed)?;
         self.adopt(machine, engine);
+        self.decide(machine)?;
         let tip = self.machines[machine].store.tip().map_err(store_failed)?;
         let run = self.machines[machine].engine.as_ref().map(|engine| engine.incarnation());
         self.note(machine, format_args!("starts as {run:?} with {tip} rows"));
@@ -659,14 +680,16 @@ impl<'t> World<'t> {
                 let one = &mut self.machines[machine];
                 let keys = one.tickets.remove(&ticket).unwrap_or_default();
                 self.ledger.write(&one.name, &keys, &one.store)?;
+                self.mark(machine, &keys);
+                let one = &mut self.machines[machine];
                 if self.plan.real {
                     records::reads_its_writes(&one.name, &one.store, &keys, &mut one.read)?;
                 }
                 self.note(machine, format_args!("has written {keys:?}"));
             }
-            Effect::Survey(link, homes) => {
+            Effect::Survey(link, homes, allowed) => {
                 let (boot, delay) = (self.machines[machine].boot, self.rng.range(1, 5_000));
-                self.after(delay, Ev::Survey(machine, boot, link, homes));
+                self.after(delay, Ev::Survey(machine, boot, link, homes, allowed));
             }
             Effect::Audited(link, audited) => self.audited(machine, link, audited),
             Effect::Imported(link, imported) => self.has_imported(machine, link, &imported)?,

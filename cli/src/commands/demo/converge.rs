@@ -163,6 +163,7 @@ mod tests {
             waiting: 0,
             unreadable: 0,
             secret: 0,
+            profiles: Vec::new(),
             unfolded: 0,
             digest: String::new(),
             homes: homes.iter().map(home).collect(),

@@ -45,8 +45,8 @@ impl Pair {
                     self.frames.push((side, frame.clone()));
                     self.queue.push_back((1 - side, Event::Received(LINKS[1 - side], frame)));
                 }
-                Effect::Survey(link, homes) => {
-                    let summary = self.nodes[side].store.summary(&homes);
+                Effect::Survey(link, homes, allowed) => {
+                    let summary = self.nodes[side].store.summary(&homes, allowed);
                     self.queue.push_back((side, Event::Surveyed(link, summary)));
                 }
                 Effect::Audited(_, audited) => self.audited.push((side, audited)),
@@ -415,7 +415,7 @@ fn a_child_gives_and_gets_what_is_of_its_part_alone() {
     assert_eq!(frames(&hub.says(DOWN, Frame::Audit), DOWN), [Frame::Total(Some(Digest::default()))]);
     let effects = hub.says(DOWN, Frame::Look(vec![Prefix::ALL]));
     let homes = effects.iter().find_map(|effect| match effect {
-        Effect::Survey(DOWN, homes) => Some(homes.clone()),
+        Effect::Survey(DOWN, homes, _) => Some(homes.clone()),
         _ => None,
     });
     assert_eq!(homes, Some(Vec::new()), "the hub's own home is not compared");

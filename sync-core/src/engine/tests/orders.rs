@@ -181,6 +181,7 @@ fn a_parent_offers_what_a_child_has_gained_a_part_in_each_commit() {
             head,
             &Default::default(),
             root.engine.places(),
+            Secrecy::None,
         )
     };
     assert!(offered.iter().all(|head| wanted("tw/qn", head) && !wanted("tw/hg", head)));
@@ -261,7 +262,7 @@ fn what_is_issued_from_above_since_a_move_is_offered_to_those_below() {
     );
     let child = "tw/qn/hg/dv".parse().unwrap();
     let child = crate::scope::Neighbour::Down(&child);
-    assert!(crate::scope::wants(&child, &rows[0], &Default::default(), hub.engine.places()));
+    assert!(crate::scope::wants(&child, &rows[0], &Default::default(), hub.engine.places(), Secrecy::None));
 }
 
 /// A child was moved here from another hub below the same parent, and what it had sent there came down before: the parent has

@@ -169,7 +169,9 @@ fn what_comes_back_is_offered_like_news() {
         secrecy: crate::id::Secrecy::None,
     };
     let down = crate::scope::Neighbour::Down(&hub);
-    let wanted = |places: &Places, home: &OrgId| crate::scope::wants(&down, &offer(home), &of_hub, places);
+    let wanted = |places: &Places, home: &OrgId| {
+        crate::scope::wants(&down, &offer(home), &of_hub, places, Secrecy::None)
+    };
     let qb = OrgId::new("qb").unwrap();
     assert!(!wanted(&places, &dv()), "it has sent it itself");
     places.follow(&away());

@@ -1,4 +1,4 @@
-//! What is secret stays where it was written.
+//! What is secret stays where it was written, or goes where both ends allow it.
 
 use super::{
     audit::{Pair, done},
@@ -6,9 +6,14 @@ use super::{
 };
 use crate::{
     audit::{Harm, Summary},
+    engine::Since,
+    feed::Cursor,
     id::Secrecy,
+    scope::{Profiles, Way},
     wire::Want,
 };
+
+const NONE: [u64; 0] = [];
 
 /// An entry of the child's place, of this record.
 fn entry_of(record: &str, origin: Incarnation, n: u64, degree: Secrecy) -> Entry {
@@ -101,7 +106,7 @@ fn what_came_from_below_goes_on_whoever_marks_it_here() {
     let entries = vec![(1, entry_of("1", segment, 1, Secrecy::None))];
     hub.says(DOWN, Frame::Batch(EntryBatch { entries, ..batch(0, Some(1), &[]) }));
     hub.keeps("1", 2, Secrecy::Mat);
-    assert_eq!(hub.store.secret_rows().unwrap(), [2]);
+    assert_eq!(hub.store.secret_rows().unwrap(), [(2, Secrecy::Mat)]);
     hub.meets(UP, ROOT, Direction::Up);
     let effects = hub.says(UP, hello(ROOT));
     assert_eq!(sent(&effects), 1);
@@ -153,7 +158,7 @@ fn an_audit_neither_counts_nor_gives_what_is_secret() {
         hashes: vec![u64::from_be_bytes(secret.hash().0[..8].try_into().unwrap())],
     };
     assert_eq!(frames(&hub.says(DOWN, Frame::Want(want)), DOWN), [Frame::Repair(Vec::new())]);
-    assert_eq!(hub.store.summary(&[secret.home().clone()]), Summary::default());
+    assert_eq!(hub.store.summary(&[secret.home().clone()], Secrecy::None), Summary::default());
 }
 
 /// An entry of another place, whose record belongs to the child as well: its parent takes it back because of the child's
@@ -188,8 +193,164 @@ fn what_came_from_above_is_given_back_after_what_makes_it_ours_alone() {
         let (run, software) = (run(HUB, 2), String::new());
         child.says(
             AGAIN,
-            Frame::Hello(Hello { run, software, tip: None, cursors: Vec::new(), revocations: 0 }),
+            Frame::Hello(Hello {
+                run,
+                software,
+                tip: None,
+                cursors: Vec::new(),
+                revocations: 0,
+                allows: Secrecy::None,
+            }),
         );
         assert_eq!(sent(&child.says(AGAIN, Frame::Lost)), given, "{first} {lane:?} {marked:?}");
+    }
+}
+
+fn allows(all: &[(&str, Way, Secrecy)]) -> Event {
+    let mut profiles = Profiles::default();
+    for (org, way, upto) in all {
+        profiles.allow(OrgId::new(org).unwrap(), *way, *upto);
+    }
+    Event::Profiles(profiles)
+}
+
+/// HELLO of a neighbour that allows so much.
+fn hello_of(node: u8, allows: Secrecy) -> Frame {
+    let Frame::Hello(hello) = hello(node) else { unreachable!() };
+    Frame::Hello(Hello { allows, ..hello })
+}
+
+/// The changes in the batches among these, by their numbers, in the order in which they are sent.
+fn numbers(effects: &[Effect], link: LinkId) -> Vec<u64> {
+    let batches = frames(effects, link).into_iter().filter_map(|frame| match frame {
+        Frame::Batch(batch) => Some(batch.entries),
+        _ => None,
+    });
+    batches.flatten().map(|(_, entry)| entry.place().1).collect()
+}
+
+/// A hub that allows so much to its parent, which allows so much as well.
+fn that_allow(own: Secrecy, theirs: Secrecy) -> Node {
+    let mut hub = Node::new(HUB);
+    hub.told(allows(&[("tw", Way::Link, own)]));
+    hub.meets(UP, ROOT, Direction::Up);
+    let said = hub.says(UP, hello_of(ROOT, theirs));
+    assert!(!said.iter().any(|effect| matches!(effect, Effect::Close(_))));
+    hub
+}
+
+#[test]
+fn what_is_secret_goes_where_both_ends_allow_it() {
+    for (own, theirs) in Secrecy::ALL.into_iter().flat_map(|own| Secrecy::ALL.map(|theirs| (own, theirs))) {
+        for degree in Secrecy::ALL {
+            let mut hub = that_allow(own, theirs);
+            let goes = degree <= own.min(theirs);
+            assert_eq!(sent(&hub.keeps("1", 1, degree)), usize::from(goes), "{own:?} {theirs:?} {degree:?}");
+            assert_eq!((hub.engine.all_at_parent(), hub.engine.allowed_up()), (!goes, own.min(theirs)));
+        }
+    }
+    // What is told in HELLO is the profile of the link.
+    let mut hub = Node::new(HUB);
+    hub.told(allows(&[("tw", Way::Courier, Secrecy::TuyetMat), ("tw", Way::Link, Secrecy::Mat)]));
+    let said = frames(&hub.meets(UP, ROOT, Direction::Up), UP);
+    assert!(matches!(&said[..], [Frame::Hello(hello)] if hello.allows == Secrecy::Mat), "{said:?}");
+}
+
+#[test]
+fn what_is_more_secret_than_a_profile_allows_is_taken_from_nobody() {
+    for (upto, degree) in [(Secrecy::Mat, Secrecy::ToiMat), (Secrecy::Mat, Secrecy::Mat)] {
+        let mut hub = Node::new(HUB);
+        hub.told(allows(&[("dv", Way::Link, upto)]));
+        hub.meets(DOWN, CHILD, Direction::Down);
+        hub.says(DOWN, hello_of(CHILD, Secrecy::TuyetMat));
+        hub.says(DOWN, Frame::Announce(announcement(CHILD, 1)));
+        let EntryBatch { segment, .. } = batch(0, Some(1), &[]);
+        let entries = vec![(1, entry_of("1", segment, 1, degree))];
+        let said = hub.says(DOWN, Frame::Batch(EntryBatch { entries, ..batch(0, Some(1), &[]) }));
+        let refusal = refused(&said, DOWN).map(|(code, _)| code);
+        assert_eq!(refusal, (degree > upto).then_some(refusal::SECRET));
+        assert_eq!(hub.store.secret_rows().unwrap(), if degree > upto { vec![] } else { vec![(1, degree)] });
+    }
+}
+
+/// Whoever passes it on would not know that it is secret if it came before the mark.
+#[test]
+fn what_was_written_before_the_mark_comes_after_it() {
+    // Nothing has left when the record is marked, and then marked higher.
+    let mut hub = Node::new(HUB);
+    hub.told(allows(&[("tw", Way::Link, Secrecy::ToiMat)]));
+    for (n, degree) in [(1, Secrecy::None), (2, Secrecy::Mat), (3, Secrecy::None), (4, Secrecy::ToiMat)] {
+        hub.keeps("1", n, degree);
+    }
+    hub.meets(UP, ROOT, Direction::Up);
+    let said = hub.says(UP, hello_of(ROOT, Secrecy::ToiMat));
+    let mut order = numbers(&said, UP);
+    assert_eq!(order[0], 4, "the highest mark is the first");
+    order.sort_unstable();
+    order.dedup();
+    assert_eq!(order, [1, 2, 3, 4]);
+    // Whoever takes it holds it for as secret as the mark, from which it goes on by its own profile.
+    let mut root = Node::new(HUB);
+    root.told(allows(&[("dv", Way::Link, Secrecy::Mat)]));
+    root.meets(DOWN, CHILD, Direction::Down);
+    root.says(DOWN, hello_of(CHILD, Secrecy::Mat));
+    root.says(DOWN, Frame::Announce(announcement(CHILD, 1)));
+    let EntryBatch { segment, .. } = batch(0, Some(1), &[]);
+    let entries =
+        [(1, Secrecy::Mat), (2, Secrecy::None)].map(|(n, degree)| (n, entry_of("1", segment, n, degree)));
+    root.says(DOWN, Frame::Batch(EntryBatch { entries: entries.to_vec(), ..batch(0, Some(2), &[]) }));
+    assert_eq!(root.store.secret_rows().unwrap(), [(1, Secrecy::Mat), (2, Secrecy::Mat)]);
+    root.meets(UP, ROOT, Direction::Up);
+    assert_eq!(sent(&root.says(UP, hello(ROOT))), 0);
+}
+
+#[test]
+fn what_comes_to_be_allowed_is_offered_once() {
+    let mut hub = that_allow(Secrecy::None, Secrecy::TuyetMat);
+    hub.keeps("1", 1, Secrecy::None);
+    hub.keeps("1", 2, Secrecy::Mat);
+    hub.keeps("2", 3, Secrecy::TuyetMat);
+    // Number 1 has gone before the mark.
+    let at = Position { segment: hub.engine.incarnation(), pos: 3 };
+    hub.says(UP, Frame::Ack(Lane::Normal, at));
+    let again = |hub: &mut Node, link, upto| {
+        let closed = hub.told(allows(&[("tw", Way::Link, upto)]));
+        assert!(closed.iter().any(|effect| matches!(effect, Effect::Close(_))), "it is met anew");
+        hub.meets(link, ROOT, Direction::Up);
+        let segment = hub.engine.incarnation();
+        let Frame::Hello(hello) = hello_of(ROOT, Secrecy::TuyetMat) else { unreachable!() };
+        let tip = hub.store.tip().unwrap();
+        let cursor = Cursor { at: Position { segment, pos: tip }, chain: hub.store.chain(tip).unwrap() };
+        numbers(&hub.says(link, Frame::Hello(Hello { cursors: vec![(Lane::Normal, cursor)], ..hello })), link)
+    };
+    assert_eq!(again(&mut hub, LinkId(21), Secrecy::Mat), [2, 1]);
+    assert_eq!(again(&mut hub, LinkId(22), Secrecy::None), NONE);
+    assert_eq!(again(&mut hub, LinkId(23), Secrecy::TuyetMat), [2, 1, 3]);
+    // Another process remembers it.
+    hub.restarts();
+    hub.told(allows(&[("tw", Way::Link, Secrecy::TuyetMat)]));
+    hub.meets(LinkId(24), ROOT, Direction::Up);
+    let tip = hub.store.tip().unwrap();
+    hub.says(LinkId(24), hello_of(ROOT, Secrecy::TuyetMat));
+    assert_eq!(hub.store.tip().unwrap(), tip);
+}
+
+#[test]
+fn a_courier_carries_what_is_allowed_to_couriers() {
+    for (upto, kept_back) in [(Secrecy::None, 2), (Secrecy::Mat, 1), (Secrecy::ToiMat, 0)] {
+        let mut hub = Node::new(HUB);
+        hub.told(allows(&[("tw", Way::Courier, upto), ("tw", Way::Link, Secrecy::TuyetMat)]));
+        hub.keeps("1", 1, Secrecy::None);
+        hub.keeps("2", 2, Secrecy::Mat);
+        hub.keeps("3", 3, Secrecy::ToiMat);
+        let mut export = hub.engine.export(info(ROOT), Since::Start, None, &hub.store).unwrap().unwrap();
+        let mut entries = 0;
+        while let Some(frames) = hub.engine.export_next(&mut export, &hub.store).unwrap() {
+            for frame in frames {
+                entries += if let Frame::Batch(batch) = frame { batch.entries.len() as u64 } else { 0 };
+            }
+        }
+        assert_eq!(entries, 3 - kept_back);
+        assert_eq!(hub.engine.export_keeps_back(&export, &hub.store).unwrap(), kept_back);
     }
 }

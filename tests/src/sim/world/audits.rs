@@ -54,8 +54,9 @@ impl World<'_> {
 
     /// All is quiet, and whoever holds what has rotted elsewhere gives it back. What is left nobody has.
     pub(super) fn heal_rows(&mut self) -> Result<(), Failure> {
-        // Whoever was moved has passed over what the root had; an audit tells whether it has it still.
-        if self.plan.rot_one_in == 0 && self.places.orders().is_empty() {
+        // Whoever was moved has passed over what the root had; an audit tells whether it has it still. And what is not known to be
+        // for a node is forgotten after one.
+        if self.plan.rot_one_in == 0 && self.places.orders().is_empty() && !self.plan.grants {
             return Ok(());
         }
         for round in 0.. {
@@ -73,7 +74,7 @@ impl World<'_> {
         }
         self.report.unhealed = 0;
         let there = |one: &&Machine| !one.retired && !one.stays_away && !self.revoked.contains(&one.node);
-        let secret = oracle::secret_keys(&self.finals());
+        let secret = self.secrets();
         for one in self.machines.iter().filter(there) {
             for damage in one.store.check().damaged {
                 let (Some(record), Some(change)) = (&damage.record, &damage.change) else { continue };
@@ -121,9 +122,10 @@ impl World<'_> {
                 continue;
             }
             let sent = |world: &Self| world.conns[&conn].ends.iter().map(|end| end.sent.1).sum::<u64>();
-            // What a copy of the child has held back as secret, and the child has not, the first of two gives.
-            let copies = self.machines.iter().filter(|one| one.node == self.machines[child].node).count();
-            if self.plan.secrets && copies > 1 {
+            // What a copy of one of them has held back as secret, or had, and this machine has not, the first of two gives.
+            let nodes = [child, parent].map(|one| self.machines[one].node);
+            let copies = self.machines.iter().filter(|one| nodes.contains(&one.node)).count();
+            if self.plan.secrets && copies > nodes.len() {
                 self.drive(child, Event::Audit(link))?;
                 self.run_until_quiet()?;
             }

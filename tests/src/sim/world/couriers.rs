@@ -5,6 +5,7 @@ use sync_core::{
     engine::{Export, Imported, Since},
     feed::{Cursor, Position},
     identity::NodeInfo,
+    scope,
 };
 
 use super::{moves::ends_for, *};
@@ -105,6 +106,12 @@ impl World<'_> {
         let peer = engine.info().clone();
         let stick = Stick { to, made: couriers.made, peer, from, frames };
         self.check_stick(machine, &stick)?;
+        let batches = stick
+            .frames
+            .iter()
+            .filter_map(|frame| if let Frame::Batch(batch) = frame { Some(batch) } else { None });
+        let entries = batches.flat_map(|batch| batch.entries.iter().map(|(_, entry)| entry));
+        self.check_secrecy(machine, stick.to, scope::Way::Courier, entries)?;
         self.note(machine, format_args!("writes stick {} of {} frames", stick.made, stick.frames.len()));
         let copies = [0, 1, 1, 1, 2][couriers.rng.below(5) as usize];
         couriers.sticks.push(stick);
@@ -118,7 +125,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What is in a bundle is for whom it is, and nothing of it is secret.
+    /// What is in a bundle is for whom it is.
     fn check_stick(&self, machine: usize, stick: &Stick) -> Result<(), Failure> {
         let one = &self.machines[machine];
         let Some(engine) = &one.engine else { return Ok(()) };
@@ -129,10 +136,6 @@ impl World<'_> {
             _ => None,
         });
         for entry in entries.flatten() {
-            if entry.secrecy() != Secrecy::None {
-                let text = format!("{} writes {entry:?} onto a stick", one.name);
-                return Err(Failure::new("what is secret stays", text));
-            }
             let held_for = one.store.held_for(entry.record()).expect("memory does not fail");
             let issued = entry.record().issuer().is_some();
             let mut held_for = held_for.iter();

@@ -85,7 +85,14 @@ impl World<'_> {
         let Some(intruder) = &self.intruder else { return };
         let run = intruder.runs[0];
         let announcement = intruder.keys[0].announce(run, None);
-        let hello = Hello { run, software: String::new(), tip: None, cursors: Vec::new(), revocations: 0 };
+        let hello = Hello {
+            run,
+            software: String::new(),
+            tip: None,
+            cursors: Vec::new(),
+            revocations: 0,
+            allows: Secrecy::None,
+        };
         for frame in [Frame::Hello(hello), Frame::Announce(announcement)] {
             if !self.rng.one_in(8) {
                 self.put_on_line(conn, 0, &frame);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sync_core::wire::FRAME_MAX_BYTES;
+use sync_core::{scope, wire::FRAME_MAX_BYTES};
 
 use super::*;
 
@@ -129,11 +129,9 @@ impl World<'_> {
         let Some((id, from)) = self.find(machine, link) else { return Ok(()) };
         let repaired = if let Frame::Repair(entries) = frame { &entries[..] } else { &[] };
         let batched = if let Frame::Batch(batch) = frame { &batch.entries[..] } else { &[] };
-        let mut entries = repaired.iter().chain(batched.iter().map(|(_, entry)| entry));
-        if let Some(secret) = entries.find(|entry| entry.secrecy() != Secrecy::None) {
-            let who = &self.machines[self.conns[&id].ends[from].machine].name;
-            return Err(Failure::new("what is secret stays", format_args!("{who} sends {secret:?}")));
-        }
+        let entries = repaired.iter().chain(batched.iter().map(|(_, entry)| entry));
+        let to = self.machines[self.conns[&id].ends[1 - from].machine].node;
+        self.check_secrecy(machine, to, scope::Way::Link, entries)?;
         if let Some(entry) = self.out_of_scope(machine, link, frame) {
             let who = &self.machines[machine].name;
             return Err(Failure::new("nothing leaves its scope", format_args!("{who} sends {entry:?}")));

@@ -179,7 +179,7 @@ impl World<'_> {
         self.after(self.plan.calm_at.saturating_sub(self.now), Ev::Calm);
         self.run_until_quiet()?;
         let finals = self.finals();
-        check_final(&self.ledger, &finals, &self.places)?;
+        check_final(&self.ledger, &finals, &self.secrets(), &self.places)?;
         Ok(Outcome { since, lost: self.ledger.lost(finals[0].store), told: self.alerts > 0 })
     }
 

@@ -36,7 +36,7 @@ impl World<'_> {
         // Who was away when it was moved has not heard of it.
         let mut part: Vec<_> = self.finals();
         part.retain(|one| reaches_root(one) && one.orders == self.places.orders().len());
-        oracle::check_part(&part, &self.places)
+        oracle::check_part(&part, &self.secrets(), &self.places)
     }
 
     /// Everybody reconnects although nothing has changed. After a restore the first time may cost a question more: of
@@ -86,6 +86,6 @@ impl World<'_> {
             }
         }
         let finals = self.finals();
-        check_final(&self.ledger, &finals, &self.places)
+        check_final(&self.ledger, &finals, &self.secrets(), &self.places)
     }
 }
