@@ -14,11 +14,12 @@ use crate::{budget::Change, config::Profile};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sync_core::{
-    id::{ChangeHash, Incarnation, NodeId, OrgId, OrgPath, RecordId, Secrecy},
+    id::{ChangeHash, ContentHash, Incarnation, NodeId, OrgId, OrgPath, RecordId, Secrecy},
     identity::Role,
     store::HomeDigest,
 };
 
+mod attachment;
 mod bundle;
 mod grant;
 mod line;
@@ -26,6 +27,7 @@ mod outages;
 mod scope;
 mod tree;
 
+pub use self::attachment::{AttachmentLine, AttachmentPart, Attachments, Contents};
 pub use self::bundle::{
     BundleCard, BundleExported, BundleImported, BundleInspected, BundleMet, BundlePlace, BundleSince,
 };
@@ -138,6 +140,31 @@ pub enum Request {
         /// Let bulk through once, whatever it waits for.
         #[serde(default)]
         bulk: bool,
+    },
+    /// The attachments of a record, or of all records. Answered by [`Attachments`].
+    Attachments {
+        /// Only this record's.
+        record: Option<RecordId>,
+        /// After this record.
+        after: Option<RecordId>,
+    },
+    /// Sees to it that all of an attachment is here. Answered by [`AttachmentLine`] when it is.
+    AttachmentFetch {
+        /// Of which record.
+        record: RecordId,
+        /// Which, where the record has several.
+        hash: Option<ContentHash>,
+        /// For how long nothing may come, in seconds.
+        patience_seconds: u64,
+    },
+    /// A part of an attachment that is here. Answered by [`AttachmentPart`].
+    AttachmentPart {
+        /// Of which record.
+        record: RecordId,
+        /// Which.
+        hash: ContentHash,
+        /// From which byte.
+        from: u64,
     },
     /// What may be used of the line to the parent. Answered by [`Line`].
     LinkShow,
@@ -441,6 +468,9 @@ pub struct Status {
     pub not_at_hub: Unsafe,
     /// Entries that the root has not made durable.
     pub not_at_root: Unsafe,
+    /// How much of attachments is not where it has to be.
+    #[serde(default)]
+    pub attachments: Contents,
     /// What may be used of the line to the parent; none at the root.
     #[serde(default)]
     pub line: Option<Line>,
@@ -504,7 +534,7 @@ pub struct LinkState {
 pub struct AlertLine {
     /// When, in milliseconds since 1970 by this machine's clock.
     pub at: i64,
-    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `renewal`, `damaged`, `repaired`, `moved`, `closed`, `order`.
+    /// A stable name: `refused`, `restored`, `forked`, `two_machines`, `renewal`, `damaged`, `repaired`, `moved`, `closed`, `order`, `no_content`.
     pub code: String,
     /// What, why, what to do.
     pub text: String,

@@ -91,6 +91,9 @@ pub struct Config {
     /// What may be used of it.
     #[serde(default, skip_serializing_if = "Budget::is_default")]
     pub budget: Budget,
+    /// A leaf fetches attachments up to so many bytes by itself; others when somebody asks for them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fetch_attachments_up_to: u64,
     /// To whom what is secret may go, and from whom it may come. Nobody is named: nothing secret leaves, and none is taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<Profile>,
@@ -100,6 +103,10 @@ pub struct Config {
     /// The database's key, when it is not `store.key` in this folder: a systemd credential, for example.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_key: Option<PathBuf>,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// Somebody who answers for it has decided that what is secret may go to a neighbour, and come from it: over an isolated network,

@@ -141,6 +141,7 @@ fn finish(
         link: Default::default(),
         profiles: Vec::new(),
         budget: Default::default(),
+        fetch_attachments_up_to: 0,
         paused: false,
         store_key: None,
     };

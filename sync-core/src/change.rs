@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    attachment::{self, Attachment},
     codec::{DecodeError, Reader, Writer},
     id::{ChangeHash, EntryHash, Incarnation, Lane, OrgId, RecordId, Secrecy},
     identity::SIGNATURE_MAX_BYTES,
@@ -22,8 +23,8 @@ pub const CHANGE_MAX_BYTES: usize = 1 << 20;
 /// Most dependencies of one change. A change depends on the heads that its writer saw; even five hundred
 /// clinics editing one record at once stay below.
 pub const DEPS_MAX: u64 = 1024;
-/// Most bytes of header extensions, which this version relays and hashes but does not read.
-pub const EXTENSION_MAX_BYTES: u64 = 1024;
+/// Most bytes of a header's further fields: of all that this version knows at most 1,364.
+pub const EXTENSION_MAX_BYTES: u64 = 2048;
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const CHUNK_CHANGE: u8 = 1;
@@ -38,6 +39,8 @@ const FIELD_SIGNATURE: u8 = 1;
 const FIELD_SECRECY: u8 = 2;
 /// The field of a header with the grants that the entry opens or ends.
 const FIELD_GRANTS: u8 = 3;
+/// The field of a header with the attachments that the change brings.
+const FIELD_ATTACHMENTS: u8 = 4;
 /// An actor is an incarnation, or an incarnation and four more bytes for a write on an older version.
 const ACTOR_MAX_BYTES: u64 = 20;
 
@@ -214,13 +217,13 @@ impl Entry {
     }
 
     /// What the author signs of an entry of an issued record, or of one with grants: all of the entry but the further fields
-    /// of its header, and the grants.
+    /// of its header, the grants, and the attachments.
     pub fn statement(&self) -> Vec<u8> {
         let mut w = Writer::default();
         let grants = self.field(FIELD_GRANTS);
         w.raw(if grants.is_some() { GRANT_DOMAIN } else { ISSUED_DOMAIN });
         encode_header(&mut w, &self.record, &self.home, self.lane, grants.unwrap_or_default());
-        w.raw(&self.header.hash.0);
+        w.raw(&self.header.hash.0).raw(self.field(FIELD_ATTACHMENTS).unwrap_or_default());
         w.0
     }
 
@@ -269,6 +272,16 @@ impl Entry {
     /// The author's entry with these grants, at most [`grant::GRANTS_MAX`]: to be given before it is signed.
     pub fn with_grants(self, steps: &[grant::Step]) -> Self {
         if steps.is_empty() { self } else { self.with_field(FIELD_GRANTS, &grant::encode(steps)) }
+    }
+
+    /// The attachments that the change brings. What cannot be read so names none.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.field(FIELD_ATTACHMENTS).and_then(|field| attachment::decode(field).ok()).unwrap_or_default()
+    }
+
+    /// The author's entry with these attachments, at most [`attachment::NAMED_MAX`]: to be given before it is signed.
+    pub fn with_attachments(self, all: &[Attachment]) -> Self {
+        if all.is_empty() { self } else { self.with_field(FIELD_ATTACHMENTS, &attachment::encode(all)) }
     }
 
     /// How secret it is, by its author's word.
@@ -579,6 +592,41 @@ mod tests {
     fn debug_names_an_entry_and_shows_nothing_of_its_change() {
         let shown = format!("{:?}", entry("Patient/1"));
         assert!(shown.starts_with("Entry(Patient/1 ") && !shown.contains("amended"), "{shown}");
+    }
+
+    #[test]
+    fn the_attachments_of_an_entry_stand_in_its_header_and_are_signed_with_it() {
+        use crate::{attachment::Attachment, id::ContentHash};
+        let one = Attachment { hash: ContentHash([7; 32]), size: 20_000 };
+        let plain = entry("Patient/1");
+        assert_eq!(plain.attachments(), []);
+        let named = plain.clone().with_attachments(&[one]);
+        assert_eq!(named.attachments(), [one]);
+        assert_ne!(named.hash(), plain.hash());
+        assert_eq!(named.change_hash(), plain.change_hash());
+        assert_eq!(plain.clone().with_attachments(&[]), plain);
+        let mut w = Writer::default();
+        named.encode(&mut w);
+        assert_eq!(Entry::decode(&mut Reader(&w.0)).unwrap(), named);
+        // Whoever signs signs them; and what cannot be read names none.
+        let issued = entry("Basic/o.dong-van.1");
+        assert_ne!(issued.statement(), issued.clone().with_attachments(&[one]).statement());
+        assert_eq!(plain.with_field(FIELD_ATTACHMENTS, &[1, 2, 3]).attachments(), []);
+        // All that a header may hold fits.
+        let all: Vec<_> = (0..attachment::NAMED_MAX as u8)
+            .map(|n| Attachment { hash: ContentHash([n; 32]), ..one })
+            .collect();
+        let org = OrgId::new(&"o".repeat(63)).unwrap();
+        let grant = |n| {
+            grant::Step::Opens(grant::Grant { id: grant::GrantId([n; 16]), to: org.clone(), until: i64::MAX })
+        };
+        let grants: Vec<_> = (0..grant::GRANTS_MAX as u8).map(grant).collect();
+        let full = entry("Patient/1").with_attachments(&all).with_grants(&grants).with_secrecy(Secrecy::Mat);
+        let full = full.signed(|_| vec![0; SIGNATURE_MAX_BYTES]);
+        assert!(full.extension().len() as u64 <= EXTENSION_MAX_BYTES, "{}", full.extension().len());
+        let mut w = Writer::default();
+        full.encode(&mut w);
+        assert_eq!(Entry::decode(&mut Reader(&w.0)).unwrap().attachments(), all);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
+    attachment::Name,
     audit::{Checkup, Damage, Summary},
     change::Entry,
     feed::{Cursor, Digest, Position, Segment, Seq},
@@ -22,11 +23,13 @@ use crate::{
     wire::{EntryBatch, Frame, Hello, WireError},
 };
 
+pub use self::attachments::Fetching;
 pub use self::audit::Audited;
 pub use self::courier::{Export, Imported, Since};
 pub use self::purge::LEAVING_AFTER_MILLIS;
 pub use crate::session::LinkId;
 
+pub(crate) mod attachments;
 pub(crate) mod audit;
 mod commit;
 pub(crate) mod courier;
@@ -91,7 +94,7 @@ pub enum Event {
         ticket: Ticket,
         /// The new entries.
         entries: Vec<Entry>,
-        /// The projection's part of the same transaction: [`Op::Project`] only.
+        /// What belongs to the same transaction: [`Op::Project`], and of attachments [`Op::Tree`] and [`Op::Piece`].
         projection: Vec<Op>,
     },
     /// People have been told what [`Effect::Forgotten`] said.
@@ -107,6 +110,12 @@ pub enum Event {
     Locate(LinkId),
     /// A check of the whole store has been made.
     Checked(Checkup),
+    /// It has found pieces of attachments that are not what they were, each with its number.
+    Rotten(Vec<(Name, usize)>),
+    /// Somebody waits for an attachment.
+    Fetch(Name),
+    /// A leaf is to fetch attachments up to so many bytes unasked; until it is told, none.
+    FetchUnasked(u64),
     /// Compare what this node and a neighbour hold. Answered by [`Effect::Audited`], unless the link ends before.
     Audit(LinkId),
     /// The answer to [`Effect::Survey`].
@@ -199,6 +208,13 @@ pub enum Alert {
         /// Where it stands now.
         to: OrgPath,
     },
+    /// What the neighbour gives for an attachment of a record is something else. It is not taken, and asked for elsewhere.
+    NoContent {
+        /// The neighbour.
+        peer: NodeInfo,
+        /// The record.
+        record: crate::id::RecordId,
+    },
     /// Two running machines have the identity of one node.
     TwoMachines {
         /// The node.
@@ -252,6 +268,8 @@ enum Intent {
     Heal(Seq, Entry),
     Repair(Sender, Vec<Entry>),
     ForgottenTold(Vec<Forgotten>),
+    /// Of an attachment, for this or another reason.
+    Content(Op),
     Allow(OrgId, Way, Secrecy),
 }
 
@@ -303,6 +321,11 @@ struct Consequences {
     ordered: Vec<Order>,
     renamed: bool,
     revoked: bool,
+    /// Content of which something becomes durable, for each time, and content that new entries name.
+    contents: Vec<Name>,
+    named: Vec<Name>,
+    /// A record is somebody's to whom it was not, or somebody stands where nobody was known to.
+    scope_grows: bool,
     allowed: Vec<(OrgId, Way, Secrecy)>,
 }
 
@@ -391,6 +414,7 @@ pub struct Engine<I> {
     damaged: BTreeMap<Seq, Damage>,
     /// What the digests count and no row holds, by home.
     missing: BTreeMap<OrgId, Digest>,
+    contents: attachments::Contents,
 }
 
 impl<I: Identity> Engine<I> {
@@ -453,6 +477,7 @@ impl<I: Identity> Engine<I> {
             wall_ahead: 0,
             damaged: BTreeMap::new(),
             missing: BTreeMap::new(),
+            contents: attachments::Contents::default(),
         };
         for lane in Lane::ALL {
             engine.last[lane as usize] = store.frontier(Frontier::Last, lane)?;
@@ -461,6 +486,7 @@ impl<I: Identity> Engine<I> {
             engine.above[lane as usize] = store.frontier(Frontier::Above, lane)?;
         }
         engine.tell_what_is_forgotten();
+        engine.want_what_is_lacking(store)?;
         Ok(engine)
     }
 
@@ -500,10 +526,11 @@ impl<I: Identity> Engine<I> {
         self.is_root() || (0..3).all(|lane| self.hub[lane] >= self.last[lane])
     }
 
-    /// Whether the parent has something to acknowledge: what has to go up in the lanes that may.
+    /// Whether the parent has something to answer: what has to go up in the lanes that may, or attachments.
     pub fn awaits_parent(&self) -> bool {
         let waits = |lane: &Lane| self.hub[*lane as usize] < self.last[*lane as usize];
-        !self.is_root() && Lane::ALL.iter().filter(|lane| self.lanes_up.has(**lane)).any(waits)
+        let rows = Lane::ALL.iter().filter(|lane| self.lanes_up.has(**lane)).any(waits);
+        !self.is_root() && (rows || self.awaits_content())
     }
 
     /// The lanes that the link to the parent may carry.
@@ -548,6 +575,7 @@ impl<I: Identity> Engine<I> {
     pub fn handle(&mut self, event: Event, store: &impl Store, now: Now) -> Result<(), StoreError> {
         self.wall_ahead = now.wall.saturating_sub_unsigned(now.mono);
         self.leaving_is_due(now);
+        let links = self.links.len();
         match event {
             Event::Connected { link, peer, chain, direction } => {
                 self.connected(Link::new(link, peer, chain, direction, now.mono), store)?;
@@ -571,6 +599,9 @@ impl<I: Identity> Engine<I> {
             Event::Order(order) => self.intents.push_back(Intent::Order(order)),
             Event::Locate(link) => self.locate(link),
             Event::Checked(checkup) => self.checked(checkup, store)?,
+            Event::Rotten(pieces) => self.pieces_are_rotten(pieces),
+            Event::Fetch(name) => self.fetch(name, store, now)?,
+            Event::FetchUnasked(bytes) => self.take_unasked_max(bytes, store, now)?,
             Event::Audit(link) => self.begin_audit(link, store, now)?,
             Event::Surveyed(link, summary) => {
                 self.surveyed(link, summary, store)?;
@@ -585,6 +616,9 @@ impl<I: Identity> Engine<I> {
             Event::Timeout => self.refuse_the_unsettled(now),
         }
         self.bundle_goes_on(store)?;
+        if self.links.len() < links {
+            self.others_may_have_it(store, now)?;
+        }
         self.commit_next(store, now)
     }
 

@@ -108,6 +108,10 @@ bytes_name!(
     EntryHash, 32
 );
 bytes_name!(
+    /// BLAKE3 of the content of an attachment.
+    ContentHash, 32
+);
+bytes_name!(
     /// The running hash of a feed segment at one position.
     Chain, 16
 );

@@ -100,6 +100,8 @@
 //!   the two differ, whoever began looks where (LOOK, RANGES), asks for what is lacking here (WANT, REPAIR) and gives
 //!   what is lacking there (REPAIR, REPAIRED). It gives way to everything else. What a check of the store has found
 //!   damaged is asked for by name, and goes back to its row.
+//! * **ASK** asks for a part of an attachment, which an entry's header names. Whoever has all of it, and whose record is for
+//!   the asker, gives TREE and BYTES, and NOTHING otherwise; KEPT says where all of it is. It comes after everything else.
 //! * **REVOCATIONS** are sent when the two digests in HELLO differ, and to everybody when a new one is durable. A
 //!   link whose neighbour is revoked ends.
 //!
@@ -115,6 +117,7 @@
 //! | [`id`] | names that cannot hold a wrong value |
 //! | [`time`] | the time as the engine is told it; stamps that never go back along a record's history |
 //! | [`codec`] | varints and bounded reading, for every binary format here |
+//! | [`attachment`] | content beside its record: its hash, its pieces, and how they are checked |
 //! | [`audit`] | what two neighbours compare, and what a check of a store finds |
 //! | [`change`] | entries, and the header of a change read without automerge |
 //! | [`record`] | a resource as flat automerge registers: the only module that uses automerge |
@@ -135,6 +138,7 @@
 //! `tests/tests/purity.rs` looks at everything that the crate links. No decision about keeping data looks at
 //! [`time::Now::wall`]. [`session`] and [`engine`] never look inside a change. No error holds a value of a record.
 
+pub mod attachment;
 pub mod audit;
 pub mod bundle;
 pub mod change;

@@ -8,7 +8,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
     change::Entry,
-    engine::audit::{Answering, Audit},
+    engine::{
+        attachments::Exchange,
+        audit::{Answering, Audit},
+    },
     feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
     id::{Incarnation, Lane, Lanes, OrgId, Secrecy},
     identity::NodeInfo,
@@ -169,6 +172,8 @@ pub(crate) struct Link {
     pub answering: Option<Answering>,
     /// Entries of a repair, until all that they name is known.
     pub repair: Option<Vec<Entry>>,
+    /// What is asked and given of attachments.
+    pub content: Exchange,
     /// There was another connection to the same node while this one stood.
     pub doubled: bool,
     /// It is no neighbour by what this node knows of the tree, and may say otherwise: it is listened to for orders alone.
@@ -207,6 +212,7 @@ impl Link {
             audit: None,
             answering: None,
             repair: None,
+            content: Exchange::default(),
             doubled: false,
             stranger: false,
             rival: false,

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    attachment::{Held, Kept, Name, Tree},
     change::Entry,
     feed::{Cursor, Digest, Position, Progress, Segment, Seq},
     id::{Chain, ChangeHash, Incarnation, Lane, NodeId, OrgId, RecordId, Secrecy},
@@ -239,7 +240,22 @@ pub enum Op {
     Gain(Option<Gain>),
     /// How far this node has forgotten what is no longer for it; none when it has, and has told so.
     Purge(Option<Purge>),
-    /// Forget a record: its rows, those that offer them, and all that is known of it. Running hashes stay. No other fact of
+    /// The chaining values of content. Here and below: of what no entry names nothing is kept.
+    Tree(Name, Tree),
+    /// A piece of content, which fits its chaining value.
+    Piece {
+        /// Of what.
+        name: Name,
+        /// Which, from 0.
+        nth: usize,
+        /// The piece.
+        bytes: Vec<u8>,
+    },
+    /// A piece of content is not what it was: it is not here any more.
+    Lose(Name, usize),
+    /// Where else all of some content is.
+    Kept(Name, Kept),
+    /// Forget a record: its rows, those that offer them, its attachments, and all that is known of it. Running hashes stay. No other fact of
     /// the batch is about it.
     Forget(RecordId),
 }
@@ -283,6 +299,23 @@ pub trait Store {
     fn leaving(&self) -> Result<Vec<(RecordId, Seq)>, StoreError>;
     /// The rows that hold the entries of a record, in feed order, without rows that offer older ones.
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError>;
+    /// The attachments that the entries of a record name, sorted, with what is here of each.
+    fn attachments(&self, record: &RecordId) -> Result<Vec<Held>, StoreError>;
+    /// What is here of content; none when no entry names it.
+    fn attachment(&self, name: &Name) -> Result<Option<Held>, StoreError> {
+        let all = self.attachments(&name.record)?;
+        Ok(all.into_iter().find(|held| held.attachment == name.attachment))
+    }
+    /// The content of which pieces are not here, sorted.
+    fn lacking(&self) -> Result<Vec<Name>, StoreError>;
+    /// The content that is whole here, of records that are not secret, and not known to be at the root, at most `limit`, what is known least safe first.
+    fn unkept(&self, limit: usize) -> Result<Vec<(Name, Kept)>, StoreError>;
+    /// The pieces of content that are not here, in order.
+    fn missing(&self, name: &Name) -> Result<Vec<usize>, StoreError>;
+    /// The chaining values of content; none also when they do not come to its hash any more.
+    fn tree(&self, name: &Name) -> Result<Option<Tree>, StoreError>;
+    /// A piece of content, as it was read: whether it still fits its chaining value the reader checks.
+    fn piece(&self, name: &Name, nth: usize) -> Result<Option<Vec<u8>>, StoreError>;
     /// How secret a record is: the highest degree that an entry of it has ever named here.
     fn secrecy(&self, record: &RecordId) -> Result<Secrecy, StoreError>;
     /// The rows that are secret and hold an entry, in feed order, with their degrees: see [`Head::secrecy`].

@@ -1,21 +1,25 @@
 //! The wire: every frame that two neighbours exchange, byte by byte as `docs/PROTOCOL.md` gives it.
 //!
 //! A frame is `length varint | type u8 | payload`; the length counts type and payload. Frames travel on one
-//! control stream and one stream for each lane; a lane stream carries only [`Frame::Batch`]. Decoding never
+//! control stream and one stream for each lane, which carries only [`Frame::Batch`], and one for content,
+//! which carries only [`Frame::Tree`] and [`Frame::Bytes`]. Decoding never
 //! panics, never allocates beyond a named limit, and gives every value one encoding.
 
 use crate::{
+    attachment::{Kept, Name},
     audit::{Prefix, Range, Short},
     change::{ChangeError, Entry},
     codec::{DecodeError, Reader, Writer},
     feed::{Cursor, Digest, Position},
     id::{
-        Chain, ChangeHash, EntryHash, Incarnation, Lane, Lanes, ORG_ID_MAX_BYTES, OrgId, RecordId, Secrecy,
+        Chain, ChangeHash, ContentHash, EntryHash, Incarnation, Lane, Lanes, ORG_ID_MAX_BYTES, OrgId,
+        RecordId, Secrecy,
     },
     identity::{Announcement, Malformed, Revocation},
     order::Order,
 };
 
+mod attachments;
 mod audit;
 mod compress;
 #[cfg(test)]
@@ -47,6 +51,11 @@ pub const LOOK_MAX: usize = 64;
 pub const WANT_MAX: usize = 256;
 /// Entries of a repair are sent until they have so many bytes unpacked.
 pub const REPAIR_MAX_RAW_BYTES: usize = 64 << 10;
+
+/// Most bytes of content that are asked for at once: eight seconds of a line of 64 kbit/s.
+pub const ASK_MAX_BYTES: u64 = 64 << 10;
+/// Most bytes of content of one frame.
+pub const CONTENT_FRAME_MAX_BYTES: usize = 4 << 10;
 
 /// What is wrong with a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +129,19 @@ pub struct Want {
     pub hashes: Vec<Short>,
 }
 
+/// Asks for a part of content, and before it for the chaining values of its pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Which.
+    pub name: Name,
+    /// From which byte.
+    pub from: u64,
+    /// How many bytes, at most [`ASK_MAX_BYTES`].
+    pub len: u64,
+    /// Whether the asker does not have the chaining values.
+    pub tree: bool,
+}
+
 /// What neighbours say to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -165,6 +187,23 @@ pub enum Frame {
     /// The lanes that the sender takes from now on; all, as long as it says nothing. The only frame that may come before
     /// [`Frame::Hello`], so that nothing slips through in between.
     Lanes(Lanes),
+    /// Asks for content.
+    Ask(Ask),
+    /// Before the first bytes: the chaining values of all pieces.
+    Tree(ContentHash, Vec<[u8; 32]>),
+    /// A part of content, of one piece.
+    Bytes {
+        /// Of what.
+        hash: ContentHash,
+        /// From which byte.
+        from: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// The sender does not have it, or it is not for the receiver.
+    Nothing(Name),
+    /// Where all of some content is: at the sender, or at the root as well.
+    Kept(Name, Kept),
     /// The sender ends the session, and says why.
     Refuse {
         /// A stable number, for programs.
@@ -195,6 +234,11 @@ mod frame_type {
     pub const REPAIRED: u8 = 18;
     pub const ORDERS: u8 = 19;
     pub const LANES: u8 = 20;
+    pub const ASK: u8 = 21;
+    pub const TREE: u8 = 22;
+    pub const BYTES: u8 = 23;
+    pub const NOTHING: u8 = 24;
+    pub const KEPT: u8 = 25;
 }
 
 impl Frame {
@@ -266,6 +310,13 @@ impl Frame {
             Frame::Lanes(lanes) => {
                 w.u8(frame_type::LANES).u8(lanes.bits());
             }
+            Frame::Ask(ask) => attachments::put_ask(w, ask),
+            Frame::Tree(hash, values) => attachments::put_tree(w, hash, values),
+            Frame::Bytes { hash, from, bytes } => {
+                w.u8(frame_type::BYTES).raw(&hash.0).varint(*from).bytes(bytes);
+            }
+            Frame::Nothing(name) => attachments::put_name(w.u8(frame_type::NOTHING), name),
+            Frame::Kept(name, kept) => attachments::put_kept(w, name, *kept),
             Frame::Refuse { code, text } => {
                 w.u8(frame_type::REFUSE).raw(&code.to_be_bytes()).bytes(clip(text, TEXT_MAX_BYTES));
             }
@@ -311,6 +362,11 @@ impl Frame {
                 let bits = r.u8("the lanes")?;
                 Frame::Lanes(Lanes::from_bits(bits).ok_or(DecodeError::Value("the lanes"))?)
             }
+            frame_type::ASK => Frame::Ask(attachments::ask(&mut r)?),
+            frame_type::TREE => attachments::tree(&mut r)?,
+            frame_type::BYTES => attachments::bytes(&mut r)?,
+            frame_type::NOTHING => Frame::Nothing(attachments::name(&mut r)?),
+            frame_type::KEPT => Frame::Kept(attachments::name(&mut r)?, attachments::kept(&mut r)?),
             frame_type::REFUSE => Frame::Refuse {
                 code: u16::from_be_bytes(r.array("the code")?),
                 text: r.str(TEXT_MAX_BYTES, "the text")?.to_owned(),

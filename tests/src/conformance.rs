@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use sync_core::{
+    attachment::Name,
     audit::{Checkup, Harm, Summary},
     change::{Entry, opaque_chunk},
     feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq, extend_chain},
@@ -22,6 +23,10 @@ use sync_core::{
 };
 
 use crate::sim::rng::Rng;
+
+mod attachments;
+
+pub use self::attachments::{attachments, content};
 
 /// How many of the newest rows are read one by one after each batch; the older ones at the end.
 const NEWEST: u64 = 12;
@@ -409,6 +414,9 @@ pub(crate) struct Script {
     marks: Vec<Mark>,
     folded: Seq,
     written: u64,
+    /// What entries name.
+    named: Vec<Name>,
+    of_content: Rng,
 }
 
 impl Script {
@@ -429,6 +437,8 @@ impl Script {
             marks: Vec::new(),
             folded: 0,
             written: 0,
+            named: Vec::new(),
+            of_content: Rng::new(seed, "content"),
         }
     }
 
@@ -451,6 +461,7 @@ impl Script {
                 _ => self.state(&mut batch),
             }
         }
+        self.contents(&mut batch);
         batch
     }
 
@@ -498,6 +509,7 @@ impl Script {
         let degree =
             if self.random.one_in(12) { Secrecy::from_u8(self.random.below(4) as u8) } else { Secrecy::None };
         let entry = entry(&record, &home, lane, origin, self.written, &deps, &body).with_secrecy(degree);
+        let entry = self.with_attachment(entry);
         self.tip += 1;
         self.held.push((self.tip, record.clone(), entry.change_hash()));
         let at = 1_000 + self.written as i64;
@@ -641,6 +653,14 @@ impl Script {
         same!(digests(store));
         same!(folded(store));
         same!(secret_rows(store));
+        same!(lacking(store));
+        same!(unkept(store, usize::MAX));
+        same!(unkept(store, 2));
+        for name in self.named.iter().rev().take(NEWEST as usize) {
+            same!(missing(store, name));
+            same!(tree(store, name));
+            same!(piece(store, name, 1));
+        }
         same!(allowed(store));
         for seq in (from..=self.tip + 1).chain([0, u64::MAX]) {
             same!(chain(store, seq));
@@ -664,6 +684,7 @@ impl Script {
             same!(homes(store, record));
             same!(rows_of(store, record));
             same!(secrecy(store, record));
+            same!(attachments(store, record));
             same!(projected(store, record));
         }
         for (_, record, hash) in self.held.iter().rev().take(20) {

@@ -3,6 +3,7 @@
 //! nobody signed.
 
 use sync_core::{
+    attachment::{Kept, Name, PIECE_BYTES},
     audit::{Part, Prefix, Range},
     change::{Entry, opaque_chunk},
     engine::Identity,
@@ -11,7 +12,7 @@ use sync_core::{
     identity::{Announcement, NodeInfo, Reason, Revocation},
     store::{MemStore, Store},
     time::Stamp,
-    wire::{EntryBatch, Frame, Hello, POSITION_MAX, Want},
+    wire::{ASK_MAX_BYTES, Ask, EntryBatch, Frame, Hello, POSITION_MAX, Want},
 };
 
 use crate::{bytes::Choices, sim::identity::SimIdentity};
@@ -37,12 +38,17 @@ pub struct Hostile<'a> {
     pub homes: &'a [OrgId],
     /// How many entries it has made.
     pub serial: &'a mut u64,
+    /// The content of which it speaks; where there is none it does not.
+    pub names: &'a [Name],
 }
 
 impl Hostile<'_> {
     /// Anything.
     pub fn frame(&mut self, c: &mut Choices<'_>) -> Frame {
         let lane = c.pick(&Lane::ALL);
+        if !self.names.is_empty() && c.one_in(3) {
+            return self.of_content(c);
+        }
         match c.below(16) {
             0 => Frame::Hello(self.hello(c)),
             1 => Frame::Need(self.a_run(c)),
@@ -60,6 +66,24 @@ impl Hostile<'_> {
             }
             10..=12 => Frame::Announce(self.an_announcement(c)),
             _ => Frame::Batch(self.batch(c)),
+        }
+    }
+
+    /// Asks for content that is or is not its own, and gives what nobody asked for.
+    fn of_content(&mut self, c: &mut Choices<'_>) -> Frame {
+        let name = c.pick(self.names);
+        let (hash, size) = (name.attachment.hash, name.attachment.size);
+        let from = (c.below(8) * PIECE_BYTES / 2) as u64 % size;
+        match c.below(8) {
+            0..=2 => {
+                let len = (1 + u64::from(c.byte()) * 300).min(size - from).min(ASK_MAX_BYTES);
+                Frame::Ask(Ask { name, from, len, tree: c.one_in(2) })
+            }
+            3 => Frame::Tree(hash, vec![[c.byte(); 32]; name.attachment.pieces()]),
+            4 => Frame::Bytes { hash, from, bytes: vec![c.byte(); 1 + c.below(4_096)] },
+            5 => Frame::Nothing(name),
+            6 => Frame::Kept(name, Kept::Root),
+            _ => Frame::Kept(name, Kept::Here),
         }
     }
 
@@ -104,9 +128,11 @@ impl Hostile<'_> {
         let home = record.issuer().unwrap_or_else(|| home.clone());
         let lane = Lane::of_resource_type(record.resource_type());
         let after = self.store.read(lane, run).expect("memory").map_or(0, |known| known.cursor.at.pos);
+        let named = (!self.names.is_empty() && c.one_in(4)).then(|| c.pick(self.names));
         let entry = |pos: u64| {
             let chunk = opaque_chunk(origin, pos, &[], Stamp(pos as i64), &[pos as u8]);
             let entry = Entry::new(record.clone(), home.clone(), lane, chunk).expect("a readable header");
+            let entry = named.iter().fold(entry, |entry, name| entry.with_attachments(&[name.attachment]));
             (pos, entry.signed(|statement| self.keys[0].sign(statement)))
         };
         let upto = after + 1 + c.below(3) as u64;
@@ -167,6 +193,8 @@ impl Hostile<'_> {
         let stamp = if n.is_multiple_of(LAST_STAMP_ONE_IN) { i64::MAX } else { n as i64 };
         let chunk = opaque_chunk(author, n, &[], Stamp(stamp), &[n as u8]);
         let entry = Entry::new(record, home, of_lane, chunk).expect("a readable header");
+        let named = (!self.names.is_empty() && c.one_in(4)).then(|| c.pick(self.names));
+        let entry = named.iter().fold(entry, |entry, name| entry.with_attachments(&[name.attachment]));
         // What is issued by others it signs as well, with its own key.
         if c.one_in(4) { entry } else { entry.signed(|statement| self.keys[0].sign(statement)) }
     }

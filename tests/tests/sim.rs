@@ -17,6 +17,8 @@ use tuyen_tests::sim::{
 const SEEDS: u64 = 2_000;
 /// Worlds in which records are opened to others.
 const GRANT_SEEDS: u64 = 1_000;
+/// Worlds with attachments.
+const ATTACHMENT_SEEDS: u64 = 100;
 /// Worlds in which what is secret may go to some.
 const LABEL_SEEDS: u64 = 500;
 
@@ -90,6 +92,15 @@ fn worlds_with_labels_keep_every_promise() {
     let held = hold(LABEL_SEEDS, Taste { labels: true, ..Taste::default() }, "--labels");
     let came: u64 = held.iter().map(|report| report.secrets_came).sum();
     assert!(came > 1_000, "only {came} secret entries came to others");
+}
+
+/// People attach files to records, and ask for what is elsewhere.
+#[test]
+fn worlds_with_attachments_keep_every_promise() {
+    let held = hold(ATTACHMENT_SEEDS, Taste { attachments: true, ..Taste::default() }, "--attachments");
+    let count = |of: fn(&Report) -> u64| held.iter().map(of).sum::<u64>();
+    let (written, asked) = (count(|r| r.attachments), count(|r| r.asked));
+    assert!(written > 1_000 && asked > 100, "{written} attachments, {asked} asked for");
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn projected(name: &str, resource: Option<&str>, version: &str, open_conflicts: 
 fn the_memory_store_conforms() {
     conformance::scripted(MemStore::default, |store| store);
     conformance::grants(MemStore::default(), |store| store);
+    conformance::attachments(MemStore::default(), |store| store);
     conformance::random(1, 200, MemStore::default, |store| store);
 }
 
@@ -127,6 +128,13 @@ fn the_sqlite_store_conforms() {
     };
     conformance::grants(place.create(), reopen);
     place.is_sound("at the end of grants");
+    let place = Place::new();
+    let reopen = |store| {
+        drop(store);
+        place.open().unwrap()
+    };
+    conformance::attachments(place.create(), reopen);
+    place.is_sound("at the end of attachments");
 }
 
 #[test]

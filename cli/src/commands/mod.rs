@@ -1,5 +1,6 @@
 //! The commands, a file for each noun, and what they share: the node's folder, its daemon, and who writes.
 
+pub mod attachment;
 pub mod backup;
 pub mod bundle;
 pub mod children;
@@ -96,6 +97,13 @@ pub enum Command {
                        tuyen --dir dv records get Patient/8f21"
     )]
     Records(records::Command),
+    /// List the files that are attached to records, and write them to disk
+    #[command(
+        subcommand,
+        before_help = "Example:\n  tuyen --dir dv attachment list DocumentReference/8f21\n  \
+                       tuyen --dir dv attachment fetch DocumentReference/8f21 --out x-ray.dcm"
+    )]
+    Attachment(attachment::Command),
     Status(status::Status),
     Peers(links::Peers),
     Outages(outages::Outages),
@@ -157,6 +165,7 @@ impl Command {
             Command::Replace(command) => command.run(context),
             Command::Org(command) => command.run(context),
             Command::Records(command) => command.run(context),
+            Command::Attachment(command) => command.run(context),
             Command::Status(command) => command.run(context),
             Command::Peers(command) => command.run(context),
             Command::Outages(command) => command.run(context),

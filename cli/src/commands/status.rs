@@ -3,7 +3,7 @@
 
 use clap::Args;
 use node::{
-    admin::{AlertLine, Leaving, LinkState, ProfileLine, Request, Status as Answer, Unsafe},
+    admin::{AlertLine, Contents, Leaving, LinkState, ProfileLine, Request, Status as Answer, Unsafe},
     config::Profile,
 };
 use serde::Serialize;
@@ -80,6 +80,7 @@ struct StatusBody<'a> {
     homes: &'a [HomeDigest],
     not_at_hub: UnsafeBody<'a>,
     not_at_root: UnsafeBody<'a>,
+    attachments: Contents,
     line: Option<LineBody<'a>>,
     leaving: Option<&'a Leaving>,
     paused: bool,
@@ -137,6 +138,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         homes: &status.homes,
         not_at_hub: UnsafeBody::new(&status.not_at_hub),
         not_at_root: UnsafeBody::new(&status.not_at_root),
+        attachments: status.attachments,
         line: status.line.as_ref().map(LineBody::new),
         leaving: status.leaving.as_ref(),
         paused: status.paused,
@@ -154,7 +156,7 @@ fn alert_body(alert: &AlertLine) -> AlertBody<'_> {
 }
 
 fn is_safe(status: &Answer) -> bool {
-    status.not_at_hub.entries == 0 && status.not_at_root.entries == 0
+    status.not_at_hub.entries == 0 && status.not_at_root.entries == 0 && status.attachments.not_at_root == 0
 }
 
 /// What a person has to look at, as stable names.
@@ -194,6 +196,11 @@ fn summary(status: &Answer) -> String {
             "Everything is at the hub; {entries} not yet at the centre{}.",
             waits(&status.not_at_root)
         );
+    }
+    if status.attachments.not_at_root > 0 {
+        let attachments = many(status.attachments.not_at_root, "attachment is", "attachments are");
+        let bytes = render::bytes(status.attachments.not_at_root_bytes);
+        return format!("All entries are at the centre; {attachments} not yet ({bytes}).");
     }
     if status.secret > 0 {
         return match records.saturating_sub(status.secret) {
@@ -284,6 +291,19 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
         "entries",
         format!("{}, digest {}", count(status.entries), render::shorten(&status.digest, 13)),
     ));
+    let Contents { here, here_bytes, not_at_root, not_at_root_bytes, away, away_bytes } = status.attachments;
+    if here + away > 0 {
+        let part = |number, bytes, what: &str| match number {
+            0 => String::new(),
+            _ => format!(", {} ({}) {what}", count(number), render::bytes(bytes)),
+        };
+        let at_root = part(not_at_root, not_at_root_bytes, "not yet at the centre");
+        let elsewhere = part(away, away_bytes, "not here");
+        rows.push(row(
+            "attachments",
+            format!("{} here ({}){at_root}{elsewhere}", count(here), render::bytes(here_bytes)),
+        ));
+    }
     if status.conflicts > 0 {
         rows.push(row("conflicts", format!("{} open; see `tuyen conflicts list`", count(status.conflicts))));
     }
@@ -343,6 +363,7 @@ mod tests {
             homes: Vec::new(),
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
+            attachments: Contents::default(),
             line: None,
             leaving: None,
             paused: false,

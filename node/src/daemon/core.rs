@@ -24,6 +24,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     Message, Numbers, SOFTWARE,
+    attachments::Fetcher,
     book::Book,
     budget::Budgets,
     courier::Courier,
@@ -102,6 +103,7 @@ pub(super) struct Core {
     pub compartments: Compartments,
     /// What was forgotten and has no receipt yet.
     pub forgotten: Vec<Purge>,
+    pub fetchers: Vec<Fetcher>,
     waiters: Vec<Waiter>,
     tickets: u64,
     /// Records of which an entry has come back to its row.
@@ -155,6 +157,7 @@ impl Core {
             courier,
             compartments,
             forgotten: Vec::new(),
+            fetchers: Vec::new(),
             waiters: Vec::new(),
             tickets: 0,
             refold: BTreeSet::new(),
@@ -178,6 +181,9 @@ impl Core {
     fn work(&mut self, messages: &mut mpsc::Receiver<Message>, runtime: &Handle) -> Result<(), StoreError> {
         self.allow_what_is_decided()?;
         self.keep_to_budget()?;
+        let unasked = Event::FetchUnasked(self.config.fetch_attachments_up_to);
+        self.engine.handle(unasked, &self.store, clock::now())?;
+        self.let_out()?;
         self.stand_where_orders_say();
         self.tell_if_closed();
         // Before anybody gives an order that takes the number of one that a power cut has prevented.
@@ -198,6 +204,7 @@ impl Core {
                 self.fold()?;
             }
             self.answer_waiters()?;
+            self.answer_fetchers()?;
             self.verify_daily()?;
             self.write_outages()?;
             self.mind_budget()?;
@@ -251,7 +258,7 @@ impl Core {
         let now = clock::now().mono;
         let due = self.engine.poll_timeout().map(|(due, _)| Duration::from_millis(due.saturating_sub(now)));
         let mut wait = due.unwrap_or(IDLE).min(most);
-        if !self.waiters.is_empty() {
+        if !self.waiters.is_empty() || self.has_fetchers() {
             wait = wait.min(PROGRESS_EVERY);
         }
         if let Some(due) = self.parent_owes_an_answer() {
@@ -263,6 +270,7 @@ impl Core {
                 self.engine.handle(Event::Timeout, &self.store, clock::now())?;
                 self.let_out()?;
                 self.answer_waiters()?;
+                self.answer_fetchers()?;
                 self.verify_daily()?;
                 self.write_outages()?;
                 self.mind_budget()?;
@@ -498,6 +506,14 @@ impl Core {
                 self.alert("forked", text);
             }
             Alert::Moved { .. } => self.stand_where_orders_say(),
+            Alert::NoContent { peer, record } => {
+                let text = format!(
+                    "{} gives something else for an attachment of {record}; nothing of it was taken, and it is asked for \
+                     elsewhere. Let whoever runs {} check its store with `tuyen verify`",
+                    peer.place, peer.place
+                );
+                self.alert("no_content", text);
+            }
             Alert::TwoMachines { peer } => {
                 let text = format!(
                     "two machines are connected as {}; both sides' entries are kept. Find the second copy and \
@@ -631,6 +647,19 @@ impl Core {
     ) -> Result<(), StoreError> {
         let outcome = match request {
             Request::SyncNow { wait, bulk } => return self.sync_now(wait, bulk, answers),
+            Request::AttachmentFetch { record, hash, patience_seconds } => {
+                let patience = Duration::from_secs(patience_seconds);
+                match self.fetch(&record, hash, patience, answers.clone()) {
+                    Ok(()) => return Ok(()),
+                    Err(problem) => Err(problem),
+                }
+            }
+            Request::AttachmentPart { record, hash, from } => {
+                self.part(&record, hash, from).map(|it| json(&it))
+            }
+            Request::Attachments { record, after } => {
+                self.attachments(record.as_ref(), after.as_ref()).map(|it| json(&it))
+            }
             Request::LinkShow => self.show_line().map(|it| json(&it)),
             Request::LinkSet(change) => self.set_budget(change).map(|it| json(&it)),
             Request::Verify { with } => {

@@ -1,7 +1,7 @@
 //! The two ends of a link: frames from the engine become bytes on QUIC streams, and the other way round.
 //!
-//! The side that dialled opens the control stream; each side opens one stream for each lane when it first has
-//! something for it, begins it with the lane's number, and gives it the lane's priority, so that QUIC sends
+//! The side that dialled opens the control stream; each side opens one stream for each lane, and one for content, when
+//! it first has something for it, begins it with the lane's number, and gives it the lane's priority, so that QUIC sends
 //! urgent bytes first. Batches are packed and unpacked here, on the tasks of their streams, not on the engine's
 //! thread. On the link to the parent entries keep to a pace ([`Pace`]). Nothing here decides anything.
 
@@ -52,6 +52,7 @@ pub struct Outbox {
     connection: Connection,
     control: mpsc::UnboundedSender<Out>,
     lanes: [mpsc::UnboundedSender<Out>; 3],
+    content: mpsc::UnboundedSender<Out>,
 }
 
 #[derive(Debug)]
@@ -72,6 +73,7 @@ impl Outbox {
                 return;
             }
             Frame::Batch(batch) => &self.lanes[batch.lane as usize],
+            Frame::Tree(..) | Frame::Bytes { .. } => &self.content,
             _ => &self.control,
         };
         let _ = stream.send(Out::Frame(frame));
@@ -87,13 +89,16 @@ impl Outbox {
 pub struct Queues {
     control: mpsc::UnboundedReceiver<Out>,
     lanes: [mpsc::UnboundedReceiver<Out>; 3],
+    content: mpsc::UnboundedReceiver<Out>,
 }
 
 fn outbox(connection: Connection) -> (Outbox, Queues) {
     let (control, control_queue) = mpsc::unbounded_channel();
     let lanes = [(); 3].map(|()| mpsc::unbounded_channel());
     let [(a, qa), (b, qb), (c, qc)] = lanes;
-    (Outbox { connection, control, lanes: [a, b, c] }, Queues { control: control_queue, lanes: [qa, qb, qc] })
+    let (content, content_queue) = mpsc::unbounded_channel();
+    let outbox = Outbox { connection, control, lanes: [a, b, c], content };
+    (outbox, Queues { control: control_queue, lanes: [qa, qb, qc], content: content_queue })
 }
 
 /// What tells the core of a new link, and the queues that [`drive`] empties.
@@ -104,8 +109,10 @@ pub fn connected(link: &Link, id: LinkId, direction: Direction) -> (Message, Que
     (Message::Connected { id, peer, chain, direction, outbox, connection }, queues)
 }
 
-/// Begins a stream that carries nothing. A stream is this or begins with the number of its lane.
+/// Begins a stream that carries nothing. A stream is this, or that of content, or begins with the number of its lane.
 const PROBE: u8 = 0xff;
+/// Begins the stream of content, which comes behind all lanes.
+const CONTENT: u8 = 3;
 
 /// Says something, so that a neighbour that has lost the connection says so. Without it that shows at the next
 /// sign of life only.
@@ -140,8 +147,12 @@ pub async fn drive(
         tokio::spawn(write_control(connection.clone(), send, queues.control, traffic.clone()));
         for (lane, queue) in Lane::ALL.into_iter().zip(queues.lanes) {
             let pace = paces.as_ref().map(|(up, _)| up.clone());
-            tokio::spawn(write_lane(connection.clone(), lane, queue, traffic.clone(), pace));
+            let stream = (lane as u8, lane);
+            tokio::spawn(write_lane(connection.clone(), stream, queue, traffic.clone(), pace));
         }
+        let pace = paces.as_ref().map(|(up, _)| up.clone());
+        let stream = (CONTENT, Lane::Bulk);
+        tokio::spawn(write_lane(connection.clone(), stream, queues.content, traffic.clone(), pace));
         let pace = paces.map(|(_, down)| down);
         let inbound = Inbound { id, core: core.clone(), traffic, room: numbers.inbound.clone(), pace };
         // Lanes are read only once the neighbour's HELLO has been passed on: streams overtake one another.
@@ -215,9 +226,10 @@ fn end(connection: &Connection, reason: &str) {
     }
 }
 
+/// Writes what is queued to a stream of its own, which begins with this number and keeps to the pace of this lane.
 async fn write_lane(
     connection: Connection,
-    lane: Lane,
+    (first, lane): (u8, Lane),
     mut queue: mpsc::UnboundedReceiver<Out>,
     traffic: Arc<Traffic>,
     pace: Option<Arc<Pace>>,
@@ -228,8 +240,8 @@ async fn write_lane(
             Some(stream) => stream,
             None => {
                 let Ok(mut opened) = connection.open_uni().await else { return };
-                let _ = opened.set_priority(CONTROL_PRIORITY - 1 - lane as i32);
-                if opened.write_all(&[lane as u8]).await.is_err() {
+                let _ = opened.set_priority(CONTROL_PRIORITY - 1 - i32::from(first));
+                if opened.write_all(&[first]).await.is_err() {
                     return;
                 }
                 stream.insert(opened)
@@ -302,9 +314,11 @@ impl Inbound {
             let inbound = self.clone();
             tokio::spawn(async move {
                 let mut lane = [0];
-                if stream.read_exact(&mut lane).await.is_ok()
-                    && let Some(lane) = Lane::from_u8(lane[0])
-                {
+                if stream.read_exact(&mut lane).await.is_err() {
+                    return;
+                }
+                let lane = if lane[0] == CONTENT { Some(Lane::Bulk) } else { Lane::from_u8(lane[0]) };
+                if let Some(lane) = lane {
                     inbound.read_lane(stream, lane).await;
                 }
             });
@@ -341,6 +355,8 @@ impl Inbound {
         let bytes = match &frame {
             Frame::Batch(batch) => batch.entries.iter().map(|(_, entry)| entry.encoded_len()).sum(),
             Frame::Repair(entries) => entries.iter().map(Entry::encoded_len).sum(),
+            Frame::Bytes { bytes, .. } => bytes.len(),
+            Frame::Tree(_, values) => values.len() * 32,
             _ => SMALL_FRAME_BYTES,
         };
         let share = u32::try_from(bytes.clamp(SMALL_FRAME_BYTES, INBOUND_MAX_BYTES)).expect("the limit fits");

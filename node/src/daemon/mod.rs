@@ -37,6 +37,7 @@ use crate::{
     transport::{LinkSettings, Transport},
 };
 
+mod attachments;
 mod backup;
 mod book;
 mod budget;

@@ -20,6 +20,7 @@ use sync_core::{
 
 use super::{
     SOFTWARE,
+    attachments::Brought,
     core::{Core, Outcome, Problem, refuse},
     grants, wall,
 };
@@ -61,6 +62,8 @@ pub(super) struct With<'a> {
     pub steps: Vec<Step>,
     /// The lane of a new record, where it is not that of its type.
     pub lane: Option<Lane>,
+    /// The attachments that it brings.
+    pub brought: Brought,
 }
 
 impl Core {
@@ -88,7 +91,7 @@ impl Core {
                     problem,
                 });
             };
-            let (id, parsed) = match import::resource(resource.get().as_bytes()) {
+            let (id, mut parsed) = match import::resource(resource.get().as_bytes()) {
                 Ok(found) => found,
                 Err(problem) => {
                     rejected(None, format!("{problem}; {}", problem.what_to_do()));
@@ -105,6 +108,13 @@ impl Core {
             if pending.records.contains(&id) {
                 self.write(std::mem::take(&mut pending))?;
             }
+            let brought = match self.take_out(&id, &mut parsed)? {
+                Ok(brought) => brought,
+                Err(problem) => {
+                    rejected(Some(&id), problem);
+                    continue;
+                }
+            };
             let mut opened = self.open(&id)?;
             let change = match base.as_deref().map(|base| opened.record.at_version(base)).transpose() {
                 Ok(base) => opened.record.put(&parsed, base.as_deref(), &self.author(&by, &why)),
@@ -113,7 +123,7 @@ impl Core {
             match change {
                 Ok(None) => answer.unchanged += 1,
                 Ok(Some(change)) => {
-                    let with = With { resource: Some(&parsed), ..With::default() };
+                    let with = With { resource: Some(&parsed), brought, ..With::default() };
                     match self.queue(&mut pending, opened, change, with)? {
                         Ok(written) => answer.written.push(written),
                         Err(problem) => rejected(Some(&id), problem),
@@ -189,7 +199,7 @@ impl Core {
         change: NewChange,
         with: With<'_>,
     ) -> Result<Result<WrittenRecord, String>, StoreError> {
-        let With { resource, mut steps, lane } = with;
+        let With { resource, mut steps, lane, brought } = with;
         let id = opened.record.id().clone();
         let patients = grants::patients(resource);
         let home = match self.home_of(&id, &patients)? {
@@ -208,10 +218,10 @@ impl Core {
             steps.truncate(GRANTS_MAX);
         }
         let entry = match Entry::new(id.clone(), home, lane, Arc::from(change.bytes)) {
-            Ok(entry) => entry.with_secrecy(degree).with_grants(&steps),
+            Ok(entry) => entry.with_attachments(&brought.named).with_secrecy(degree).with_grants(&steps),
             Err(error) => {
                 return Ok(Err(format!(
-                    "{error}; keep attachments apart, as a Binary or a file with a URL, or write in smaller steps"
+                    "{error}; keep large files apart, as attachments or with a URL, or write in smaller steps"
                 )));
             }
         };
@@ -224,6 +234,7 @@ impl Core {
         pending.records.insert(id);
         pending.entries.push(entry);
         pending.projection.push(Op::Project(projected));
+        pending.projection.extend(brought.ops);
         Ok(Ok(written))
     }
 

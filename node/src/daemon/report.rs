@@ -64,6 +64,7 @@ impl Core {
             not_at_hub: self.not_at(Frontier::Hub)?,
             not_at_root: self.not_at(Frontier::Root)?,
             line: self.line_to_parent()?,
+            attachments: self.contents()?,
             leaving: self.leaving(),
             paused: self.numbers.paused(),
             up: up.into_iter().next().map(|(_, state)| state),

@@ -209,6 +209,9 @@ impl Core {
             self.alert("damaged", text);
         }
         self.engine.handle(Event::Checked(checked.checkup()), &self.store, clock::now())?;
+        if !checked.pieces.is_empty() {
+            self.engine.handle(Event::Rotten(checked.pieces.clone()), &self.store, clock::now())?;
+        }
         self.let_out()?;
         let verified = Verified {
             rows: checked.rows,

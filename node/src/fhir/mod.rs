@@ -4,6 +4,7 @@
 //! references stay as they are), and no error of this module shows a clinical value. Not here: merging and
 //! the record model (sync-core), storing (`store`), and FHIR's REST interface.
 
+pub mod attachment;
 pub mod consent;
 pub mod export;
 pub mod import;

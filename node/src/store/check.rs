@@ -20,6 +20,7 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use sync_core::{
+    attachment::Name,
     audit::{Checkup, Damage, Harm, Summary},
     change::Entry,
     feed::{CHAIN_START, Digest, Seq, extend_chain},
@@ -29,6 +30,7 @@ use sync_core::{
 
 use super::{
     Fallible, Fault,
+    contents::check_some,
     listing::Reader,
     read::{DEGREE, UNKNOWN, array, clamp, decode, digest, parse, small, unpack},
 };
@@ -70,6 +72,7 @@ impl fmt::Display for Finding {
         match (&self.row, &self.record) {
             (Some((row, _)), Some(record)) => write!(f, "row {row} ({record}): {}", self.what),
             (Some((row, _)), None) => write!(f, "row {row}: {}", self.what),
+            (None, Some(record)) => write!(f, "{record}: {}", self.what),
             _ => f.write_str(&self.what),
         }
     }
@@ -86,6 +89,8 @@ pub struct Checked {
     pub more: u64,
     /// For each home what its digest counts and no row holds.
     pub missing: Vec<(OrgId, Digest)>,
+    /// The pieces of attachments that are not what they were, each with its number.
+    pub pieces: Vec<(Name, usize)>,
 }
 
 impl Checked {
@@ -139,6 +144,11 @@ impl Reader {
         let (mut feed, mut pace) = (Feed::default(), Pace::new());
         while !self.at_one_moment(|conn| feed.stretch(conn, &mut checked))? {
             progress(feed.last, checked.rows);
+            pace.rest();
+        }
+        let mut after = 0;
+        while let Some(last) = self.at_one_moment(|conn| contents(conn, after, &mut checked))? {
+            after = last;
             pace.rest();
         }
         progress(checked.rows, checked.rows);
@@ -198,6 +208,20 @@ fn trees(conn: &Connection, checked: &mut Checked) -> Fallible<()> {
         }
     }
     Ok(())
+}
+
+/// Checks the pieces of some content; the last that was looked at, none when there is no more.
+fn contents(conn: &Connection, after: i64, checked: &mut Checked) -> Fallible<Option<i64>> {
+    let Some((last, rotten)) = check_some(conn, after, STRETCH_ROWS as usize)? else { return Ok(None) };
+    for (name, nth) in rotten {
+        let what = format!(
+            "piece {nth} of its attachment {} is not what it was; it is fetched again from whoever has it",
+            name.attachment.hash.short()
+        );
+        checked.push(Finding { record: Some(name.record.clone()), ..Finding::new(what) });
+        checked.pieces.push((name, nth));
+    }
+    Ok(Some(last))
 }
 
 /// Compares the index of names with the records.

@@ -58,6 +58,7 @@ impl Commit<'_> {
             self.forget_row(row)?;
         }
         self.names.forget(self.conn, &records, |id| {
+            Commit::forget_contents(self.conn, id)?;
             for sql in OF_RECORD {
                 self.conn.prepare_cached(sql)?.execute([id])?;
             }

@@ -9,6 +9,7 @@
 //! and the moments of a checkpoint (the daemon's). The file's layout is drawn in `docs/STORAGE.md`.
 
 mod check;
+mod contents;
 mod copy;
 mod files;
 mod forget;
@@ -38,6 +39,7 @@ use sync_core::{
 
 pub use self::{
     check::{Checked, Finding},
+    contents::ContentCounts,
     copy::{Copied, CopyError},
     files::{FileSystem, SystemFiles, same},
     key::{Key, KeyError},

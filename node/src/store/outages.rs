@@ -169,6 +169,8 @@ mod tests {
             "grant_",
             "leaving",
             "about",
+            "piece",
+            "attachment",
             "secret_row",
             "allowed",
         ];

@@ -6,6 +6,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sync_core::{
+    attachment::{Held, Kept, Name, Tree},
     change::Entry,
     codec::Reader as Bytes,
     feed::{CHAIN_START, Cursor, Digest, Position, Progress, Segment, Seq},
@@ -19,7 +20,10 @@ use sync_core::{
     store::{Frontier, Gain, Head, Mark, Offered, Projected, Purge, Store, StoreError},
 };
 
-use super::{Fallible, Fault, Marked, SqliteStore, broken};
+use super::{
+    Fallible, Fault, Marked, SqliteStore, broken,
+    contents::{LACKING, UNKEPT},
+};
 
 /// A number for a comparison. Nothing stored is larger than `i64::MAX`, so clamping keeps every comparison true.
 pub(super) fn clamp(n: u64) -> i64 {
@@ -554,6 +558,33 @@ impl Store for SqliteStore {
             let rows = statement.query_map([key.id], |row| row.get(0).map(unpack))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
+    }
+
+    fn attachments(&self, record: &RecordId) -> Result<Vec<Held>, StoreError> {
+        self.reading(|| self.contents_of(record))
+    }
+
+    fn lacking(&self) -> Result<Vec<Name>, StoreError> {
+        self.reading(|| Ok(self.contents(LACKING, -1)?.into_iter().map(|(name, _)| name).collect()))
+    }
+
+    fn unkept(&self, limit: usize) -> Result<Vec<(Name, Kept)>, StoreError> {
+        self.reading(|| {
+            let all = self.contents(UNKEPT, clamp(limit as u64))?;
+            Ok(all.into_iter().map(|(name, held)| (name, held.kept)).collect())
+        })
+    }
+
+    fn missing(&self, name: &Name) -> Result<Vec<usize>, StoreError> {
+        self.reading(|| self.missing_of(name))
+    }
+
+    fn tree(&self, name: &Name) -> Result<Option<Tree>, StoreError> {
+        self.reading(|| self.tree_of(name))
+    }
+
+    fn piece(&self, name: &Name, nth: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reading(|| self.piece_of(name, nth))
     }
 
     fn secrecy(&self, record: &RecordId) -> Result<Secrecy, StoreError> {

@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i64 = 0x5475_796e;
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Migration `n` brings a file from version `n` to `n + 1`. Never edit one that has been released.
-const MIGRATIONS: [&str; 7] = [V1, V2, V3, V4, V5, V6, V7];
+const MIGRATIONS: [&str; 8] = [V1, V2, V3, V4, V5, V6, V7, V8];
 
 const V1: &str = "
 -- Names that rows refer to by small numbers.
@@ -255,6 +255,25 @@ CREATE TABLE allowed (
   degree INTEGER NOT NULL,
   PRIMARY KEY (org, way)
 ) STRICT, WITHOUT ROWID;
+";
+
+const V8: &str = "
+-- The attachments that entries name: how many of the pieces are not here, where else all of it is (0 nobody knows, 1 at the
+-- parent, 2 at the root), and the chaining values of the pieces. And the pieces: the number of the content times 4,096, and
+-- the piece's own from 0.
+CREATE TABLE attachment (
+  id INTEGER PRIMARY KEY,
+  record INTEGER NOT NULL REFERENCES record,
+  hash BLOB NOT NULL,
+  size INTEGER NOT NULL,
+  lacking INTEGER NOT NULL,
+  kept INTEGER NOT NULL,
+  tree BLOB,
+  UNIQUE (record, hash, size)
+) STRICT;
+CREATE INDEX attachment_lacking ON attachment (size) WHERE lacking > 0;
+CREATE INDEX attachment_unkept ON attachment (kept, size) WHERE lacking = 0 AND kept < 2;
+CREATE TABLE piece (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
 ";
 
 /// The version of the file's layout.

@@ -141,6 +141,10 @@ impl Commit<'_> {
                 self.forgotten.push(record.clone());
                 Ok(())
             }
+            Op::Tree(name, tree) => self.tree(name, tree),
+            Op::Piece { name, nth, bytes } => self.piece(name, *nth, bytes),
+            Op::Lose(name, nth) => self.lose(name, *nth),
+            Op::Kept(name, kept) => self.keep(name, *kept),
             Op::Allow(org, way, upto) => {
                 let org = self.names.add_org(self.conn, org)?;
                 let sql = "INSERT OR REPLACE INTO allowed (org, way, degree) VALUES (?1, ?2, ?3)";
@@ -323,6 +327,7 @@ impl Commit<'_> {
             self.run_one(sql, params![record.id, marked.degree as u8, marked.here as u8])?;
             self.known.secret.insert(record.id, marked);
         }
+        self.name_contents(record.id, entry)?;
         let chain = self.next_chain(entry.hash())?;
         let seq = self.known.tip + 1;
         if src.is_some() && marked.degree != Secrecy::None {
@@ -385,6 +390,7 @@ impl Commit<'_> {
             "INSERT OR REPLACE INTO change (record, hash, seq) VALUES (?1, ?2, ?3)",
             params![record.id, entry.change_hash().0, seq],
         )?;
+        self.name_contents(record.id, entry)?;
         self.body.0.clear();
         entry.encode(&mut self.body);
         self.run_one(

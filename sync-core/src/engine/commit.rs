@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry as Slot;
 
-use super::{grants::Gained, purge::sender, *};
+use super::{attachments::contents_of, grants::Gained, purge::sender, *};
 use crate::{
     id::{ChangeHash, OrgId, RecordId, Secrecy},
     scope::grant::{self, Granted},
@@ -30,6 +30,8 @@ pub(super) struct Draft {
     pub(super) marked: BTreeMap<(RecordId, Vec<u8>), Secrecy>,
     /// The announcements that neighbours have brought.
     brought: BTreeMap<Incarnation, Announcement>,
+    /// The records of which something of an attachment is in it.
+    pub(super) contents: BTreeSet<RecordId>,
     pub(super) bytes: usize,
     pub(super) at: i64,
     /// How far the projection is folded once this commit is durable.
@@ -39,7 +41,7 @@ pub(super) struct Draft {
 impl Draft {
     /// Whether this commit adds to a record, or to what is known of it.
     pub(super) fn holds(&self, record: &RecordId) -> bool {
-        self.rows.contains_key(record) || self.grants.contains_key(record)
+        self.rows.contains_key(record) || self.grants.contains_key(record) || self.contents.contains(record)
     }
 
     /// Whose a record is that this commit adds to, and to whom it is open, each once.
@@ -74,6 +76,12 @@ impl Draft {
         }
         rows.extend(self.rows.get(record).into_iter().flatten());
         Ok(rows)
+    }
+
+    /// The attachments that an entry brings are known when this commit is durable.
+    pub(super) fn names(&mut self, entry: &Entry) {
+        let named = |attachment| Name { record: entry.record().clone(), attachment };
+        self.after.named.extend(entry.attachments().into_iter().map(named));
     }
 
     /// Offers the entry of an older row.
@@ -120,6 +128,9 @@ impl<I: Identity> Engine<I> {
                 unheard: Vec::new(),
                 fresh: Fresh::default(),
                 ordered: Vec::new(),
+                contents: Vec::new(),
+                named: Vec::new(),
+                scope_grows: false,
             },
             added: BTreeSet::new(),
             from_above: BTreeMap::new(),
@@ -129,6 +140,7 @@ impl<I: Identity> Engine<I> {
             secrecy: BTreeMap::new(),
             marked: BTreeMap::new(),
             brought: BTreeMap::new(),
+            contents: BTreeSet::new(),
             bytes: 0,
             at: now.wall,
             folded: store.folded()?,
@@ -167,6 +179,7 @@ impl<I: Identity> Engine<I> {
                     let degree = store.secrecy(record)?.max(in_draft);
                     self.append(entry.with_secrecy(degree), None, true, draft, store)?;
                 }
+                draft.after.named.extend(contents_of(&projection).cloned());
                 draft.ops.extend(projection);
                 if caught_up {
                     draft.folded = draft.after.tip;
@@ -199,6 +212,7 @@ impl<I: Identity> Engine<I> {
             Intent::Heal(row, entry) => self.draft_heal(row, entry, draft, store)?,
             Intent::Repair(from, entries) => self.draft_repair(&from, entries, draft, store)?,
             Intent::ForgottenTold(told) => self.draft_told(&told, draft),
+            Intent::Content(op) => self.draft_content(op, draft, store)?,
             Intent::Allow(org, way, upto) => self.draft_allowed(org, way, upto, draft, store)?,
         }
         Ok(())
@@ -226,6 +240,7 @@ impl<I: Identity> Engine<I> {
             }
             self.offer_what_is_open(&info, draft, store)?;
             draft.brought.insert(run, announcement.clone());
+            draft.after.scope_grows = true;
             draft.ops.push(Op::Announce(announcement, info));
             return Ok(());
         };
@@ -395,6 +410,7 @@ impl<I: Identity> Engine<I> {
         let gained = self.settle_home(&entry, draft, store)?;
         if gained.is_some() {
             draft.ops.push(Op::AddHome(entry.record().clone(), entry.home().clone()));
+            draft.after.scope_grows = true;
         }
         let opens = self.open_grants(&entry, draft, store)?;
         draft.after.tip += 1;
@@ -424,6 +440,7 @@ impl<I: Identity> Engine<I> {
                 self.leave(&key.0, false, draft);
             }
         }
+        draft.names(&entry);
         let fresh = &mut draft.after.fresh;
         fresh.rows[entry.lane() as usize] += 1;
         fresh.homes.extend(held_for);
@@ -595,6 +612,10 @@ impl<I: Identity> Engine<I> {
         self.follow(after.ordered);
         self.prune_marks();
         after.repaired.into_iter().for_each(|(link, count)| self.repaired(link, count));
+        self.contents_are_durable(after.contents, after.named, store, now)?;
+        if after.scope_grows {
+            self.scope_has_grown(store, now)?;
+        }
         let links: Vec<_> = self.links.keys().copied().collect();
         for link in links {
             self.go_on(link, store, now)?;

@@ -59,6 +59,7 @@ impl<I: Identity> Engine<I> {
                 gained.push((grant.to.clone(), draft.rows_so_far(record, store)?));
             }
             draft.ops.push(Op::Grant(record.clone(), Granted { grant, over: None }));
+            draft.after.scope_grows = true;
         }
         Ok(gained)
     }

@@ -215,6 +215,7 @@ impl<I: Identity> Engine<I> {
                         return Ok(());
                     }
                     count(&mut purge.forgotten, &store.homes(&record)?[0], rows.len() as u64);
+                    self.contents.forget(&record);
                     draft.ops.push(Op::Forget(record));
                 }
             }
@@ -253,6 +254,7 @@ impl<I: Identity> Engine<I> {
                 waits.until = earlier(waits.until, *until);
             } else {
                 count(&mut forgotten, &homes[0], rows.len() as u64);
+                self.contents.forget(&record);
                 draft.ops.push(Op::Forget(record));
                 left -= 1;
             }

@@ -71,6 +71,11 @@ impl<I: Identity> Engine<I> {
             | Frame::Repair(_)
             | Frame::Repaired(_)) => self.on_audit(link, frame, store)?,
             Frame::Lanes(lanes) => state.takes = lanes,
+            frame @ (Frame::Ask(_)
+            | Frame::Tree(..)
+            | Frame::Bytes { .. }
+            | Frame::Nothing(_)
+            | Frame::Kept(..)) => self.on_content(link, frame, store, now)?,
             Frame::Refuse { code, text } => {
                 let (peer, doubled) = (state.peer.clone(), state.doubled);
                 self.links.remove(&link);
@@ -570,7 +575,8 @@ impl<I: Identity> Engine<I> {
         self.tell_places(link, store)?;
         self.take_held(link, store)?;
         self.send_rows(link, store, now)?;
-        self.audit_goes_on(link, store)
+        self.audit_goes_on(link, store)?;
+        self.contents_go_on(link, store, now)
     }
 
     /// When more is safe at the root than before, all children are told.

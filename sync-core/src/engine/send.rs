@@ -111,7 +111,7 @@ impl<I: Identity> Engine<I> {
     }
 
     /// The lanes that a link may carry now, away from this node.
-    fn open_lanes(&self, link: &Link) -> Lanes {
+    pub(super) fn open_lanes(&self, link: &Link) -> Lanes {
         match link.direction {
             Direction::Up => link.takes.and(self.lanes_up),
             Direction::Down => link.takes,

@@ -15,6 +15,7 @@ use crate::{
     wire::{self, UNPACKED_MAX_BYTES},
 };
 
+mod attachments;
 mod audit;
 mod courier;
 mod grants;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
+    attachment::Attachment,
     audit::{Checkup, Damage, Harm, Summary},
     feed::{CHAIN_START, extend_chain},
     id::EntryHash,
@@ -40,7 +41,16 @@ struct RecordRow {
     came: BTreeMap<Vec<u8>, Secrecy>,
     /// With the first row that could know of each.
     grants: BTreeMap<(GrantId, OrgId), (Granted, Seq)>,
+    attachments: BTreeMap<Attachment, Content>,
     projected: Option<Projected>,
+}
+
+/// What is here of an attachment.
+#[derive(Debug, Clone, Default)]
+struct Content {
+    tree: Option<Tree>,
+    pieces: BTreeMap<usize, Vec<u8>>,
+    kept: Kept,
 }
 
 /// A store in memory. Clone it and you have a copy of the disk.
@@ -66,7 +76,39 @@ pub struct MemStore {
     folded: Seq,
 }
 
+impl Content {
+    fn held(&self, attachment: Attachment) -> Held {
+        Held { attachment, lacking: attachment.pieces() - self.pieces.len(), kept: self.kept }
+    }
+}
+
 impl MemStore {
+    /// Spoils a piece of content, as a disk may; nothing happens to one that is not here.
+    pub fn rot_piece(&mut self, name: &Name, nth: usize) {
+        let piece = self.content_mut(name).and_then(|content| content.pieces.get_mut(&nth));
+        if let Some(byte) = piece.and_then(|piece| piece.first_mut()) {
+            *byte ^= 1;
+        }
+    }
+
+    /// The content of which something is here.
+    pub fn held_content(&self) -> impl Iterator<Item = (Name, Held)> {
+        self.contents().filter(|(name, held)| held.lacking < name.attachment.pieces())
+    }
+
+    /// The pieces that do not fit their chaining values any more.
+    pub fn rotten_pieces(&self) -> Vec<(Name, usize)> {
+        let mut rotten = Vec::new();
+        for (name, _) in self.contents() {
+            let content = self.content(&name).expect("it was found");
+            let fits =
+                |nth: usize, piece: &[u8]| content.tree.as_ref().is_some_and(|tree| tree.fits(nth, piece));
+            let of_it = content.pieces.iter().filter(|(nth, piece)| !fits(**nth, piece));
+            rotten.extend(of_it.map(|(nth, _)| (name.clone(), *nth)));
+        }
+        rotten
+    }
+
     /// All records with what the last fold left of them.
     pub fn records(&self) -> impl Iterator<Item = (&RecordId, Option<&Projected>)> {
         self.records.iter().map(|(id, row)| (id, row.projected.as_ref()))
@@ -137,6 +179,9 @@ impl MemStore {
         let record = self.records.get_mut(entry.record()).expect("a record of which a row was is known");
         record.changes.retain(|_, row| *row != seq);
         record.changes.insert(entry.change_hash(), seq);
+        for attachment in entry.attachments() {
+            record.attachments.entry(attachment).or_default();
+        }
         let row = &mut self.rows[seq as usize - 1];
         (row.entry, row.offers, row.harm) = (Some(entry.clone()), None, None);
         (row.lane, row.record, row.chain) = (entry.lane(), entry.record().clone(), chain.or(row.chain));
@@ -258,7 +303,42 @@ impl MemStore {
             Op::Gain(gain) => self.gain = *gain,
             Op::Purge(purge) => self.purge = purge.clone(),
             Op::Forget(record) => self.forget(record),
+            Op::Tree(name, tree) => {
+                if let Some(content) = self.content_mut(name) {
+                    content.tree = Some(tree.clone());
+                }
+            }
+            Op::Piece { name, nth, bytes } => {
+                if let Some(content) = self.content_mut(name) {
+                    content.pieces.insert(*nth, bytes.clone());
+                }
+            }
+            Op::Lose(name, nth) => {
+                if let Some(content) = self.content_mut(name) {
+                    content.pieces.remove(nth);
+                }
+            }
+            Op::Kept(name, kept) => {
+                if let Some(content) = self.content_mut(name) {
+                    content.kept = *kept;
+                }
+            }
         }
+    }
+
+    fn content(&self, name: &Name) -> Option<&Content> {
+        self.records.get(&name.record)?.attachments.get(&name.attachment)
+    }
+
+    fn content_mut(&mut self, name: &Name) -> Option<&mut Content> {
+        self.records.get_mut(&name.record)?.attachments.get_mut(&name.attachment)
+    }
+
+    fn contents(&self) -> impl Iterator<Item = (Name, Held)> {
+        self.records.iter().flat_map(|(record, row)| {
+            let held = row.attachments.iter().map(|(attachment, content)| content.held(*attachment));
+            held.map(|held| (Name { record: record.clone(), attachment: held.attachment }, held))
+        })
     }
 
     fn forget(&mut self, record: &RecordId) {
@@ -284,6 +364,9 @@ impl MemStore {
         assert!(before.is_none(), "an entry is appended once");
         record.rows.push(seq);
         record.secrecy = record.secrecy.max(entry.secrecy());
+        for attachment in entry.attachments() {
+            record.attachments.entry(attachment).or_default();
+        }
         let degree = match src {
             Some(_) => record.came.entry(entry.origin().author().to_vec()).or_default(),
             None => &mut record.here,
@@ -389,6 +472,38 @@ impl Store for MemStore {
 
     fn rows_of(&self, record: &RecordId) -> Result<Vec<Seq>, StoreError> {
         Ok(self.records.get(record).map(|row| row.rows.clone()).unwrap_or_default())
+    }
+
+    fn attachments(&self, record: &RecordId) -> Result<Vec<Held>, StoreError> {
+        let all = self.records.get(record).into_iter().flat_map(|row| &row.attachments);
+        Ok(all.map(|(attachment, content)| content.held(*attachment)).collect())
+    }
+
+    fn lacking(&self) -> Result<Vec<Name>, StoreError> {
+        Ok(self.contents().filter(|(_, held)| !held.is_whole()).map(|(name, _)| name).collect())
+    }
+
+    fn unkept(&self, limit: usize) -> Result<Vec<(Name, Kept)>, StoreError> {
+        let whole = self.contents().filter(|(name, held)| {
+            held.is_whole() && held.kept < Kept::Root && self.records[&name.record].secrecy == Secrecy::None
+        });
+        let mut all: Vec<_> = whole.map(|(name, held)| (name, held.kept)).collect();
+        all.sort_by_key(|(_, kept)| *kept);
+        all.truncate(limit);
+        Ok(all)
+    }
+
+    fn missing(&self, name: &Name) -> Result<Vec<usize>, StoreError> {
+        let Some(content) = self.content(name) else { return Ok(Vec::new()) };
+        Ok((0..name.attachment.pieces()).filter(|nth| !content.pieces.contains_key(nth)).collect())
+    }
+
+    fn tree(&self, name: &Name) -> Result<Option<Tree>, StoreError> {
+        Ok(self.content(name).and_then(|content| content.tree.clone()))
+    }
+
+    fn piece(&self, name: &Name, nth: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.content(name).and_then(|content| content.pieces.get(&nth).cloned()))
     }
 
     fn secrecy(&self, record: &RecordId) -> Result<Secrecy, StoreError> {

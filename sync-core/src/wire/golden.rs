@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::{
+    attachment::{Attachment, CONTENT_MAX_BYTES, PIECE_BYTES},
     audit::Part,
     change::opaque_chunk,
     id::NodeId,
@@ -100,8 +101,40 @@ fn golden() -> Vec<(Frame, &'static str)> {
     let nibble = Prefix::ALL.child(15).unwrap();
     let mut parts = [Part::default(); 16];
     parts[0] = Part { count: 300, sum: 7 };
+    let attachment = Attachment { hash: ContentHash([7; 32]), size: 20_000 };
+    let name = Name { record: "Binary/a1".parse().unwrap(), attachment };
+    let ask = Ask { name: name.clone(), from: 16_384, len: 3_616, tree: true };
     let refuse = Frame::Refuse { code: 101, text: "Đồng Văn".to_owned() };
     vec![
+        (
+            Frame::Ask(ask),
+            "\
+             34150942696e6172792f61310707070707070707070707070707070707070707070707070707070707070707 \
+             a09c01808001a01c01",
+        ),
+        (
+            Frame::Tree(attachment.hash, vec![[8; 32], [9; 32]]),
+            "\
+             6216070707070707070707070707070707070707070707070707070707070707070702080808080808080808 \
+             0808080808080808080808080808080808080808080808090909090909090909090909090909090909090909 \
+             0909090909090909090909",
+        ),
+        (
+            Frame::Bytes { hash: attachment.hash, from: 16_384, bytes: vec![0xab, 0xcd] },
+            "2717070707070707070707070707070707070707070707070707070707070707070780800102abcd",
+        ),
+        (
+            Frame::Nothing(name.clone()),
+            "\
+             2e180942696e6172792f61310707070707070707070707070707070707070707070707070707070707070707 \
+             a09c01",
+        ),
+        (
+            Frame::Kept(name, Kept::Root),
+            "\
+             2f190942696e6172792f61310707070707070707070707070707070707070707070707070707070707070707 \
+             a09c0101",
+        ),
         (
             Frame::Hello(hello),
             "\
@@ -372,6 +405,58 @@ fn what_is_asked_in_an_audit_is_bounded() {
 }
 
 /// The body of a batch with one entry whose packed part is this.
+#[test]
+fn what_is_asked_of_content_and_given_is_bounded() {
+    let piece = PIECE_BYTES as u64;
+    let named = |size: u64| {
+        let mut w = Writer::default();
+        w.bytes(b"Binary/a1").raw(&[7; 32]).varint(size);
+        w.0
+    };
+    let ask = |size, from, len, tree| {
+        let mut w = Writer::default();
+        w.u8(frame_type::ASK).raw(&named(size)).varint(from).varint(len).u8(tree);
+        Frame::decode(&w.0).is_ok()
+    };
+    for (size, from, len, tree, right) in [
+        (5 * piece, 0, ASK_MAX_BYTES, 0, true),
+        (5 * piece, 0, ASK_MAX_BYTES + 1, 0, false),
+        (5 * piece, 5 * piece - 1, 1, 1, true),
+        (5 * piece, 5 * piece - 1, 2, 1, false),
+        (5 * piece, 5 * piece, 1, 0, false),
+        (5 * piece, 0, 0, 0, false),
+        (5 * piece, 0, 1, 2, false),
+        (piece, 0, 1, 0, false),
+        (CONTENT_MAX_BYTES, 0, 1, 0, true),
+        (CONTENT_MAX_BYTES + 1, 0, 1, 0, false),
+    ] {
+        assert_eq!(ask(size, from, len, tree), right, "{size} {from} {len} {tree}");
+    }
+    let bytes = |from: u64, len: usize| {
+        let frame = Frame::Bytes { hash: ContentHash([7; 32]), from, bytes: vec![1; len] };
+        Frame::decode(&body(&frame.encode())).is_ok()
+    };
+    for (from, len, right) in [
+        (0, CONTENT_FRAME_MAX_BYTES, true),
+        (0, CONTENT_FRAME_MAX_BYTES + 1, false),
+        (0, 0, false),
+        (piece - 1, 1, true),
+        (piece - 1, 2, false),
+        (CONTENT_MAX_BYTES - 1, 1, true),
+        (CONTENT_MAX_BYTES, 1, false),
+    ] {
+        assert_eq!(bytes(from, len), right, "{from} {len}");
+    }
+    let mut kept = vec![frame_type::KEPT];
+    kept.extend(named(20_000));
+    for (at, right) in [(0, true), (1, true), (2, false)] {
+        assert_eq!(Frame::decode(&[&kept[..], &[at]].concat()).is_ok(), right, "{at}");
+    }
+    let mut w = Writer::default();
+    w.u8(frame_type::TREE).raw(&[7; 32]).varint(crate::attachment::PIECES_MAX as u64 + 1);
+    assert!(matches!(Frame::decode(&w.0), Err(WireError::Decode(DecodeError::Limit { .. }))));
+}
+
 fn batch_with(count: u64, dictionary: u8, raw_len: u64, packed: &[u8]) -> Vec<u8> {
     let mut w = Writer::default();
     w.u8(frame_type::BATCH).u8(1).raw(&[1; 16]).varint(0).u8(0).varint(count);

@@ -35,6 +35,7 @@ Runs simulated worlds.
   --real | --opaque         FHIR records in every world, or in none
   --couriers                people carry bundles between neighbours
   --grants                  people open records to other places for a time
+  --attachments             people attach files to records, and ask for them
   --labels                  what is secret may go to some neighbours
   --brief                   a line for each failing world: no trace, no smaller plan
   --first                   the same, and only up to the first of them
@@ -63,6 +64,7 @@ fn main() -> Result<ExitCode> {
             "--opaque" => taste.real = Some(false),
             "--couriers" => taste.couriers = true,
             "--grants" => taste.grants = true,
+            "--attachments" => taste.attachments = true,
             "--labels" => taste.labels = true,
             "--brief" => brief = true,
             "--first" => (brief, first) = (true, true),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use sync_core::{
+    attachment::{Name, Tree},
     audit::Harm,
     engine::{Effect, Engine, Event, LinkId, Ticket},
     feed::Position,
@@ -85,6 +86,7 @@ struct World {
     writes: BTreeSet<Ticket>,
     flooded: bool,
     surveys: Vec<(LinkId, Vec<OrgId>, Secrecy)>,
+    names: Vec<Name>,
 }
 
 /// The bytes tell what happens to the node.
@@ -114,6 +116,7 @@ impl World {
         let registry: Registry = Rc::new((0..TREE.len()).map(|n| (info(n).node, info(n))).collect());
         let identity =
             |n| SimIdentity::new(&registry, &Expired::default(), &info(n), Rng::new(n as u64, "names"));
+        let (attachment, _) = Tree::of(&[7; 20_000]).expect("a size that it may have");
         let store = MemStore::default();
         let engine = Engine::new(identity(UNDER_TEST), "f", &store).expect("memory does not fail");
         Self {
@@ -132,6 +135,7 @@ impl World {
             writes: BTreeSet::new(),
             flooded: false,
             surveys: Vec::new(),
+            names: RECORDS.map(|name| Name { record: record(name), attachment }).to_vec(),
         }
     }
 
@@ -256,6 +260,8 @@ impl World {
             records: &self.records,
             homes: &self.homes,
             serial: &mut self.serial,
+            // Inputs of before there was content mean what they meant.
+            names: if self.flooded { &self.names } else { &[] },
         }
     }
 

@@ -24,9 +24,10 @@ pub fn worlds() -> Vec<Known> {
         let name = words.next().expect("a line begins with a seed").to_owned();
         let bytes = bytes_of(name.parse().expect("a seed is a number"));
         let real = (words.next() == Some("opaque")).then_some(false);
-        let more = words.next();
-        let (grants, labels) = (more == Some("grants"), more == Some("labels"));
-        Known { name, bytes, taste: Taste { real, grants, labels, ..Taste::default() } }
+        let with = words.next().unwrap_or_default();
+        let has = |what| with.split('+').any(|one| one == what);
+        let (grants, attachments, labels) = (has("grants"), has("attachments"), has("labels"));
+        Known { name, bytes, taste: Taste { real, grants, attachments, labels, ..Taste::default() } }
     });
     let files = fs::read_dir(folder.join("fuzz/world")).expect("the corpus has plans");
     let mut files: Vec<_> = files.map(|file| file.expect("the folder is read").path()).collect();

@@ -1,6 +1,6 @@
 //! Connections: what QUIC leaves to the layer above it.
 //!
-//! A connection carries a control stream and one for each lane, in both directions. Each stream is in order and
+//! A connection carries a control stream, one for each lane and one for content, in both directions. Each stream is in order and
 //! loses nothing while the connection lasts, but streams overtake one another. A connection may end at any
 //! time, in the middle of a frame, and its two ends may learn of that at different times; then what was under
 //! way is gone. Lost, doubled and reordered packets are QUIC's own affair and do not occur here.
@@ -9,10 +9,12 @@ use sync_core::{engine::LinkId, time::Millis, wire::Deframer};
 
 use super::{plan::Line, rng::Rng, world::UnderWay};
 
-/// The control stream and one for each lane.
-pub const STREAMS: usize = 4;
+/// The control stream, one for each lane, and that of content.
+pub const STREAMS: usize = 5;
 /// The control stream: what it carries does not wait for what the others have put on the line.
 pub const CONTROL: usize = 0;
+/// The stream of content: it waits for all others, and none of them for it.
+pub const CONTENT: usize = 4;
 
 /// One end of a connection.
 pub struct End {
@@ -38,6 +40,7 @@ pub struct End {
 struct Way {
     line_free_at: Millis,
     control_free_at: Millis,
+    content_free_at: Millis,
     last_arrival: [Millis; STREAMS],
     silent: bool,
 }
@@ -70,7 +73,13 @@ impl Conn {
             sent: (0, 0),
             under_way: UnderWay::default(),
         };
-        let way = || Way { line_free_at: 0, control_free_at: 0, last_arrival: [0; STREAMS], silent: false };
+        let way = || Way {
+            line_free_at: 0,
+            control_free_at: 0,
+            content_free_at: 0,
+            last_arrival: [0; STREAMS],
+            silent: false,
+        };
         Self {
             ends: ends.map(end),
             line,
@@ -95,8 +104,14 @@ impl Conn {
             return None;
         }
         let takes = bytes as u64 * 1000 / self.line.rate;
-        way.line_free_at = way.line_free_at.max(now) + takes;
+        if stream != CONTENT {
+            way.line_free_at = way.line_free_at.max(now) + takes;
+        }
         let mut gone = way.line_free_at;
+        if stream == CONTENT {
+            way.content_free_at = way.content_free_at.max(way.line_free_at).max(now) + takes;
+            gone = way.content_free_at;
+        }
         if stream == CONTROL {
             way.control_free_at = way.control_free_at.max(now) + takes;
             gone = way.control_free_at;

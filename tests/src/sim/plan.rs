@@ -147,6 +147,8 @@ pub struct Plan {
     pub couriers: bool,
     /// Whether records are opened to others, and closed again.
     pub grants: bool,
+    /// Whether records have attachments. Only in worlds with opaque records.
+    pub attachments: bool,
     /// Whether what is secret may go to some neighbours.
     pub labels: bool,
     /// The number of the leaf that is hostile, if there is one; it is the last node. Only in worlds with opaque records.
@@ -165,6 +167,8 @@ pub struct Taste {
     pub couriers: bool,
     /// Whether people open records to other places for a time. As with bundles the bytes do not say it.
     pub grants: bool,
+    /// Whether people attach files to records, and ask for them. As with bundles the bytes do not say it.
+    pub attachments: bool,
     /// Whether some records are secret, and may go to some neighbours. Nor do they say this.
     pub labels: bool,
 }
@@ -230,6 +234,7 @@ impl Plan {
             rot_one_in,
             couriers: taste.couriers,
             grants: taste.grants && !real,
+            attachments: taste.attachments && !real,
             labels: taste.labels && !real,
             hostile,
         }

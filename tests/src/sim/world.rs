@@ -18,11 +18,11 @@ use sync_core::{
 };
 
 pub use self::traffic::UnderWay;
-use self::{claims::frontiers, couriers::Couriers, hostile::Intruder};
+use self::{claims::frontiers, contents::Contents, couriers::Couriers, hostile::Intruder};
 use super::{
     fault::{self, Fault},
     identity::{Expired, Registry, SimIdentity},
-    net::{CONTROL, Conn, STREAMS},
+    net::{CONTENT, CONTROL, Conn, STREAMS},
     oracle::{self, Claim, Failure, Final, Key, Ledger, check_final, key},
     plan::{Line, NodePlan, Plan, What},
     records::{self, Shown},
@@ -33,6 +33,7 @@ use super::{
 
 mod audits;
 mod claims;
+mod contents;
 mod couriers;
 mod faults;
 mod hostile;
@@ -230,6 +231,10 @@ pub struct Report {
     pub secrets_came: u64,
     /// Entries that the hostile leaf has brought as far as the root.
     pub from_hostile: usize,
+    /// Attachments that were written, and that somebody has asked for elsewhere.
+    pub attachments: u64,
+    /// See `attachments`.
+    pub asked: u64,
 }
 
 /// A world that is being run.
@@ -255,6 +260,7 @@ pub struct World<'t> {
     expired_since: BTreeMap<NodeId, Millis>,
     intruder: Option<Intruder>,
     couriers: Option<Couriers>,
+    contents: Contents,
     labels: labels::Labels,
     report: Report,
     calm: bool,
@@ -288,6 +294,7 @@ impl<'t> World<'t> {
             expired_since: BTreeMap::new(),
             intruder: None,
             couriers: None,
+            contents: Contents::default(),
             labels: Default::default(),
             report: Report { keeps_identity: plan.keeps_identity(), ..Report::default() },
             calm: false,
@@ -333,6 +340,7 @@ impl<'t> World<'t> {
         let secret = self.secrets();
         check_final(&self.ledger, &finals, &secret, &self.places)?;
         self.what_may_come_has_come()?;
+        self.check_contents()?;
         if self.plan.takes_one_away() {
             self.ledger.check_safe_at_root(finals[0].store, &secret)?;
         }
@@ -502,7 +510,11 @@ impl<'t> World<'t> {
         let done = match act.what {
             What::Write => {
                 let awake: Vec<_> = (0..self.machines.len()).filter(|m| self.is_awake(*m)).collect();
-                self.rng.pick(&awake).copied().map_or(Ok(()), |machine| self.write(machine, None))
+                self.rng
+                    .pick(&awake)
+                    .copied()
+                    .map_or(Ok(()), |machine| self.write(machine, None))
+                    .and_then(|()| self.ask_for_content())
             }
             What::Meet => {
                 self.meet();
@@ -599,6 +611,9 @@ impl<'t> World<'t> {
         let tip = self.machines[machine].store.tip().map_err(store_failed)?;
         let run = self.machines[machine].engine.as_ref().map(|engine| engine.incarnation());
         self.note(machine, format_args!("starts as {run:?} with {tip} rows"));
+        if self.fetches_unasked(self.machines[machine].node) {
+            self.drive(machine, Event::FetchUnasked(u64::MAX))?;
+        }
         self.dial_later(machine);
         Ok(())
     }
@@ -759,6 +774,7 @@ impl<'t> World<'t> {
             });
             revocations.for_each(|revocation| engine.identity().revoke(revocation));
         }
+        self.contents_are_committed(machine, &batch)?;
         self.rots(machine);
         let received = |op: &Op| match op {
             Op::Append { entry, src: Some(_), .. } => entry.encoded_len() as u64,

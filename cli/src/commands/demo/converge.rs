@@ -169,6 +169,7 @@ mod tests {
             homes: homes.iter().map(home).collect(),
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
+            attachments: Default::default(),
             line: None,
             leaving: None,
             paused: false,

@@ -30,11 +30,12 @@ pub use self::record::resource;
 use self::{source::Source, walk::Walk};
 use super::problem::Problem;
 
-/// Largest record, in bytes of JSON without white space between tokens. A change chunk is at most 1 MiB, and
+/// Largest record, in bytes of JSON without white space between tokens and without content that leaves it: see
+/// [`super::attachment`]. A change chunk is at most 1 MiB, and
 /// a record's first change is a little larger than the record.
 pub const RECORD_MAX_BYTES: usize = 900_000;
-/// Longest line that is read into memory: a record with generous white space.
-pub const LINE_MAX_BYTES: usize = 4 * RECORD_MAX_BYTES;
+/// Longest line that is read into memory: a record with generous white space, and the largest attachment in base64.
+pub const LINE_MAX_BYTES: usize = 48 << 20;
 /// Largest JSON file; it is read into memory as a whole. NDJSON files may have any size.
 pub const FILE_MAX_BYTES: usize = 256_000_000;
 

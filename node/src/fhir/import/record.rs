@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use sync_core::id::RecordId;
 
 use super::{LINE_MAX_BYTES, RECORD_MAX_BYTES};
-use crate::fhir::{json, problem::Problem};
+use crate::fhir::{attachment, json, problem::Problem};
 
 /// Of the SHA-256 of a resource without an id, how many bytes become its id.
 const DERIVED_ID_BYTES: usize = 16;
@@ -38,7 +38,8 @@ pub fn resource(bytes: &[u8]) -> Result<(Option<RecordId>, Value), Problem> {
 pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>) -> Result<Named, Problem> {
     let (given, mut resource) = resource(bytes)?;
     // Text without white space is never longer than the text it was read from.
-    if bytes.len() > RECORD_MAX_BYTES && resource.to_string().len() > RECORD_MAX_BYTES {
+    let is_larger = || resource.to_string().len() - attachment::bytes_to_take(&resource) > RECORD_MAX_BYTES;
+    if bytes.len() > RECORD_MAX_BYTES && is_larger() {
         return Err(Problem::RecordTooLarge);
     }
     if let Some(id) = given {

@@ -108,8 +108,8 @@ fn a_resource_without_an_id_gets_the_same_one_each_time() {
 #[test]
 fn limits_hold_and_do_not_stop_the_rest() {
     let record = |bytes: usize| {
-        let frame = r#"{"resourceType":"Binary","id":"b","data":""}"#.len();
-        format!(r#"{{"resourceType":"Binary","id":"b","data":"{}"}}"#, "A".repeat(bytes - frame))
+        let frame = r#"{"resourceType":"Basic","id":"b","text":""}"#.len();
+        format!(r#"{{"resourceType":"Basic","id":"b","text":"{}"}}"#, "A".repeat(bytes - frame))
     };
     let text = format!(
         "{}\n{}\n{}{}\n{}\n{}",

@@ -17,6 +17,9 @@ impl World<'_> {
         if self.calm || one_in == 0 || !self.rng.one_in(one_in) {
             return;
         }
+        if self.plan.attachments && self.rng.one_in(2) {
+            self.a_piece_rots(machine);
+        }
         let tip = self.machines[machine].store.tip().expect("memory does not fail");
         let harm = if self.rng.one_in(2) { Harm::Gone } else { Harm::Damaged };
         let first = 1 + self.rng.below(tip.max(1));
@@ -37,6 +40,7 @@ impl World<'_> {
         let checkup = self.machines[machine].store.check();
         self.note(machine, format_args!("finds {} rows damaged", checkup.damaged.len()));
         self.drive(machine, Event::Checked(checkup))?;
+        self.check_pieces(machine)?;
         let links: Vec<_> = self.machines[machine].engine.iter().flat_map(|engine| engine.links()).collect();
         for link in links {
             self.drive(machine, Event::Audit(link.link))?;

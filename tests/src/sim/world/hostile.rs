@@ -131,6 +131,7 @@ impl World<'_> {
             ["Flag/shared-0", "Patient/x", "Library/o.tw.1"].map(|name| name.parse().expect("a plain name")),
         );
         let mut homes: Vec<_> = self.places.all().take(8).map(|(org, _)| org.clone()).collect();
+        let names = self.names_of_content(&records);
         let intruder = self.intruder.as_mut().expect("the caller has found it");
         // What it says of its own place is taken, mostly.
         let own = intruder.keys[0].info().place.org();
@@ -147,6 +148,7 @@ impl World<'_> {
             records: &records,
             homes: &homes,
             serial: &mut intruder.serial,
+            names: &names,
         };
         if choices.one_in(3) {
             return Frame::Batch(hostile.sound_batch(intruder.runs[0], &homes[homes.len() - 1], choices));

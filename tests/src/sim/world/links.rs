@@ -136,6 +136,10 @@ impl World<'_> {
             let who = &self.machines[machine].name;
             return Err(Failure::new("nothing leaves its scope", format_args!("{who} sends {entry:?}")));
         }
+        if let Some(name) = self.content_out_of_scope(machine, link, frame) {
+            let who = &self.machines[machine].name;
+            return Err(Failure::new("no content leaves its scope", format_args!("{who} sends {name:?}")));
+        }
         if let Frame::Batch(batch) = frame {
             self.rows_go_out(id, from, batch)?;
         }
@@ -149,6 +153,7 @@ impl World<'_> {
         assert!(bytes.len() as u64 <= FRAME_MAX_BYTES + LENGTH_MAX_BYTES, "a frame of {} bytes", bytes.len());
         let stream = match frame {
             Frame::Batch(EntryBatch { lane, .. }) => 1 + *lane as usize,
+            Frame::Tree(..) | Frame::Bytes { .. } => CONTENT,
             _ => CONTROL,
         };
         let sent = &mut self.conns.get_mut(&id).expect("it was found").ends[from].sent;
@@ -205,7 +210,7 @@ impl World<'_> {
             }
             match self.conns.get_mut(&conn).expect("it was found").ends[1 - from].inbox[stream].next_frame() {
                 Ok(Some(frame)) => {
-                    assert!(stream < STREAMS, "a stream is one of four");
+                    assert!(stream < STREAMS, "a stream is one of five");
                     self.note(machine, format_args!("{link:?} < {}", Brief(&frame)));
                     if let Frame::Ack(lane, at) = frame {
                         self.rows_are_acknowledged(conn, 1 - from, lane, at)?;
@@ -304,6 +309,8 @@ impl fmt::Display for Brief<'_> {
                     b.lane, b.segment, b.after, b.origin
                 )
             }
+            Frame::Bytes { hash, from, bytes } => write!(f, "BYTES {hash:?} {from} {}", bytes.len()),
+            Frame::Tree(hash, _) => write!(f, "TREE {hash:?}"),
             other => write!(f, "{other:?}"),
         }
     }

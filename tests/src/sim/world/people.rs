@@ -30,7 +30,7 @@ impl World<'_> {
             let Some(written) = written else { return Ok(()) };
             let entry =
                 if self.plan.grants { self.with_grant(machine, written.entry) } else { written.entry };
-            entries.push(entry);
+            entries.push(self.with_content(machine, entry, &mut projection));
             projection.extend(written.projection);
         }
         self.names += 1;

@@ -79,7 +79,8 @@ impl World<'_> {
                 (1..=1 + question + sought).contains(&sent[0].0) && (1..=4 + sought).contains(&sent[1].0);
             // Those that were moved tell each other so, because their certificates do not; and a segment of which all rows were
             // forgotten is announced each time.
-            let differs = !self.places.orders().is_empty() || self.report.forgotten > 0;
+            let differs =
+                !self.places.orders().is_empty() || self.report.forgotten > 0 || self.content_is_open();
             if alone && cheaply && !differs && (!frames_fit || bytes >= RECONNECT_MAX_BYTES) {
                 let text = format!("{who:?} sent (frames, bytes) {sent:?}");
                 return Err(Failure::new("a reconnect costs little", text));

@@ -1,0 +1,176 @@
+//! `tuyen attachment`: which files are attached to records, where they are, and the files themselves. What always holds: a
+//! file has its name only when all of it is there. Not here: attaching, which `records put` and `records import` do.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use data_encoding::BASE64;
+use node::admin::{AttachmentLine, AttachmentPart, Attachments, Request};
+use serde::Serialize;
+use sync_core::id::{ContentHash, RecordId};
+
+use super::Context;
+use crate::{
+    output::{Exit, Meter, Outcome, Stop, failed, usage},
+    render,
+};
+
+/// What to do with attachments.
+#[derive(Subcommand)]
+pub enum Command {
+    List(List),
+    Fetch(Fetch),
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        match self {
+            Command::List(command) => command.run(context),
+            Command::Fetch(command) => command.run(context),
+        }
+    }
+}
+
+/// List attachments: how large each is, and where all of it is
+#[derive(Args)]
+#[command(before_help = "Example:\n  tuyen --dir dv attachment list DocumentReference/8f21")]
+pub struct List {
+    /// Only those of this record
+    #[arg(value_name = "TYPE/ID")]
+    record: Option<RecordId>,
+}
+
+/// Write an attachment to a file
+///
+/// What is not at this node is fetched from above, and goes on where it stopped when the line fails. Nothing else waits
+/// for it. When nothing comes for a while the command ends, and the node goes on by itself.
+#[derive(Args)]
+#[command(before_help = "Example:\n  tuyen --dir qb attachment fetch DocumentReference/8f21 --out x-ray.dcm")]
+pub struct Fetch {
+    /// Of which record
+    #[arg(value_name = "TYPE/ID")]
+    record: RecordId,
+    /// Which, where the record has several: its hash, as `attachment list` shows it
+    #[arg(long, value_name = "HASH")]
+    hash: Option<ContentHash>,
+    /// The file to write; there must be none of that name
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// End when nothing has come for so many seconds
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    patience: u64,
+}
+
+#[derive(Serialize)]
+struct ListBody<'a> {
+    attachments: &'a [AttachmentLine],
+}
+
+#[derive(Serialize)]
+struct FetchBody<'a> {
+    attachment: &'a AttachmentLine,
+    file: &'a Path,
+}
+
+impl List {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        let (mut client, mut all, mut after) = (context.client()?, Vec::new(), None);
+        loop {
+            let request = Request::Attachments { record: self.record.clone(), after };
+            let page: Attachments = client.call(&request, |_| {})?;
+            if !context.output.json {
+                context.output.text(rows(&page.attachments))?;
+            } else {
+                all.extend(page.attachments);
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if context.output.json {
+            context.output.object(&ListBody { attachments: &all })?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+fn rows(lines: &[AttachmentLine]) -> String {
+    let row = |line: &AttachmentLine| {
+        let place = match line.safe.as_str() {
+            "away" if line.here == 0 => "not here".to_owned(),
+            "away" => format!("{} of it here", render::bytes(line.here)),
+            safe => render::safe(safe).to_owned(),
+        };
+        vec![line.record.to_string(), render::bytes(line.bytes), place, line.hash.to_string()]
+    };
+    render::table(&lines.iter().map(row).collect::<Vec<_>>())
+}
+
+impl Fetch {
+    /// Does it.
+    pub fn run(self, context: &Context) -> Outcome {
+        let Self { record, hash, out, patience: patience_seconds } = self;
+        if out.exists() {
+            return Err(usage(format!("{} is there already; name another file with --out", out.display())));
+        }
+        let (mut client, mut meter) = (context.client()?, Meter::new());
+        let request = Request::AttachmentFetch { record: record.clone(), hash, patience_seconds };
+        let line: AttachmentLine = client.call(&request, |step| meter.show(&step))?;
+        meter.clear();
+        let mut name = out.clone().into_os_string();
+        name.push(".partial");
+        let partial = PathBuf::from(name);
+        let broken = |error: std::io::Error| {
+            failed(format!("{} cannot be written ({error}); check the folder and the disk", out.display()))
+        };
+        let mut file = File::create(&partial).map_err(broken)?;
+        let mut from = 0;
+        while from < line.bytes {
+            let request = Request::AttachmentPart { record: record.clone(), hash: line.hash, from };
+            let part: AttachmentPart = client.call(&request, |_| {})?;
+            let bytes = BASE64.decode(part.bytes.as_bytes()).map_err(|_| strange())?;
+            if bytes.is_empty() {
+                return Err(strange());
+            }
+            file.write_all(&bytes).map_err(broken)?;
+            from += bytes.len() as u64;
+        }
+        file.sync_all().and_then(|()| fs::hard_link(&partial, &out)).map_err(broken)?;
+        fs::remove_file(&partial).map_err(broken)?;
+        let text =
+            format!("{} holds the attachment of {record}, {}.\n", out.display(), render::bytes(line.bytes));
+        context.output.result(text, &FetchBody { attachment: &line, file: &out })?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn strange() -> Stop {
+    failed("the daemon gave something else than the attachment; compare `tuyen --version` and `tuyen status`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_says_where_each_is() {
+        let line = |here, safe: &str| AttachmentLine {
+            record: "Binary/1".parse().unwrap(),
+            hash: ContentHash([0xa7; 32]),
+            bytes: 3_000_000,
+            here,
+            safe: safe.into(),
+        };
+        let text =
+            rows(&[line(0, "away"), line(16_384, "away"), line(3_000_000, "local"), line(3_000_000, "root")]);
+        let places: Vec<_> = text.lines().map(|line| line[17..line.len() - 66].trim()).collect();
+        assert_eq!(places, ["not here", "16.3 kB of it here", "only here", "at the centre"], "{text}");
+    }
+}
