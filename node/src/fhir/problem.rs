@@ -75,7 +75,7 @@ impl Problem {
             Self::NoResourceType => "add the resourceType, such as \"Patient\"",
             Self::BadId => "give it an id that FHIR allows, and change the references to it alike",
             Self::NoResource => "nothing was imported for it; if it is a deletion, delete the record here",
-            Self::RecordTooLarge => "keep the attachment apart, as a Binary or a file with a URL",
+            Self::RecordTooLarge => "keep large files apart, as attachments or with a URL",
             Self::LineTooLong => "put one resource on each line, each with its own line end",
             Self::FileTooLarge => "convert it to NDJSON, one resource a line, or split it",
         }

@@ -139,8 +139,8 @@ fn what_is_no_resource_is_refused_by_the_daemon_too() {
         (nested(90), "nested at most 72 levels"),
         (nested(120), "nested deeper than 100 levels"),
         (nested(1_000_000), "nested deeper than 100 levels"),
-        (long(1 << 20), "larger than the limit of 1048576; keep attachments apart"),
-        (long(4 << 20), "keep the attachment apart"),
+        (long(1 << 20), "larger than the limit of 1048576; keep large files apart"),
+        (long(4 << 20), "keep large files apart"),
     ];
     for (resource, words) in cases {
         let problem = rejected(node, &resource);
