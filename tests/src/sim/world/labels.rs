@@ -69,12 +69,15 @@ impl World<'_> {
         let left = self.labels.left.entry(machine).or_default();
         for (record, _) in keys {
             let degree = store.secrecy(record).expect("memory does not fail");
+            if degree == Secrecy::None {
+                continue;
+            }
             for row in store.rows_of(record).expect("memory does not fail") {
                 let entry = store.entry(row).expect("memory does not fail");
                 let is_kept = |entry: &Entry| entry.origin().is_of(node) && !left.contains(&key(entry));
                 let Some(entry) = entry.filter(is_kept) else { continue };
                 let heads = store.heads(entry.lane(), row - 1, 1).expect("memory does not fail");
-                if degree > Secrecy::None && heads.iter().any(|head| head.seq == row && head.src.is_none()) {
+                if heads.iter().any(|head| head.seq == row && head.src.is_none()) {
                     let known = self.labels.degrees.entry(key(&entry)).or_default();
                     *known = degree.max(*known);
                 }
