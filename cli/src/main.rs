@@ -11,6 +11,7 @@ mod duration;
 mod interrupt;
 mod output;
 mod render;
+mod whole;
 
 use std::{ffi::OsStr, io::Write, path::PathBuf};
 

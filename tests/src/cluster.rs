@@ -441,7 +441,7 @@ impl Node {
     /// Waits until everything is durable at the root.
     pub fn wait_safe(&self) -> Status {
         self.wait("safe at the root", |s| {
-            s.not_at_root.entries == 0 && s.not_at_hub.entries == 0 && s.unfolded == 0
+            s.not_at_root.entries + s.not_at_hub.entries + s.attachments.not_at_root + s.unfolded == 0
         })
     }
 }

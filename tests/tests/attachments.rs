@@ -8,11 +8,11 @@ use std::{
 };
 
 use data_encoding::BASE64;
-use node::admin::{AttachmentLine, Attachments, Request, Status, Written};
+use node::admin::{AttachmentLine, Attachments, Request, Written};
 use serde_json::{Value, json, value::RawValue};
 use sync_core::identity::Role;
 use tuyen_tests::{
-    cluster::{Country, Node, record, wait_for},
+    cluster::{Country, Node, record},
     proxy::{Line, Proxy},
     run::{Ran, tuyen},
     sim::rng::Rng,
@@ -72,10 +72,6 @@ fn fetch(dir: &Path, node: &Node, name: &str, more: &[&str]) -> (Ran, Option<Vec
     (ran, fs::read(&out).ok())
 }
 
-fn is_safe(status: &Status) -> bool {
-    status.not_at_root.entries == 0 && status.attachments.not_at_root == 0 && status.unfolded == 0
-}
-
 #[test]
 fn a_file_goes_up_by_itself_and_comes_down_to_whom_it_is_open() {
     let dir = tempfile::tempdir().unwrap();
@@ -85,7 +81,7 @@ fn a_file_goes_up_by_itself_and_comes_down_to_whom_it_is_open() {
     let (bytes, name) = (file(1, FILE_BYTES), "DocumentReference/1");
     country.leaf.put([patient()]);
     put(dir.path(), &country.leaf, &document("1", &bytes)).expect(0);
-    wait_for("all is at the centre", &[&country.leaf], |all| is_safe(&all[0]));
+    country.leaf.wait_safe();
     for node in [&country.root, &country.hub] {
         assert_eq!(node.status().attachments.here_bytes, FILE_BYTES as u64);
         assert_eq!(fetch(dir.path(), node, name, &[]).1.as_deref(), Some(&bytes[..]));
@@ -111,7 +107,14 @@ fn a_file_goes_up_by_itself_and_comes_down_to_whom_it_is_open() {
     wait_until("the record is at the clinic", || !lines(&clinic, name).is_empty());
     wait_until("the hub of the clinic has the file", || here(&province, name) == FILE_BYTES as u64);
     assert_eq!((here(&clinic, name), lines(&clinic, name)[0].safe.as_str()), (0, "away"));
+    // An export says what it lacks, and has the file in its place where that is here.
+    let export = |node: &Node| tuyen(&node.dir, &["records", "export"], b"");
+    let lacks = export(&clinic).expect(5).says(&["1 attachment is not all here"]);
+    assert!(lacks.out.contains("_data") && !lacks.out.contains("\"data\""));
     let (ran, fetched) = fetch(dir.path(), &clinic, name, &[]);
+    let whole = export(&clinic).expect(0);
+    let data = format!("\"data\":\"{}\"", BASE64.encode(&bytes));
+    assert!(whole.out.contains(&data) && !whole.out.contains("_data"));
     assert_eq!(ran.expect(0).json()["attachment"]["here"], json!(FILE_BYTES));
     assert!(fetched.is_some_and(|fetched| fetched == bytes));
     // A file of that name is not written over.
@@ -169,7 +172,7 @@ fn killed_in_the_middle_it_goes_on_where_it_was() {
         assert_ne!(leaf.status().attachments.not_at_root, 0, "it is not said to be safe");
     }
     let before = (here(&hub, name), hub.status().received_bytes);
-    wait_for("all is at the centre", &[&leaf], |all| is_safe(&all[0]));
+    leaf.wait_safe();
     let received = hub.status().received_bytes - before.1;
     let rest = FILE_BYTES as u64 - before.0;
     assert!(received < rest + 200_000, "{received} bytes for the {rest} that were lacking");

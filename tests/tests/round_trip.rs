@@ -8,8 +8,11 @@ use node::fhir::{
     population::Population,
 };
 use serde_json::Value;
-use sync_core::id::RecordId;
-use tuyen_tests::cluster::{Country, org, record, wait_equal};
+use sync_core::{attachment::INLINE_MAX_BYTES, id::RecordId};
+use tuyen_tests::{
+    cluster::{Country, org, record, wait_equal},
+    run::tuyen,
+};
 
 /// Bytes of JSON in one request.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -24,7 +27,7 @@ fn comes_out_as_it_went_in(what: &str, items: impl Iterator<Item = (RecordId, Va
         let text = resource.to_string();
         (bytes, total, count) = (bytes + text.len(), total + text.len(), count + 1);
         chunk.push(text);
-        expected.insert(id, resource);
+        expected.insert(id, without_white_space(resource));
         if bytes > CHUNK_BYTES {
             country.leaf.put(std::mem::take(&mut chunk));
             bytes = 0;
@@ -37,16 +40,13 @@ fn comes_out_as_it_went_in(what: &str, items: impl Iterator<Item = (RecordId, Va
     country.leaf.wait_safe();
     let arrived = began.elapsed();
     let mut found = 0;
-    for text in country.root.export() {
+    for text in tuyen(&country.root.dir, &["records", "export"], b"").expect(0).out.lines() {
         let resource: Value = node::fhir::json::parse(text.as_bytes()).unwrap();
         let field = |name: &str| resource[name].as_str().unwrap();
         let id = record(&format!("{}/{}", field("resourceType"), field("id")));
         // Numbers are compared as text; the order of keys is not.
-        assert!(
-            resource == expected[&id],
-            "{id} has changed:\n{}\nwent in,\n{resource}\ncame out",
-            expected[&id]
-        );
+        let went_in = &expected[&id];
+        assert!(resource == *went_in, "{id} has changed:\n{went_in}\nwent in,\n{resource}\ncame out");
         found += 1;
     }
     assert_eq!(found, expected.len());
@@ -58,6 +58,16 @@ fn comes_out_as_it_went_in(what: &str, items: impl Iterator<Item = (RecordId, Va
         country.leaf.status().sent_bytes,
         country.hub.status().sent_bytes,
     );
+}
+
+/// Of a large Binary the content comes out; white space in its base64, which FHIR allows, is none of it.
+fn without_white_space(mut resource: Value) -> Value {
+    if let Some(Value::String(data)) = resource.get_mut("data")
+        && data.len() > 2 * INLINE_MAX_BYTES as usize
+    {
+        data.retain(|letter| letter != ' ');
+    }
+    resource
 }
 
 fn file_comes_out(name: &str) {

@@ -1,22 +1,18 @@
 //! `tuyen attachment`: which files are attached to records, where they are, and the files themselves. What always holds: a
 //! file has its name only when all of it is there. Not here: attaching, which `records put` and `records import` do.
 
-use std::{
-    fs::{self, File},
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use data_encoding::BASE64;
-use node::admin::{AttachmentLine, AttachmentPart, Attachments, Request};
+use node::admin::{AttachmentLine, AttachmentPart, Attachments, Client, Request};
 use serde::Serialize;
 use sync_core::id::{ContentHash, RecordId};
 
 use super::Context;
 use crate::{
-    output::{Exit, Meter, Outcome, Stop, failed, usage},
-    render,
+    output::{Exit, Meter, Outcome, Stop, failed},
+    render, whole,
 };
 
 /// What to do with attachments.
@@ -117,42 +113,44 @@ impl Fetch {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
         let Self { record, hash, out, patience: patience_seconds } = self;
-        if out.exists() {
-            return Err(usage(format!("{} is there already; name another file with --out", out.display())));
-        }
-        let (mut client, mut meter) = (context.client()?, Meter::new());
-        let request = Request::AttachmentFetch { record: record.clone(), hash, patience_seconds };
-        let line: AttachmentLine = client.call(&request, |step| meter.show(&step))?;
-        meter.clear();
-        let mut name = out.clone().into_os_string();
-        name.push(".partial");
-        let partial = PathBuf::from(name);
-        let broken = |error: std::io::Error| {
-            failed(format!("{} cannot be written ({error}); check the folder and the disk", out.display()))
-        };
-        let mut file = File::create(&partial).map_err(broken)?;
-        let mut from = 0;
-        while from < line.bytes {
-            let request = Request::AttachmentPart { record: record.clone(), hash: line.hash, from };
-            let part: AttachmentPart = client.call(&request, |_| {})?;
-            let bytes = BASE64.decode(part.bytes.as_bytes()).map_err(|_| strange())?;
-            if bytes.is_empty() {
-                return Err(strange());
-            }
-            file.write_all(&bytes).map_err(broken)?;
-            from += bytes.len() as u64;
-        }
-        file.sync_all().and_then(|()| fs::hard_link(&partial, &out)).map_err(broken)?;
-        fs::remove_file(&partial).map_err(broken)?;
-        let text =
-            format!("{} holds the attachment of {record}, {}.\n", out.display(), render::bytes(line.bytes));
+        let (line, bytes) = whole::write(&out, false, |file, wrong| {
+            let (mut client, mut meter) = (context.client()?, Meter::new());
+            let request = Request::AttachmentFetch { record: record.clone(), hash, patience_seconds };
+            let line: AttachmentLine = client.call(&request, |step| meter.show(&step))?;
+            meter.clear();
+            read(&mut client, &line, |bytes| file.write_all(bytes).map_err(wrong))?;
+            let bytes = render::bytes(line.bytes);
+            Ok((line, bytes))
+        })?;
+        let text = format!("{} holds the attachment of {record}, {bytes}.\n", out.display());
         context.output.result(text, &FetchBody { attachment: &line, file: &out })?;
         Ok(Exit::Ok)
     }
 }
 
-fn strange() -> Stop {
-    failed("the daemon gave something else than the attachment; compare `tuyen --version` and `tuyen status`")
+/// Reads an attachment that is whole at the daemon, in parts.
+pub fn read(
+    client: &mut Client,
+    line: &AttachmentLine,
+    mut take: impl FnMut(&[u8]) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    let strange = || {
+        failed(
+            "the daemon gave something else than the attachment; compare `tuyen --version` and `tuyen status`",
+        )
+    };
+    let mut from = 0;
+    while from < line.bytes {
+        let request = Request::AttachmentPart { record: line.record.clone(), hash: line.hash, from };
+        let part: AttachmentPart = client.call(&request, |_| {})?;
+        let bytes = BASE64.decode(part.bytes.as_bytes()).map_err(|_| strange())?;
+        from += bytes.len() as u64;
+        if bytes.is_empty() || from > line.bytes {
+            return Err(strange());
+        }
+        take(&bytes)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

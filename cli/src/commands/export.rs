@@ -2,28 +2,35 @@
 //! name only when it is whole. Not here: the form of a line; see `node::fhir::export`.
 
 use std::{
-    fs::File,
     io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use clap::Args;
 use node::{
-    admin::{Page, Progress, Request, Status},
-    fhir::export::write_line,
+    admin::{Attachments, Client, Page, Progress, Request, Status},
+    fhir::{
+        attachment::{self, ATTACHMENT_EXTENSION},
+        export::write_line,
+        import,
+    },
 };
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, attachment::read};
 use crate::{
     output::{Exit, Meter, Outcome, Stop, failed, output_error},
     render::many,
+    whole::{self, Wrong},
 };
 
 /// Records of one page of the daemon's answer.
 const PAGE_RECORDS: u32 = 500;
 
 /// Export all records as NDJSON, one resource a line
+///
+/// Large attachments stand in their resources again, as base64. One that is not all at this node is named by its hash alone; then
+/// the exit code is 5.
 ///
 /// Without a FILE the lines go to standard output, also with --json. With a FILE they go there, and --json
 /// prints how many they were.
@@ -40,61 +47,103 @@ pub struct Export {
 struct ExportBody {
     file: String,
     records: u64,
+    attachments: u64,
+    attachments_away: u64,
+}
+
+/// How much has been written.
+#[derive(Default)]
+struct Written {
+    records: u64,
+    /// Attachments that stand in their place again.
+    attachments: u64,
+    /// Those that are not here.
+    away: u64,
 }
 
 impl Export {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
-        match self.to.filter(|to| to.as_os_str() != "-") {
+        let written = match self.to.filter(|to| to.as_os_str() != "-") {
             None => {
                 let mut out = BufWriter::new(io::stdout().lock());
-                pages(context, &mut out, output_error)?;
+                let written = pages(context, &mut out, &output_error)?;
                 out.flush().map_err(output_error)?;
+                written
             }
             Some(to) => {
-                let records = to_file(context, &to)?;
-                let body = ExportBody { file: to.display().to_string(), records };
-                let text = format!("{} in {}.\n", many(records, "record", "records"), body.file);
+                let written = whole::write(&to, true, |out, wrong| pages(context, out, wrong))?;
+                let Written { records, attachments, away: attachments_away } = written;
+                let body =
+                    ExportBody { file: to.display().to_string(), records, attachments, attachments_away };
+                let files = match attachments {
+                    0 => String::new(),
+                    n => format!(" with {}", many(n, "large attachment", "large attachments")),
+                };
+                let text = format!("{}{files} in {}.\n", many(records, "record", "records"), body.file);
                 context.output.result(text, &body)?;
+                written
             }
+        };
+        if written.away == 0 {
+            return Ok(Exit::Ok);
         }
-        Ok(Exit::Ok)
+        context.output.note(format_args!(
+            "{} not all here, and named by the hash alone; `tuyen attachment list` shows which, and `tuyen attachment fetch` \
+             gets one",
+            many(written.away, "attachment is", "attachments are")
+        ));
+        Ok(Exit::Attention)
     }
 }
 
-fn to_file(context: &Context, to: &Path) -> Result<u64, Stop> {
-    let wrong = |error: io::Error| {
-        failed(format!("cannot write {} ({error}); check the folder, its owner and the disk", to.display()))
-    };
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(folder);
-    // Its own error names a file that nobody has heard of.
-    let mut file = file.map_err(|error| wrong(error.kind().into()))?;
-    let mut out = BufWriter::new(file.as_file_mut());
-    let records = pages(context, &mut out, wrong)?;
-    out.flush().map_err(wrong)?;
-    drop(out);
-    file.as_file().sync_all().map_err(wrong)?;
-    file.persist(to).map_err(|error| wrong(error.error))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(wrong)?;
-    Ok(records)
-}
-
-fn pages(context: &Context, out: &mut impl Write, wrong: impl Fn(io::Error) -> Stop) -> Result<u64, Stop> {
+fn pages(context: &Context, out: &mut dyn Write, wrong: Wrong) -> Result<Written, Stop> {
     let mut client = context.client()?;
     let status: Status = client.call(&Request::Status, |_| {})?;
     let mut meter = Meter::new();
-    let (mut after, mut done) = (None, 0);
+    let (mut after, mut written) = (None, Written::default());
     loop {
         let page: Page = client.call(&Request::Export { after, limit: PAGE_RECORDS }, |_| {})?;
         for resource in &page.resources {
-            write_line(out, resource.get()).map_err(&wrong)?;
+            let resource = resource.get();
+            if resource.contains(ATTACHMENT_EXTENSION) {
+                write_line(out, &with_attachments(&mut client, resource, &mut written)?).map_err(wrong)?;
+            } else {
+                write_line(out, resource).map_err(wrong)?;
+            }
         }
-        done += page.resources.len() as u64;
-        meter.show(&Progress { what: "records exported".into(), done, total: Some(status.records) });
+        written.records += page.resources.len() as u64;
+        let (done, total) = (written.records, Some(status.records));
+        meter.show(&Progress { what: "records exported".into(), done, total });
         after = page.next;
         if after.is_none() {
-            return Ok(done);
+            return Ok(written);
         }
     }
+}
+
+/// A resource whose large content stands in its place again, as far as it is here.
+fn with_attachments(client: &mut Client, resource: &str, written: &mut Written) -> Result<String, Stop> {
+    let Ok((Some(record), mut value)) = import::resource(resource.as_bytes()) else {
+        return Err(failed(
+            "the daemon gave a resource that cannot be read; compare `tuyen --version` and `tuyen status`",
+        ));
+    };
+    let all: Attachments =
+        client.call(&Request::Attachments { record: Some(record), after: None }, |_| {})?;
+    attachment::put_back(&mut value, |wanted| {
+        let line = all.attachments.iter().find(|line| line.hash == wanted.hash && line.bytes == wanted.size);
+        let Some(line) = line.filter(|line| line.here == line.bytes) else {
+            written.away += 1;
+            return Ok(None);
+        };
+        let mut content = Vec::new();
+        read(client, line, |bytes| {
+            content.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        written.attachments += 1;
+        Ok::<_, Stop>(Some(content))
+    })?;
+    Ok(value.to_string())
 }

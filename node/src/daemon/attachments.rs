@@ -226,6 +226,12 @@ impl Core {
     /// A part of content that is here.
     pub fn part(&mut self, record: &RecordId, hash: ContentHash, from: u64) -> Outcome<AttachmentPart> {
         let name = self.which(record, Some(hash))?;
+        if !self.store.attachment(&name)?.is_some_and(|held| held.is_whole()) {
+            let text = format!(
+                "not all of the attachment is at this node; `tuyen attachment fetch {record}` gets it"
+            );
+            return refuse(FailureKind::Failed, text);
+        }
         let (size, mut bytes) = (name.attachment.size, Vec::new());
         let upto = size.min(from.saturating_add(PART_BYTES));
         let tree = self.store.tree(&name)?;

@@ -76,6 +76,51 @@ pub fn take_out(resource: &mut Value) -> Result<Found, AttachmentError> {
     if found.contents.len() > NAMED_MAX { Err(AttachmentError::TooMany) } else { Ok(found) }
 }
 
+/// Puts content back where its name stands. `give` gives the content; where it has none the name stays.
+pub fn put_back<E>(
+    resource: &mut Value,
+    mut give: impl FnMut(&Attachment) -> Result<Option<Vec<u8>>, E>,
+) -> Result<(), E> {
+    put_back_in(resource, &mut give)
+}
+
+fn put_back_in<E>(
+    value: &mut Value,
+    give: &mut impl FnMut(&Attachment) -> Result<Option<Vec<u8>>, E>,
+) -> Result<(), E> {
+    match value {
+        Value::Array(items) => items.iter_mut().try_for_each(|item| put_back_in(item, give)),
+        Value::Object(object) => {
+            let is_named = may_have_content(object) && !object.contains_key("data");
+            // What cannot be read names nothing, and stays as it is.
+            let name = is_named.then(|| name_in(object, "").ok().flatten()).flatten();
+            if let Some(name) = name
+                && let Some(content) = give(&name)?
+            {
+                put_content(object, &content);
+            }
+            object.values_mut().try_for_each(|value| put_back_in(value, give))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// In the place of its name stands the content; what else the element has stays behind it.
+fn put_content(object: &mut Map<String, Value>, content: &[u8]) {
+    let at = object.keys().position(|key| key == "_data").unwrap_or(object.len());
+    let mut rest = object.shift_remove("_data").unwrap_or_default();
+    object.shift_insert(at, "data".to_owned(), Value::String(BASE64.encode(content)));
+    if let Some(extensions) = rest.get_mut("extension").and_then(Value::as_array_mut) {
+        extensions.retain(|one| !is_ours(one));
+        if extensions.is_empty() {
+            rest.as_object_mut().map(|rest| rest.shift_remove("extension"));
+        }
+    }
+    if rest.as_object().is_some_and(|rest| !rest.is_empty()) {
+        object.shift_insert(at + 1, "_data".to_owned(), rest);
+    }
+}
+
 /// How many bytes of a resource's JSON text are content that will leave it.
 pub fn bytes_to_take(resource: &Value) -> usize {
     match resource {
@@ -233,6 +278,33 @@ mod tests {
         assert_eq!((found.contents.len(), found.named.len()), (1, 1));
         let extensions = resource["content"][0]["attachment"]["_data"]["extension"].as_array().unwrap();
         assert_eq!((extensions.len(), &extensions[0]["url"]), (2, &json!("other")));
+    }
+
+    #[test]
+    fn what_is_put_back_is_what_left() {
+        let [one, two] = [large(1), large(2)];
+        let mut second = attached(&two);
+        second["_data"] = json!({"id": "d", "extension": [{"url": "other", "valueCode": "x"}]});
+        let before = json!({"resourceType": "DocumentReference", "id": "1",
+            "content": [{"attachment": attached(&one)}, {"attachment": second}, {"attachment": attached(b"small")}]});
+        let mut resource = before.clone();
+        let contents = take_out(&mut resource).unwrap().contents;
+        let named = resource.clone();
+        let mut asked = 0;
+        put_back(&mut resource, |_| {
+            asked += 1;
+            Ok::<_, ()>(None)
+        })
+        .unwrap();
+        assert_eq!((asked, &resource), (2, &named), "what nobody has stays a name");
+        assert_eq!(put_back(&mut resource, |_| Err(7)), Err(7));
+        put_back(&mut resource, |name| {
+            let content = contents.iter().find(|content| content.attachment == *name);
+            Ok::<_, ()>(content.map(|content| content.bytes.clone()))
+        })
+        .unwrap();
+        // As text: in the order in which it stood as well.
+        assert_eq!(resource.to_string(), before.to_string());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 /// Writes the JSON text of one resource as one line. Line ends between its tokens become spaces; none can
 /// stand inside a JSON string.
-pub fn write_line(out: &mut impl Write, resource: &str) -> io::Result<()> {
+pub fn write_line(out: &mut (impl Write + ?Sized), resource: &str) -> io::Result<()> {
     for (i, part) in resource.trim().split(['\n', '\r']).enumerate() {
         if i > 0 {
             out.write_all(b" ")?;
