@@ -97,6 +97,46 @@ fn what_is_written_about_a_patient_goes_to_the_patients_clinic() {
     assert_eq!(root.value("Observation/about")["status"], "amended");
 }
 
+/// What is about nobody goes to the organization that manages it, wherever it was written; a patient whom a province registers
+/// for a clinic, with what is written about the patient in the same breath, too.
+#[test]
+fn what_an_organization_manages_goes_to_it() {
+    let provinces = Provinces::new();
+    let Country { root, hub, leaf, .. } = &provinces.country;
+    // Whoever has written something is known to the centre.
+    leaf.put([json!({"resourceType": "Patient", "id": "p8"}).to_string()]);
+    provinces.settle(0);
+    let clinic = json!({"reference": "Organization/dong-van"});
+    let by_identifier = json!({"identifier": {"system": "urn:tuyen:organization", "value": "dong-van"}});
+    let subject = json!({"reference": "Patient/p9"});
+    hub.put([
+        json!({"resourceType": "Location", "id": "room", "managingOrganization": clinic}).to_string(),
+        json!({"resourceType": "Patient", "id": "p9", "managingOrganization": clinic}).to_string(),
+        json!({"resourceType": "Observation", "id": "about", "status": "final", "subject": subject})
+            .to_string(),
+        // Managed by somebody of another province, and by nobody whom the tree knows: the writer's own.
+        json!({"resourceType": "Device", "id": "far", "owner": {"reference": "Organization/bac-quang"}})
+            .to_string(),
+        json!({"resourceType": "Device", "id": "own"}).to_string(),
+    ]);
+    root.put([json!({"resourceType": "Device", "id": "scales", "owner": by_identifier}).to_string()]);
+    let all = ["Location/room", "Patient/p9", "Observation/about", "Device/scales"];
+    leaf.wait("what it manages", |_| all.iter().all(|name| holds(leaf, name)));
+    provinces.settle(1);
+    assert!(!all.iter().any(|name| holds(&provinces.other, name)));
+    for own in ["Device/far", "Device/own"] {
+        assert!(!holds(leaf, own) && holds(root, own));
+        assert_eq!(explain(hub, own).homes[0].org, org("ha-giang"));
+    }
+    // It keeps its home when somebody else comes to manage it.
+    hub.edit("Location/room", "bs. Lan", |it| {
+        it["managingOrganization"] = json!({"reference": "Organization/meo-vac"})
+    });
+    provinces.settle(2);
+    assert!(!holds(&provinces.other, "Location/room"));
+    assert_eq!(leaf.value("Location/room")["managingOrganization"]["reference"], "Organization/meo-vac");
+}
+
 /// A directive is everywhere below its issuer, is changed there alone, and survives that its issuer forgets it.
 #[test]
 fn what_an_organization_issues_is_everywhere_below_it() {

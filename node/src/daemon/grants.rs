@@ -9,7 +9,6 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
 use sync_core::{
     id::{Lane, OrgId, RecordId, Secrecy},
     scope::{
@@ -494,9 +493,4 @@ fn fresh_name() -> GrantId {
 
 fn failed(problem: String) -> Problem {
     crate::admin::Failure::new(FailureKind::Failed, problem).into()
-}
-
-/// About which patients a resource is that is to be written.
-pub(super) fn patients(resource: Option<&Value>) -> Vec<RecordId> {
-    resource.map(compartment::patients).unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json, value::RawValue};
 use sync_core::{
     engine::Event,
     id::{NodeId, OrgId, OrgPath, RecordId},
+    scope::compartment::ORG_SYSTEM,
     store::{Forgotten, Purge, StoreError},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     admin::{ForgottenLine, Leaving, Purged, Receipt},
     clock,
-    fhir::consent::{self, ORG},
+    fhir::consent,
 };
 
 /// The ids of receipts begin so.
@@ -72,7 +73,7 @@ impl Core {
         let place = self.engine.place().to_string();
         let entity = |part: &Forgotten| {
             json!({
-                "what": {"identifier": {"system": ORG, "value": part.home}},
+                "what": {"identifier": {"system": ORG_SYSTEM, "value": part.home}},
                 "detail": [
                     {"type": "records", "valueString": part.records.to_string()},
                     {"type": "entries", "valueString": part.entries.to_string()},
@@ -91,7 +92,7 @@ impl Core {
                 "policy": [format!("{ORDER}:{}", purge.order)],
                 "requestor": false,
             }],
-            "source": {"observer": {"identifier": {"system": ORG, "value": place}}},
+            "source": {"observer": {"identifier": {"system": ORG_SYSTEM, "value": place}}},
             "entity": purge.forgotten.iter().map(entity).collect::<Vec<_>>(),
         });
         RawValue::from_string(receipt.to_string()).expect("a receipt is JSON")

@@ -1,6 +1,6 @@
 //! Requests about records: writing, reading, history.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, value::RawValue};
 use sync_core::{
@@ -12,6 +12,7 @@ use sync_core::{
     identity::Role,
     record::{self, Author, HistoryItem, NewChange, RecordError},
     scope::{
+        compartment,
         grant::{GRANTS_MAX, Step, opened},
         label,
     },
@@ -22,7 +23,7 @@ use super::{
     SOFTWARE,
     attachments::Brought,
     core::{Core, Outcome, Problem, refuse},
-    grants, wall,
+    wall,
 };
 use crate::{
     admin::{
@@ -41,7 +42,8 @@ const PAGE_MAX_BYTES: usize = 4 << 20;
 /// Local writes that become durable together.
 #[derive(Default)]
 pub(super) struct Pending {
-    records: BTreeSet<RecordId>,
+    /// The records, and the home that each has got.
+    homes: BTreeMap<RecordId, OrgId>,
     entries: Vec<Entry>,
     projection: Vec<Op>,
 }
@@ -105,7 +107,7 @@ impl Core {
                 );
                 continue;
             };
-            if pending.records.contains(&id) {
+            if pending.homes.contains_key(&id) {
                 self.write(std::mem::take(&mut pending))?;
             }
             let brought = match self.take_out(&id, &mut parsed)? {
@@ -201,8 +203,9 @@ impl Core {
     ) -> Result<Result<WrittenRecord, String>, StoreError> {
         let With { resource, mut steps, lane, brought } = with;
         let id = opened.record.id().clone();
-        let patients = grants::patients(resource);
-        let home = match self.home_of(&id, &patients)? {
+        let patients = resource.map(compartment::patients).unwrap_or_default();
+        let managers = resource.map(compartment::managers).unwrap_or_default();
+        let home = match self.home_of(&id, &patients, managers, &pending.homes)? {
             Ok(home) => home,
             Err(problem) => return Ok(Err(problem)),
         };
@@ -217,7 +220,7 @@ impl Core {
             // What is beyond is opened behind.
             steps.truncate(GRANTS_MAX);
         }
-        let entry = match Entry::new(id.clone(), home, lane, Arc::from(change.bytes)) {
+        let entry = match Entry::new(id.clone(), home.clone(), lane, Arc::from(change.bytes)) {
             Ok(entry) => entry.with_attachments(&brought.named).with_secrecy(degree).with_grants(&steps),
             Err(error) => {
                 return Ok(Err(format!(
@@ -231,7 +234,7 @@ impl Core {
             version: projected.version.clone(),
             superseded: change.superseded,
         };
-        pending.records.insert(id);
+        pending.homes.insert(id, home);
         pending.entries.push(entry);
         pending.projection.push(Op::Project(projected));
         pending.projection.extend(brought.ops);
@@ -239,9 +242,16 @@ impl Core {
     }
 
     /// The home that a change names. A record keeps its home; what is issued has its issuer for one. A new record gets that
-    /// of the patient whom it is about, so that it goes to the patient's clinic wherever it was written, and otherwise
-    /// this node's. What is only open here is not changed here. The inner error is for who writes.
-    fn home_of(&self, id: &RecordId, patients: &[RecordId]) -> Result<Result<OrgId, String>, StoreError> {
+    /// of the patient whom it is about, so that it goes to the patient's clinic wherever it was written, then that of the organization
+    /// that manages it, if it stands here or below, and otherwise this node's. What is only open here is not changed here.
+    /// The inner error is for who writes.
+    fn home_of(
+        &self,
+        id: &RecordId,
+        patients: &[RecordId],
+        managers: Vec<OrgId>,
+        pending: &BTreeMap<RecordId, OrgId>,
+    ) -> Result<Result<OrgId, String>, StoreError> {
         let is_within = |home: &OrgId| self.is_within(home);
         if let Some(issuer) = id.issuer() {
             let elsewhere = || {
@@ -264,9 +274,11 @@ impl Core {
         if homes.is_empty() {
             for patient in patients {
                 if found.is_none() {
-                    found = self.store.homes(patient)?.into_iter().find(is_within);
+                    let homes = self.store.homes(patient)?.into_iter();
+                    found = homes.chain(pending.get(patient).cloned()).find(is_within);
                 }
             }
+            found = found.or_else(|| managers.into_iter().find(is_within));
         }
         Ok(Ok(found.unwrap_or_else(|| self.config.place.org().clone())))
     }

@@ -5,12 +5,13 @@
 use serde_json::{Value, json};
 use sync_core::{
     id::{OrgId, RecordId},
-    scope::grant::{Grant, GrantId},
+    scope::{
+        compartment::ORG_SYSTEM,
+        grant::{Grant, GrantId},
+    },
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// The system of the identifiers that name organizations of the tree.
-pub const ORG: &str = "urn:tuyen:organization";
 const GRANT: &str = "urn:tuyen:grant";
 /// HL7 v3 ActReason: what a permission is for.
 const ACT_REASON: &str = "http://terminology.hl7.org/CodeSystem/v3-ActReason";
@@ -84,7 +85,8 @@ pub fn record(grant: GrantId) -> RecordId {
 impl Permission {
     /// As a Consent (FHIR R4; ppc-1 asks for a policy).
     pub fn to_resource(&self) -> Value {
-        let org = |org: &OrgId| json!({"type": "Organization", "identifier": {"system": ORG, "value": org}});
+        let org =
+            |org: &OrgId| json!({"type": "Organization", "identifier": {"system": ORG_SYSTEM, "value": org}});
         json!({
             "resourceType": "Consent",
             "id": self.grant.id.to_string(),
@@ -157,7 +159,7 @@ pub fn look_up_record(grant: GrantId) -> RecordId {
 impl LookUp {
     /// As an AuditEvent (FHIR R4).
     pub fn to_resource(&self) -> Value {
-        let org = json!({"identifier": {"system": ORG, "value": self.by}});
+        let org = json!({"identifier": {"system": ORG_SYSTEM, "value": self.by}});
         json!({
             "resourceType": "AuditEvent",
             "id": self.grant.to_string(),

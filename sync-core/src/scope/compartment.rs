@@ -1,5 +1,6 @@
 //! Compartments: about whom a resource is. FHIR's CompartmentDefinition for Patient says by which elements a resource
-//! belongs to a patient ([`super::compartment_table`]); a Patient belongs to itself.
+//! belongs to a patient ([`super::compartment_table`]); a Patient belongs to itself. What is about nobody belongs to the
+//! organization that manages it ([`manager`]).
 //!
 //! It is asked once, when a record is created, to find the record's home. A record whose references change later keeps its
 //! home: what was sent somewhere is not taken back by an edit. Only references of the form `Patient/8f21`, with or without
@@ -8,7 +9,29 @@
 use serde_json::Value;
 
 use super::compartment_table::TABLE;
-use crate::id::RecordId;
+use crate::id::{OrgId, RecordId};
+
+/// The system of the identifiers that organizations of the tree have in resources.
+pub const ORG_SYSTEM: &str = "urn:tuyen:organization";
+
+/// By which element a resource names the organization that manages it. Source: the resource definitions of HL7 FHIR R4
+/// (4.0.1): those elements that refer to an Organization and whose meaning is who manages, owns or provides the thing. An
+/// Organization is its own manager, and stands with its identifiers.
+const MANAGERS: [(&str, &str); 13] = [
+    ("Account", "owner"),
+    ("CareTeam", "managingOrganization"),
+    ("Device", "owner"),
+    ("Encounter", "serviceProvider"),
+    ("Endpoint", "managingOrganization"),
+    ("EpisodeOfCare", "managingOrganization"),
+    ("Group", "managingEntity"),
+    ("HealthcareService", "providedBy"),
+    ("InsurancePlan", "ownedBy"),
+    ("Location", "managingOrganization"),
+    ("OrganizationAffiliation", "organization"),
+    ("Patient", "managingOrganization"),
+    ("PractitionerRole", "organization"),
+];
 
 /// The patients to whose compartments a resource belongs, each once; first those about whom it is.
 pub fn patients(resource: &Value) -> Vec<RecordId> {
@@ -28,7 +51,35 @@ pub fn patients(resource: &Value) -> Vec<RecordId> {
     found
 }
 
-/// The same of a resource's JSON text. One that nobody can read belongs to nobody.
+/// The organizations of the tree that a resource names as those that manage it. A reference names one by its identifier
+/// ([`ORG_SYSTEM`]), or as `Organization/dong-van`, with or without a version. The first whom the tree knows counts.
+pub fn managers(resource: &Value) -> Vec<OrgId> {
+    let element = |name| MANAGERS.iter().find(|(known, _)| *known == name).map(|(_, element)| *element);
+    match resource["resourceType"].as_str() {
+        Some("Organization") => {
+            let own = resource["identifier"].as_array().into_iter().flatten().filter_map(identified);
+            own.chain(resource["id"].as_str().and_then(|id| id.parse().ok())).collect()
+        }
+        Some(name) => element(name).map_or_else(Vec::new, |element| {
+            let reference = &resource[element];
+            let named = reference["reference"].as_str().and_then(organization);
+            identified(&reference["identifier"]).into_iter().chain(named).collect()
+        }),
+        None => Vec::new(),
+    }
+}
+
+fn identified(identifier: &Value) -> Option<OrgId> {
+    let is_ours = identifier["system"] == ORG_SYSTEM;
+    identifier["value"].as_str().filter(|_| is_ours)?.parse().ok()
+}
+
+fn organization(reference: &str) -> Option<OrgId> {
+    let (name, id) = unversioned(reference).split_once('/')?;
+    (name == "Organization").then(|| id.parse().ok()).flatten()
+}
+
+/// The patients of a resource's JSON text. One that nobody can read belongs to nobody.
 pub fn patients_of(text: &str) -> Vec<RecordId> {
     // Most of the time is saved where it matters: what names no patient is not taken apart.
     let may = text.contains("\"Patient/") || text.contains("\"Patient\"");
@@ -52,8 +103,11 @@ fn collect(value: &Value, steps: &[&str], found: &mut Vec<RecordId>) {
 }
 
 fn patient(reference: &str) -> Option<RecordId> {
-    let versioned = reference.split_once("/_history/").map_or(reference, |(record, _)| record);
-    versioned.parse().ok().filter(|record: &RecordId| record.resource_type() == "Patient")
+    unversioned(reference).parse().ok().filter(|record: &RecordId| record.resource_type() == "Patient")
+}
+
+fn unversioned(reference: &str) -> &str {
+    reference.split_once("/_history/").map_or(reference, |(record, _)| record)
 }
 
 #[cfg(test)]
@@ -128,5 +182,37 @@ mod tests {
         assert!(
             of(json!({"resourceType": "Observation", "subject": {"identifier": {"value": "x"}}})).is_empty()
         );
+    }
+
+    #[test]
+    fn what_is_about_nobody_is_managed_by_whom_it_names() {
+        let of = |resource: Value| managers(&resource).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let by_name = json!({"reference": "Organization/dong-van"});
+        let by_identifier = json!({"identifier": {"system": ORG_SYSTEM, "value": "meo-vac"}});
+        for (name, element) in MANAGERS {
+            assert_eq!(of(json!({"resourceType": name, element: by_name})), ["dong-van"]);
+            assert_eq!(of(json!({"resourceType": name, element: by_identifier})), ["meo-vac"]);
+        }
+        assert!(MANAGERS.is_sorted());
+        let both = json!({"reference": "Organization/dong-van/_history/2", "identifier": by_identifier["identifier"]});
+        assert_eq!(of(json!({"resourceType": "Device", "owner": both})), ["meo-vac", "dong-van"]);
+        let own = json!({"resourceType": "Organization", "id": "1", "identifier": [
+            {"system": "https://example.org", "value": "x"}, by_identifier["identifier"]]});
+        assert_eq!(of(own), ["meo-vac", "1"]);
+        for reference in [
+            "https://example.org/Organization/dong-van",
+            "Group/dong-van",
+            "#o",
+            "Organization",
+            "Organization/Đ",
+        ] {
+            let owner = json!({"reference": reference});
+            assert!(of(json!({"resourceType": "Device", "owner": owner})).is_empty(), "{reference}");
+        }
+        // Another element, another system, and what is no resource.
+        assert!(of(json!({"resourceType": "Device", "manufacturer": by_name})).is_empty());
+        assert!(of(json!({"resourceType": "Observation", "performer": [by_name]})).is_empty());
+        assert!(of(json!({"resourceType": "Device", "owner": {"identifier": {"system": "x", "value": "meo-vac"}}})).is_empty());
+        assert!(of(json!([])).is_empty());
     }
 }
