@@ -525,8 +525,11 @@ pub struct LinkState {
     pub software: Option<String>,
     /// Round-trip time in milliseconds, when connected.
     pub rtt_millis: Option<u64>,
-    /// Entries not yet durable there.
+    /// Entries not yet durable there; of a child those that are not yet on their way, when it is connected.
     pub behind: Option<u64>,
+    /// Entries that are still to come from there, as the neighbour has said last, beyond what is on its way.
+    #[serde(default)]
+    pub to_come: Option<u64>,
 }
 
 /// Something that somebody should know.

@@ -344,6 +344,10 @@ pub struct LinkStatus {
     pub idle: bool,
     /// The neighbour's software, once it has said HELLO.
     pub software: Option<String>,
+    /// Entries that are still to go to the neighbour beyond what is under way, as it was told last.
+    pub to_go: u64,
+    /// Entries that are still to come from the neighbour, as it has said last.
+    pub to_come: u64,
 }
 
 /// What waits in memory, of the fullest link and of the whole node. Each number has a limit with a name.
@@ -557,6 +561,8 @@ impl<I: Identity> Engine<I> {
             settled: link.is_settled(),
             idle: link.is_idle(),
             software: link.hello.as_ref().map(|hello| hello.software.clone()),
+            to_go: link.told_to_come.map_or(0, |(count, _)| count),
+            to_come: link.to_come,
         })
     }
 

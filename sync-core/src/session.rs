@@ -33,6 +33,8 @@ pub const BATCH_SLOW_MILLIS: Millis = 8_000;
 /// Rows that a neighbour must not or need not have are passed over in silence; after this many it is told, so
 /// that they are not looked at again after a reconnect.
 pub const SKIP_AFTER_ROWS: u64 = 1024;
+/// How often a neighbour is told how much is still to come.
+pub const TO_COME_EVERY_MILLIS: Millis = 10_000;
 /// A neighbour that has not said HELLO, or not settled where to go on, after this long is refused. At 8 kbit/s
 /// the largest HELLO and its announcements take some seconds.
 pub const SETTLE_TIMEOUT_MILLIS: Millis = 120_000;
@@ -65,6 +67,17 @@ pub(crate) struct InFlight {
     pub sent_at: Millis,
 }
 
+/// Rows of a lane that have been counted for a neighbour and not sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ahead {
+    /// The count is of the rows after this one. It counts for nothing when the neighbour is to be sent others.
+    pub after: Seq,
+    /// Up to this one.
+    pub upto: Seq,
+    /// Those of them that the neighbour is to have.
+    pub wanted: u64,
+}
+
 /// Sending in one lane.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbound {
@@ -77,6 +90,7 @@ pub(crate) struct Outbound {
     pub in_flight: VecDeque<InFlight>,
     pub batch_bytes: usize,
     pub skipped: u64,
+    pub ahead: Ahead,
     /// The newest place of its own feed that the reader was told to be safe at the root.
     pub receipt: Option<Position>,
 }
@@ -90,6 +104,7 @@ impl Default for Outbound {
             in_flight: VecDeque::new(),
             batch_bytes: BATCH_START_BYTES,
             skipped: 0,
+            ahead: Ahead::default(),
             receipt: None,
         }
     }
@@ -147,6 +162,10 @@ pub(crate) struct Link {
     pub out: [Outbound; 3],
     /// The lanes that the neighbour takes.
     pub takes: Lanes,
+    /// How much the neighbour was told to be still to come, and when.
+    pub told_to_come: Option<(u64, Millis)>,
+    /// How much the neighbour has said to be still to come.
+    pub to_come: u64,
     /// How secret what goes over it may be: as both ends allow.
     pub allowed: Secrecy,
     /// How far the neighbour's feed has been read, by lane: from the place that was named, and with what is not yet
@@ -199,6 +218,8 @@ impl Link {
             barred: BTreeSet::new(),
             out: Default::default(),
             takes: Lanes::ALL,
+            told_to_come: None,
+            to_come: 0,
             allowed: Secrecy::None,
             reading: [None; 3],
             held: VecDeque::new(),

@@ -187,6 +187,9 @@ pub enum Frame {
     /// The lanes that the sender takes from now on; all, as long as it says nothing. The only frame that may come before
     /// [`Frame::Hello`], so that nothing slips through in between.
     Lanes(Lanes),
+    /// So many entries of the sender's feed are still to come, as far as they have not been sent. It is said when they are more
+    /// than go out at once, now and then while they become fewer, and when there are none any more.
+    ToCome(u64),
     /// Asks for content.
     Ask(Ask),
     /// Before the first bytes: the chaining values of all pieces.
@@ -239,6 +242,7 @@ mod frame_type {
     pub const BYTES: u8 = 23;
     pub const NOTHING: u8 = 24;
     pub const KEPT: u8 = 25;
+    pub const TO_COME: u8 = 26;
 }
 
 impl Frame {
@@ -310,6 +314,9 @@ impl Frame {
             Frame::Lanes(lanes) => {
                 w.u8(frame_type::LANES).u8(lanes.bits());
             }
+            Frame::ToCome(count) => {
+                w.u8(frame_type::TO_COME).varint(*count);
+            }
             Frame::Ask(ask) => attachments::put_ask(w, ask),
             Frame::Tree(hash, values) => attachments::put_tree(w, hash, values),
             Frame::Bytes { hash, from, bytes } => {
@@ -362,6 +369,7 @@ impl Frame {
                 let bits = r.u8("the lanes")?;
                 Frame::Lanes(Lanes::from_bits(bits).ok_or(DecodeError::Value("the lanes"))?)
             }
+            frame_type::TO_COME => Frame::ToCome(r.varint("the number of entries")?),
             frame_type::ASK => Frame::Ask(attachments::ask(&mut r)?),
             frame_type::TREE => attachments::tree(&mut r)?,
             frame_type::BYTES => attachments::bytes(&mut r)?,

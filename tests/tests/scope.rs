@@ -14,7 +14,11 @@ use sync_core::{
     identity::{Reason, Role},
     scope::Way,
 };
-use tuyen_tests::cluster::{Country, Node, has_alert, org, record, wait_equal, wait_for};
+use tuyen_tests::{
+    cluster::{Country, Node, has_alert, org, record, wait_equal, wait_for},
+    proxy::{Line, Proxy},
+    run::tuyen,
+};
 
 /// A hub with two clinics below the centre.
 struct Provinces {
@@ -220,6 +224,51 @@ fn a_machine_that_takes_anothers_place_is_given_everything() {
     stolen.start();
     stolen.wait("it is told", |s| has_alert(&s.alerts, "refused", "revoked"));
     assert_eq!(stolen.status().down.len(), 0);
+}
+
+/// Who is behind, and by how much, stands at both ends of a thin line, until nothing is still to come.
+#[test]
+fn both_ends_of_a_thin_line_know_how_much_is_still_to_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Node::root(&dir.path().join("hub"), "trung-uong");
+    let thin = Line { bits_per_second: Some(256_000), ..Line::default() };
+    let proxy = Proxy::to(hub.config().listen.unwrap(), thin, 1);
+    let mut leaf = hub.child_through(Some(proxy.address), &dir.path().join("leaf"), Role::Leaf, "dong-van");
+    leaf.put(Population::records(7, &org("dong-van"), 2_000).map(|one| one.to_string()));
+    let child = |status: &Status| status.down[0].clone();
+    let behind = hub.wait("the clinic is behind", |s| child(s).to_come.is_some_and(|n| n > 1_000));
+    assert!(child(&behind).to_come.is_some_and(|n| n < 2_000));
+    // What it had said last is still known when it has gone.
+    leaf.stop();
+    let gone = hub.wait("it has gone", |s| child(s).state == "away");
+    assert!(child(&gone).to_come.is_some_and(|n| n > 0) && child(&gone).behind.is_none());
+    proxy.set(Line::default());
+    leaf.start();
+    leaf.wait_safe();
+    let all = hub.status();
+    assert_eq!((child(&all).to_come, child(&all).behind), (Some(0), Some(0)));
+
+    // The same from above: a new machine is given everything.
+    leaf.kill();
+    proxy.set(thin);
+    let address = Some(proxy.address.to_string());
+    let lost =
+        Request::Replace { org: org("dong-van"), reason: Reason::Lost, expires_seconds: 3600, address };
+    let replaced: Replaced = hub.ask(&lost);
+    let fresh = enrolled(&dir.path().join("fresh"), &replaced.invited.token);
+    let to_come = |status: &Status| status.up.as_ref().and_then(|up| up.to_come);
+    let waits = fresh.wait("it knows how much is to come", |s| to_come(s).is_some_and(|n| n > 1_000));
+    assert!(to_come(&waits).is_some_and(|n| n < 2_000));
+    assert!(child(&hub.status()).behind.is_some_and(|n| n > 0));
+    let said = tuyen(&fresh.dir, &["status"], b"").expect(0);
+    assert!(
+        said.out.contains("entries are still to come from trung-uong; the urgent come first"),
+        "{said:?}"
+    );
+    proxy.set(Line::default());
+    let all = fresh.wait("everything", |s| s.records == 2_000 && to_come(s) == Some(0));
+    assert_eq!(all.entries, 2_000);
+    assert_eq!(child(&hub.status()).behind, Some(0));
 }
 
 fn replace(name: &str) -> Request {

@@ -29,6 +29,7 @@ pub struct LinkBody<'a> {
     software: &'a Option<String>,
     rtt_millis: Option<u64>,
     behind: Option<u64>,
+    to_come: Option<u64>,
 }
 
 impl<'a> LinkBody<'a> {
@@ -45,6 +46,7 @@ impl<'a> LinkBody<'a> {
             software: &link.software,
             rtt_millis: link.rtt_millis,
             behind: link.behind,
+            to_come: link.to_come,
         }
     }
 }
@@ -70,7 +72,7 @@ impl Peers {
 }
 
 fn table(peers: &[LinkState], now: i64) -> String {
-    let header = ["PLACE", "ROLE", "STATE", "HEARD", "NOT YET THERE", "ADDRESS", "SOFTWARE"];
+    let header = ["PLACE", "ROLE", "STATE", "HEARD", "NOT YET THERE", "STILL TO COME", "ADDRESS", "SOFTWARE"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     let dash = || "-".to_owned();
     for link in peers {
@@ -80,6 +82,7 @@ fn table(peers: &[LinkState], now: i64) -> String {
             state_in_words(&link.state).to_owned(),
             link.last_contact.map_or_else(|| "never".into(), |at| ago(at, now)),
             link.behind.map_or_else(dash, count),
+            link.to_come.map_or_else(dash, count),
             link.address.clone().unwrap_or_else(dash),
             link.software.as_deref().map_or_else(dash, render::one_line),
         ]);
@@ -111,6 +114,9 @@ pub fn in_words(link: &LinkState, now: i64) -> String {
     parts.extend(
         link.behind.filter(|n| *n > 0).map(|n| format!("{} not yet there", many(n, "entry", "entries"))),
     );
+    parts.extend(
+        link.to_come.filter(|n| *n > 0).map(|n| format!("{} still to come", many(n, "entry", "entries"))),
+    );
     format!("{} ({}): {}", link.place, link.role, parts.join(", "))
 }
 
@@ -131,15 +137,16 @@ mod tests {
             software: None,
             rtt_millis: None,
             behind: Some(1),
+            to_come: Some(1_204),
         };
-        let words =
-            "trung-uong/ha-giang/dong-van (leaf): not connected, heard 24 h ago, 1 entry not yet there";
+        let words = "trung-uong/ha-giang/dong-van (leaf): not connected, heard 24 h ago, 1 entry not yet there, \
+             1,204 entries still to come";
         assert_eq!(in_words(&link, 86_400_000), words);
         let table = table(&[link], 86_400_000);
         assert!(
             table.ends_with("trung-uong/ha-giang/dong-van: it has not called since yesterday\n"),
             "{table}"
         );
-        assert!(table.contains("not connected  24 h ago  1"), "{table}");
+        assert!(table.contains("not connected  24 h ago  1              1,204"), "{table}");
     }
 }

@@ -241,6 +241,12 @@ fn text(status: &Answer, now: i64) -> String {
             count(*of)
         ));
     }
+    if let Some(up) = status.up.as_ref()
+        && let Some(entries) = up.to_come.filter(|n| *n > 0)
+    {
+        let what = many(entries, "entry is", "entries are");
+        out.push_str(&format!("{what} still to come from {}; the urgent come first.\n", up.place));
+    }
     if status.paused {
         out.push_str("Syncing is paused; `tuyen sync resume` starts it again.\n");
     }
@@ -378,6 +384,7 @@ mod tests {
                 software: None,
                 rtt_millis: Some(41),
                 behind: None,
+                to_come: None,
             }),
             down: Vec::new(),
             sent_bytes: 2_400_000,

@@ -92,6 +92,8 @@ pub(super) struct Core {
     pub numbers: Arc<Numbers>,
     pub peers: BTreeMap<LinkId, Peer>,
     pub last_contact: BTreeMap<OrgId, i64>,
+    /// How much neighbours have said to be still to come from them; of those who are away what they had said last.
+    pub to_come: BTreeMap<OrgId, u64>,
     pub alerts: VecDeque<AlertLine>,
     /// Why there is no link to the parent.
     pub no_parent: Option<(FailureKind, String)>,
@@ -148,6 +150,7 @@ impl Core {
             numbers,
             peers: BTreeMap::new(),
             last_contact: BTreeMap::new(),
+            to_come: BTreeMap::new(),
             alerts: VecDeque::new(),
             no_parent: None,
             verify,
@@ -318,6 +321,13 @@ impl Core {
                 self.outages.frame(id);
                 if let Some(peer) = self.peers.get(&id) {
                     self.last_contact.insert(peer.info.place.org().clone(), wall());
+                    let to_come = match frame {
+                        // What it had said before is of another session.
+                        Frame::Hello(_) => Some(0),
+                        Frame::ToCome(count) => Some(count),
+                        _ => None,
+                    };
+                    self.to_come.extend(to_come.map(|count| (peer.info.place.org().clone(), count)));
                     if peer.direction == Direction::Up {
                         self.parent_at = Instant::now();
                         if matches!(frame, Frame::Hello(_)) {

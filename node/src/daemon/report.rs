@@ -161,7 +161,7 @@ impl Core {
         };
         let behind = match direction {
             Direction::Up => Some(self.not_at(Frontier::Hub)?.entries),
-            Direction::Down => None,
+            Direction::Down => link.as_ref().map(|link| link.to_go),
         };
         Ok(LinkState {
             place: place.to_string(),
@@ -174,6 +174,7 @@ impl Core {
             software: link.as_ref().and_then(|link| link.software.clone()),
             rtt_millis: peer.map(|p| u64::try_from(p.connection.rtt().as_millis()).unwrap_or(u64::MAX)),
             behind,
+            to_come: self.to_come.get(place.org()).copied(),
         })
     }
 

@@ -71,6 +71,7 @@ impl<I: Identity> Engine<I> {
             | Frame::Repair(_)
             | Frame::Repaired(_)) => self.on_audit(link, frame, store)?,
             Frame::Lanes(lanes) => state.takes = lanes,
+            Frame::ToCome(count) => state.to_come = count,
             frame @ (Frame::Ask(_)
             | Frame::Tree(..)
             | Frame::Bytes { .. }
@@ -575,6 +576,7 @@ impl<I: Identity> Engine<I> {
         self.tell_places(link, store)?;
         self.take_held(link, store)?;
         self.send_rows(link, store, now)?;
+        self.tell_what_is_to_come(link, store, now)?;
         self.audit_goes_on(link, store)?;
         self.contents_go_on(link, store, now)
     }

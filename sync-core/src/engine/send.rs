@@ -5,19 +5,23 @@ use crate::{
     feed::{CHAIN_START, Lineage},
     id::Chain,
     scope,
-    session::{InFlight, SKIP_AFTER_ROWS},
+    session::{Ahead, InFlight, SKIP_AFTER_ROWS, TO_COME_EVERY_MILLIS},
     store::Head,
     wire::{BATCH_MAX_ENTRIES, EntryBatch},
 };
 
 /// Rows looked at in one read of the store.
 const SCAN_ROWS: usize = 1024;
+/// Rows of a lane that are looked at in one count of what is still to come.
+pub(super) const COUNTED_AT_ONCE: usize = 16 * SCAN_ROWS;
 
 /// A stretch of the feed: the rows of one segment and lane that go out together.
 pub(super) struct Stretch {
     pub(super) segment: Segment,
     pub(super) last: Seq,
     rows: u64,
+    /// Those of them that are for the neighbour by what stands at their heads.
+    wanted: u64,
     pub(super) chosen: Vec<(u64, Entry)>,
     bytes: usize,
 }
@@ -75,6 +79,60 @@ impl<I: Identity> Engine<I> {
         if let Some(next) = agreed.and_then(|state| state.out[lane as usize].next.as_mut()) {
             *next = (*next).max(self.tip);
         }
+    }
+
+    /// Tells the neighbour how much is still to come. What goes out at once is not counted: it is there as soon as the number.
+    pub(super) fn tell_what_is_to_come(
+        &mut self,
+        link: LinkId,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let Some(state) = self.links.get(&link).filter(|state| state.lineage.is_some()) else {
+            return Ok(());
+        };
+        let is_sent = |lane: Lane| state.out[lane as usize].next.is_none_or(|next| next >= self.tip);
+        let is_over = Lane::ALL.into_iter().all(is_sent);
+        let told = state.told_to_come;
+        let waits = told.is_some_and(|(_, at)| now.mono < at + TO_COME_EVERY_MILLIS);
+        if is_over && told.is_none_or(|(count, _)| count == 0) || !is_over && waits {
+            return Ok(());
+        }
+        let mut count = 0;
+        for lane in Lane::ALL {
+            let Some(ahead) = self.ahead(link, lane, store)? else { return Ok(()) };
+            count += ahead;
+        }
+        if told.map_or(0, |(count, _)| count) != count {
+            self.links.get_mut(&link).expect("it is there").told_to_come = Some((count, now.mono));
+            self.send(link, Frame::ToCome(count));
+        }
+        Ok(())
+    }
+
+    /// How many rows of a lane are still to be sent; none when that is not known yet: a long feed is counted in parts.
+    fn ahead(&mut self, link: LinkId, lane: Lane, store: &impl Store) -> Result<Option<u64>, StoreError> {
+        let Some(state) = self.links.get(&link) else { return Ok(None) };
+        let (Some(lineage), Some(next)) = (&state.lineage, state.out[lane as usize].next) else {
+            return Ok(Some(0));
+        };
+        let mut ahead = state.out[lane as usize].ahead;
+        if ahead.after != next {
+            ahead = Ahead { after: next, upto: next, wanted: 0 };
+        }
+        for _ in 0..COUNTED_AT_ONCE / SCAN_ROWS {
+            if ahead.upto >= self.tip {
+                break;
+            }
+            let heads = store.heads(lane, ahead.upto, SCAN_ROWS)?;
+            let (neighbour, lineage) = (state.neighbour(), &lineage[lane as usize]);
+            let wanted = |head: &&Head| scope::wants(&neighbour, head, lineage, &self.places, state.allowed);
+            ahead.wanted += heads.iter().filter(wanted).count() as u64;
+            ahead.upto = heads.last().filter(|_| heads.len() == SCAN_ROWS).map_or(self.tip, |head| head.seq);
+        }
+        let is_counted = ahead.upto >= self.tip;
+        self.links.get_mut(&link).expect("it is there").out[lane as usize].ahead = ahead;
+        Ok(is_counted.then_some(ahead.wanted))
     }
 
     /// Rows of the latest commits that are of no concern to a child need not be read for it: or a hub would look at each
@@ -190,7 +248,7 @@ impl<I: Identity> Engine<I> {
         let index = self.segments.partition_point(|s| s.base < first) - 1;
         let segment = self.segments[index];
         let segment_end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
-        let mut stretch = Stretch { segment, last: first, rows: 1, chosen: Vec::new(), bytes: 0 };
+        let mut stretch = Stretch { segment, last: first, rows: 1, wanted: 0, chosen: Vec::new(), bytes: 0 };
         for (rows, head) in (1..).zip(heads.iter().take_while(|head| head.seq <= segment_end)) {
             let lineage = &lineage[lane as usize];
             let wanted = scope::wants(&state.neighbour(), head, lineage, &self.places, state.allowed);
@@ -213,6 +271,7 @@ impl<I: Identity> Engine<I> {
                 stretch.chosen.push((head.seq - segment.base, entry));
             }
             (stretch.last, stretch.rows) = (head.seq, rows);
+            stretch.wanted += u64::from(wanted);
         }
         Ok(Some(stretch))
     }
@@ -308,11 +367,14 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
         now: Now,
     ) -> Result<(), StoreError> {
-        let Stretch { segment, last, rows, chosen, bytes } = stretch;
+        let Stretch { segment, last, rows, wanted, chosen, bytes } = stretch;
         let state = self.links.get_mut(&link).expect("a stretch is of a live link");
         let is_up = state.direction == Direction::Up;
         let out = &mut state.out[lane as usize];
         let before = out.next.replace(last).unwrap_or(0);
+        if out.ahead.after == before && last <= out.ahead.upto {
+            (out.ahead.after, out.ahead.wanted) = (last, out.ahead.wanted.saturating_sub(wanted));
+        }
         if chosen.is_empty() {
             out.skipped += rows;
             // A neighbour that has not been told of a segment would be announced it again at every reconnect.

@@ -23,6 +23,7 @@ mod lanes;
 mod orders;
 mod purge;
 mod secrecy;
+mod to_come;
 
 const ROOT: u8 = 1;
 const HUB: u8 = 2;

@@ -208,6 +208,7 @@ fn golden() -> Vec<(Frame, &'static str)> {
         ),
         (Frame::Orders(Vec::new()), "021300"),
         (Frame::Lanes(Lanes::ALL.without_bulk()), "021403"),
+        (Frame::ToCome(300), "031aac02"),
     ]
 }
 

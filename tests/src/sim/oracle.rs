@@ -225,6 +225,8 @@ pub struct Final<'a> {
     pub orders: usize,
     /// What its engine says: all is durable at the parent, and at the root.
     pub says_all_safe: (bool, bool),
+    /// How many entries its links say to be still to come, or still to go.
+    pub says_to_come: u64,
     /// Machines were put back or copied, or rows rot: a disk that is older than the end of a grant, or has lost the word of it,
     /// holds what it held until the time of that has passed.
     pub may_be_older: bool,
@@ -290,6 +292,10 @@ pub fn check_part(part: &[Final<'_>], secret: &BTreeSet<Key>, places: &Places) -
         if one.says_all_safe != (true, true) {
             let text = format!("{} says (parent, root) {:?}", one.who, one.says_all_safe);
             return Err(Failure::new("all is said to be safe", text));
+        }
+        if one.says_to_come != 0 {
+            let text = format!("{} says {}", one.who, one.says_to_come);
+            return Err(Failure::new("nothing is said to be still to come", text));
         }
     }
     Ok(())

@@ -394,6 +394,7 @@ impl<'t> World<'t> {
                     orders: engine.places().orders().len(),
                     store: &machine.store,
                     says_all_safe: (engine.all_at_parent(), engine.all_at_root()),
+                    says_to_come: engine.links().map(|link| link.to_go + link.to_come).sum(),
                     may_be_older: !self.plan.keeps_identity() || self.plan.rot_one_in > 0,
                 }
             })
