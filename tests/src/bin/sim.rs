@@ -28,7 +28,7 @@ Runs simulated worlds.
   sim --minutes 60          seeds not run before, for so long
   sim corpus                the worlds that once broke a promise
   sim replay FILE           the world of a file's bytes, with its trace
-  sim scene storm           one of the scenes: storm, long-record, large-entry, merger, gain
+  sim scene storm           one of the scenes: storm, long-record, large-entry, merger, gain, two-trees
   sim meta                  whether everything that can happen does, in 300 worlds
 
   --without drop,twin       faults that are not to happen

@@ -255,24 +255,41 @@ impl Plan {
         Self { calm_at, part: false, ..plan }
     }
 
+    /// A quiet world with opaque records and nothing but a root.
+    fn quiet(calm_at: Millis) -> Self {
+        let mut plan = Self::of_bytes(&[], Taste { real: Some(false), ..Taste::default() });
+        plan.nodes.truncate(1);
+        Self { calm_at, part: false, ..plan }
+    }
+
+    /// One more node, below that of this number.
+    fn add(&mut self, name: &str, above: usize, role: Role, line: Line) {
+        let place = self.nodes[above].info.place.child(OrgId::new(name).expect("a plain name"));
+        let info = NodeInfo { node: NodeId(Rng::new(0, name).array()), place, role };
+        self.nodes.push(NodePlan { info, parent: Some(above), line });
+    }
+
     /// A quiet country with opaque records: so many provinces below the root, a district in each, and so many leaves below the
     /// districts in turn, all of the leaves on this line.
     pub fn country(provinces: usize, leaves: usize, line: Line, calm_at: Millis) -> Self {
-        let mut plan = Self::of_bytes(&[], Taste { real: Some(false), ..Taste::default() });
-        plan.nodes.truncate(1);
-        let mut names = Rng::new(0, "country");
-        let mut add = |plan: &mut Self, name: String, above: usize, role, line| {
-            let place = plan.nodes[above].info.place.child(OrgId::new(&name).expect("a plain name"));
-            let info = NodeInfo { node: NodeId(names.array()), place, role };
-            plan.nodes.push(NodePlan { info, parent: Some(above), line });
-        };
-        let good = line_of(0);
-        (0..provinces).for_each(|nth| add(&mut plan, format!("p{nth}"), 0, Role::Hub, good));
-        (0..provinces).for_each(|nth| add(&mut plan, format!("d{nth}"), 1 + nth, Role::Hub, good));
+        let mut plan = Self::quiet(calm_at);
+        (0..provinces).for_each(|nth| plan.add(&format!("p{nth}"), 0, Role::Hub, line_of(0)));
+        (0..provinces).for_each(|nth| plan.add(&format!("d{nth}"), 1 + nth, Role::Hub, line_of(0)));
         for nth in 0..leaves {
-            add(&mut plan, format!("l{nth}"), 1 + provinces + nth % provinces, Role::Leaf, line);
+            plan.add(&format!("l{nth}"), 1 + provinces + nth % provinces, Role::Leaf, line);
         }
-        Self { calm_at, part: false, ..plan }
+        plan
+    }
+
+    /// Two trees that meet at the root: the provinces with their clinics, and a service with facilities of its own. The service's
+    /// hub comes behind the provinces, and its facilities behind the clinics.
+    pub fn two_trees([provinces, clinics, facilities]: [usize; 3], line: Line, calm_at: Millis) -> Self {
+        let mut plan = Self::quiet(calm_at);
+        (0..provinces).for_each(|nth| plan.add(&format!("p{nth}"), 0, Role::Hub, line_of(0)));
+        plan.add("service", 0, Role::Hub, line_of(0));
+        (0..clinics).for_each(|nth| plan.add(&format!("l{nth}"), 1 + nth % provinces, Role::Leaf, line));
+        (0..facilities).for_each(|nth| plan.add(&format!("f{nth}"), 1 + provinces, Role::Leaf, line));
+        plan
     }
 
     /// The faults that are to happen.

@@ -1,5 +1,6 @@
 //! Scenes that seeds do not come upon: five hundred leaves that wake at once, a record that is edited a hundred thousand
-//! times, an entry of 900 kB on a bad line, a country whose provinces are merged, a clinic that gains those of another.
+//! times, an entry of 900 kB on a bad line, a country whose provinces are merged, a clinic that gains those of another, two
+//! trees that meet at the root.
 //! Everything that is promised of a world is held here as well.
 
 use std::fmt;
@@ -40,6 +41,9 @@ const AWAY_ONE_IN: usize = 20;
 const MINUTES_AFTER: usize = 30;
 const WRITERS: usize = 40;
 
+/// The provinces with as many of their clinics, and the 212 facilities of the public-security service.
+const TREES: [usize; 3] = [PROVINCES_LEFT, 300, 212];
+
 /// Records that a clinic gains, more than a hub offers in one commit; the urgent ones among them, and the bytes of each.
 const GAINED: usize = 5_000;
 const URGENT: usize = 10;
@@ -62,15 +66,19 @@ pub enum Scene {
     Merger,
     /// A clinic gains the thousands of records of another that is closed, and the urgent ones among them come first.
     Gain,
+    /// The provinces and a service with a tree of its own below one root. The service's hub is off for some hours, and a facility
+    /// is handed to a province.
+    TwoTrees,
 }
 
 /// All of them, with their names.
-pub const ALL: [(Scene, &str); 5] = [
+pub const ALL: [(Scene, &str); 6] = [
     (Scene::Storm, "storm"),
     (Scene::LongRecord, "long-record"),
     (Scene::LargeEntry, "large-entry"),
     (Scene::Merger, "merger"),
     (Scene::Gain, "gain"),
+    (Scene::TwoTrees, "two-trees"),
 ];
 
 /// What a scene came to.
@@ -110,6 +118,7 @@ impl Scene {
             Scene::Storm => Plan::one_hub(LEAVES, CLINIC_LINE, 24 * HOUR),
             Scene::LongRecord | Scene::LargeEntry | Scene::Gain => Plan::one_hub(2, CLINIC_LINE, 24 * HOUR),
             Scene::Merger => Plan::country(PROVINCES, CLINICS, CLINIC_LINE, 24 * HOUR),
+            Scene::TwoTrees => Plan::two_trees(TREES, CLINIC_LINE, 24 * HOUR),
         };
         let mut world = World::new(plan, trace);
         let (begin, urgent) = match self {
@@ -118,6 +127,7 @@ impl Scene {
             Scene::LargeEntry => (world.large_entry()?, None),
             Scene::Merger => (world.merger()?, None),
             Scene::Gain => world.gain()?,
+            Scene::TwoTrees => (world.two_trees()?, None),
         };
         let leaves = world.first_leaf()..world.machines.len();
         let is_safe = |one: &Machine| one.engine.as_ref().is_some_and(Engine::all_at_root);
@@ -179,6 +189,78 @@ impl World<'_> {
         Ok(back)
     }
 
+    /// Everybody writes, and each tree has a directive of its own. What is one tree's is in that tree and at the root, and nowhere
+    /// in the other. A facility that changes trees takes its records along, and gets the directives of its new tree.
+    fn two_trees(&mut self) -> Result<Millis, Failure> {
+        let [provinces, clinics, _] = TREES;
+        let (service, facility) = (1 + provinces, 2 + provinces + clinics);
+        self.pass(60 * SECOND)?;
+        for machine in 1..self.machines.len() {
+            self.write(machine, None)?;
+        }
+        for machine in [HUB, service] {
+            let issuer = self.org_of(machine);
+            let entry = self.an_entry(machine, &directive(&issuer), 1, &None, b"directive");
+            self.write_entries(machine, vec![entry])?;
+        }
+        self.pass(HOUR / 4)?;
+        self.machines[service].stays_away = true;
+        self.crash(service);
+        for machine in facility..self.machines.len() {
+            self.write(machine, None)?;
+            self.pass(60 * SECOND)?;
+        }
+        self.machines[service].stays_away = false;
+        self.happen(Ev::Start(service))?;
+        self.dial_within_a_second(facility..self.machines.len());
+        self.pass(HOUR / 4)?;
+        self.trees_are_apart(service, facility..self.machines.len());
+
+        let engine = self.machines[0].engine.as_ref().expect("it runs");
+        let (from, province) = (self.place_of(facility), self.place_of(HUB));
+        let to = province.child(from.org().clone());
+        let steps = vec![Step::Move { from, to, address: String::new() }];
+        engine.places().check(&steps).expect("all have written, and so are known");
+        let order = engine.identity().order_of(1, EPOCH, steps);
+        self.report.faults[Fault::Move.index()] += 1;
+        self.drive(0, Event::Order(order))?;
+        self.write(facility, None)?;
+        self.pass(HOUR / 4)?;
+        assert!(self.holds(facility, &directive(province.org())), "it gets what its new tree issues");
+        self.trees_are_apart(service, facility + 1..self.machines.len());
+        Ok(self.now)
+    }
+
+    /// Nobody in the tree of the service holds anything of another tree, and nobody of the others, but the root, anything of its.
+    fn trees_are_apart(&self, service: usize, facilities: std::ops::Range<usize>) {
+        let of_service = |org: &OrgId| {
+            *org == self.org_of(service) || facilities.clone().any(|machine| self.org_of(machine) == *org)
+        };
+        let clinics_end = service + 1 + TREES[1];
+        for machine in (1..clinics_end).chain(facilities.clone()) {
+            let is_in = machine == service || machine >= clinics_end;
+            let homes = self.machines[machine].store.digests().expect("memory does not fail");
+            for (home, digest) in homes.iter().filter(|(_, digest)| digest.count > 0) {
+                assert_eq!(of_service(home), is_in, "{} entries of {home} are at {machine}", digest.count);
+            }
+            let issued = directive(&self.org_of(service));
+            assert_eq!(self.holds(machine, &issued), is_in, "the service's directive at {machine}");
+        }
+    }
+
+    fn place_of(&self, machine: usize) -> OrgPath {
+        self.plan.nodes[self.machines[machine].node].info.place.clone()
+    }
+
+    fn org_of(&self, machine: usize) -> OrgId {
+        self.place_of(machine).org().clone()
+    }
+
+    fn holds(&self, machine: usize, record: &str) -> bool {
+        let record = record.parse().expect("a plain name");
+        self.machines[machine].store.rows_of(&record).is_ok_and(|rows| !rows.is_empty())
+    }
+
     /// Each province that goes is merged into one that stays; all leaves go to the province that stays, and districts go.
     fn merge_provinces(&self) -> Order {
         let engine = self.machines[0].engine.as_ref().expect("it runs");
@@ -215,12 +297,17 @@ impl World<'_> {
         self.machines[HUB].stays_away = false;
         self.happen(Ev::Start(HUB))?;
         let begin = self.now;
+        self.dial_within_a_second(leaves);
+        Ok(begin)
+    }
+
+    /// Their hub is back: these find it within a second.
+    fn dial_within_a_second(&mut self, leaves: std::ops::Range<usize>) {
         for leaf in leaves {
             let (boot, delay) = (self.machines[leaf].boot, self.rng.below(SECOND));
             self.machines[leaf].dialing = true;
             self.after(delay, Ev::Dial(leaf, boot));
         }
-        Ok(begin)
     }
 
     fn long_record(&mut self) -> Result<Millis, Failure> {
@@ -280,27 +367,22 @@ impl World<'_> {
         self.write(heir, None)?;
         self.pass(HOUR)?;
         let begin = self.now;
-        let org = |machine: usize| self.plan.nodes[self.machines[machine].node].info.place.org().clone();
-        let steps = vec![Step::Close { org: org(closed), successor: org(heir) }];
+        let steps = vec![Step::Close { org: self.org_of(closed), successor: self.org_of(heir) }];
         let engine = self.machines[0].engine.as_ref().expect("it runs");
         engine.places().check(&steps).expect("both have written, and so are known");
         let order = engine.identity().order_of(1, EPOCH, steps);
         self.report.faults[Fault::Move.index()] += 1;
         self.drive(0, Event::Order(order))?;
-        let there = |world: &Self, name: &String| {
-            let record = name.parse().expect("a plain name");
-            world.machines[heir].store.rows_of(&record).is_ok_and(|rows| !rows.is_empty())
-        };
-        while !urgent.iter().all(|name| there(self, name)) {
+        while !urgent.iter().all(|name| self.holds(heir, name)) {
             self.pass(SECOND / 10)?;
         }
         let urgent_after = self.now - begin;
-        let before = rest.iter().filter(|name| there(self, name)).count();
+        let before = rest.iter().filter(|name| self.holds(heir, name)).count();
         assert!(
             before <= GAINED_BEFORE,
             "{before} others came before what is urgent, and {GAINED_BEFORE} are a window"
         );
-        while !rest.iter().all(|name| there(self, name)) {
+        while !rest.iter().all(|name| self.holds(heir, name)) {
             self.pass(SECOND / 10)?;
         }
         Ok((begin, Some((urgent_after, before))))
@@ -315,7 +397,7 @@ impl World<'_> {
         body: &[u8],
     ) -> Entry {
         let run: Incarnation = self.machines[machine].engine.as_ref().expect("it runs").incarnation();
-        let home = self.plan.nodes[self.machines[machine].node].info.place.org().clone();
+        let home = self.org_of(machine);
         let record: RecordId = record.parse().expect("a plain name");
         let lane = Lane::of_resource_type(record.resource_type());
         let deps: Vec<_> = before.iter().copied().collect();
@@ -329,4 +411,9 @@ impl World<'_> {
         self.machines[machine].tickets.insert(ticket, entries.iter().map(key).collect());
         self.drive(machine, Event::Write { ticket, entries, projection: Vec::new() })
     }
+}
+
+/// The name of the directive that an organization issues.
+fn directive(issuer: &OrgId) -> String {
+    format!("PlanDefinition/o.{issuer}.1")
 }
