@@ -4,9 +4,12 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use node::admin::{
-    Amount, Arrange, Arranged, ForgottenLine, NodeChange, OrderLine, OrgLine, Plan, Purged, Rearrangement,
-    Receipt, Request, StepLine, Tree,
+use node::{
+    admin::{
+        Amount, Arrange, Arranged, ForgottenLine, NodeChange, OrderLine, OrgLine, Plan, Purged,
+        Rearrangement, Receipt, Request, StepLine, Tree,
+    },
+    fhir::organization,
 };
 use serde::Serialize;
 use sync_core::id::{NodeId, OrgId, OrgPath};
@@ -23,7 +26,11 @@ use crate::{
 pub enum Command {
     /// Show the tree, what was ordered and what is planned
     #[command(before_help = "Example:\n  tuyen --dir root org list")]
-    List,
+    List {
+        /// As FHIR Organizations, one a line
+        #[arg(long)]
+        fhir: bool,
+    },
     /// Show what nodes have forgotten because an order put it elsewhere
     ///
     /// A hub forgets the records of those that have left it as soon as the centre has them. It writes a receipt, an AuditEvent,
@@ -184,7 +191,13 @@ impl Command {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
         match self {
-            Command::List => show(context, &context.call(&Request::Tree)?),
+            Command::List { fhir: false } => show(context, &context.call(&Request::Tree)?),
+            Command::List { fhir: true } => {
+                let tree: Tree = context.call(&Request::Tree)?;
+                organization::resources(&tree)
+                    .try_for_each(|one| context.output.verbatim(format_args!("{one}\n")))?;
+                Ok(Exit::Ok)
+            }
             Command::Purged => {
                 let purged: Purged = context.call(&Request::Purged)?;
                 let receipts: Vec<_> = purged.receipts.iter().map(ReceiptBody::new).collect();

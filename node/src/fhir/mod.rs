@@ -9,5 +9,6 @@ pub mod consent;
 pub mod export;
 pub mod import;
 pub mod json;
+pub mod organization;
 pub mod population;
 pub mod problem;
