@@ -508,7 +508,8 @@ impl<I: Identity> Engine<I> {
             let (current, from) = (of_lane(&read, lane), of_lane(&import.from, lane));
             let order = |cursor: Option<Cursor>| cursor.and_then(|c| lineage.as_ref()?.order(c.at));
             let reached = current.is_none() || order(current).is_some();
-            let ahead = !passed[lane as usize] && !(agrees && reached && order(from) <= order(current));
+            let leads_on = agrees && reached && order(from) <= order(current);
+            let ahead = !passed[lane as usize] && !leads_on;
             lanes[lane as usize] = Reading { ahead, at: from, stretch: Vec::new() };
         }
         let lineage = lineage.unwrap_or_default();
