@@ -450,6 +450,6 @@ fn the_latest_word_of_a_parent_that_came_back_from_a_backup_sets_back_what_it_ha
     assert_eq!((child.hub_has(), child.store.frontier(Frontier::Hub, Lane::Normal).unwrap()), (1, 1));
     // So the next bundle for it goes on from there. It gives back what was kept without its place.
     assert_eq!(counts(&hub.imports(CHILD, &child.exports(HUB, Since::Known(&[])))), (1, 1, 0));
-    let read = hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at.pos;
-    assert_eq!(read, child.store.tip().unwrap());
+    // The child still names a place that the hub has lost: nothing is counted until a link stands.
+    assert_eq!(hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at.pos, 1);
 }
