@@ -137,6 +137,8 @@ pub enum Event {
         chain: Vec<Vec<u8>>,
         /// The places from which it goes on.
         from: Vec<(Lane, Cursor)>,
+        /// No later one of the same node has been taken.
+        newest: bool,
     },
     /// A frame of the bundle.
     Bundled(LinkId, Frame),
@@ -615,7 +617,9 @@ impl<I: Identity> Engine<I> {
             }
             Event::Lanes(lanes) => self.take_lanes(lanes, store, now)?,
             Event::Profiles(profiles) => self.take_profiles(profiles),
-            Event::Bundle { link, peer, chain, from } => self.bundle_begins(link, peer, chain, from),
+            Event::Bundle { link, peer, chain, from, newest } => {
+                self.bundle_begins(link, peer, chain, from, newest)
+            }
             Event::Bundled(link, frame) => self.bundle_has(link, Some(frame)),
             Event::BundleEnds(link) => self.bundle_has(link, None),
             Event::Committed => self.committed(store, now)?,

@@ -21,6 +21,8 @@ const GRANT_SEEDS: u64 = 1_000;
 const ATTACHMENT_SEEDS: u64 = 100;
 /// Worlds in which what is secret may go to some.
 const LABEL_SEEDS: u64 = 500;
+/// Worlds with bundles on sticks.
+const COURIER_SEEDS: u64 = 300;
 
 fn outcome(name: &str, bytes: &[u8], taste: Taste) -> Result<Report, String> {
     let plan = Plan::of_bytes(bytes, taste);
@@ -101,6 +103,19 @@ fn worlds_with_attachments_keep_every_promise() {
     let count = |of: fn(&Report) -> u64| held.iter().map(of).sum::<u64>();
     let (written, asked) = (count(|r| r.attachments), count(|r| r.asked));
     assert!(written > 1_000 && asked > 100, "{written} attachments, {asked} asked for");
+}
+
+/// People carry bundles between neighbours, whatever becomes of the sticks and of the machines.
+#[test]
+fn worlds_with_couriers_keep_every_promise() {
+    let held = hold(COURIER_SEEDS, Taste { couriers: true, ..Taste::default() }, "--couriers");
+    let count = |of: fn(&Report) -> u64| held.iter().map(of).sum::<u64>();
+    let (sticks, entries, gaps) = (count(|r| r.sticks), count(|r| r.stick_entries), count(|r| r.stick_gaps));
+    println!("{sticks} sticks, {entries} entries new in them, {gaps} too early");
+    assert!(
+        sticks > 5_000 && entries > 1_000 && gaps > 150,
+        "{sticks} sticks, {entries} entries, {gaps} gaps"
+    );
 }
 
 #[test]

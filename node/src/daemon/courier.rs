@@ -172,8 +172,11 @@ impl Core {
             }
             Ask::Begin(peer, head, answer) => {
                 let link = LinkId(self.numbers.links.fetch_add(1, Ordering::Relaxed));
+                let known = self.known_of(peer.place.org())?.filter(|known| known.node == peer.node);
+                let newest = known.is_none_or(|known| head.made > known.heard);
                 let (chain, from) = (head.chain, head.from);
-                self.engine.handle(Event::Bundle { link, peer, chain, from }, &self.store, clock::now())?;
+                let event = Event::Bundle { link, peer, chain, from, newest };
+                self.engine.handle(event, &self.store, clock::now())?;
                 self.let_out()?;
                 let _ = answer.send(link);
             }
@@ -330,13 +333,14 @@ impl Core {
         };
         let known = self.known_of(org)?.filter(|known| known.node == to.node);
         let known = known.unwrap_or_else(|| Neighbour::new(to.node));
+        let last = cursors_of(&known.exported);
         let places = match since {
             BundleSince::Start => Vec::new(),
             BundleSince::Acknowledged => vec![cursors_of(&known.has)],
-            BundleSince::Last => vec![cursors_of(&known.has), cursors_of(&known.exported)],
+            BundleSince::Last => vec![cursors_of(&known.has), last.clone()],
         };
         let since = if since == BundleSince::Start { Since::Start } else { Since::Known(&places) };
-        let export = match self.engine.export(to.clone(), since, known.restored, &self.store)? {
+        let export = match self.engine.export(to.clone(), since, &last, known.restored, &self.store)? {
             Ok(export) => export,
             Err(refusal) => {
                 let text = format!("bundles go between a node and its parent only: {refusal}");

@@ -3,9 +3,10 @@
 //! A bundle is one direction of a session: orders, revocations, announcements, HELLO, receipts, batches. Whoever writes one
 //! changes nothing of the engine ([`Engine::export`]); whoever takes one answers nobody. What always holds: rows are
 //! chosen as for a link; an acknowledgement in a bundle is the HELLO of a reader, whose cursors are durable; a frame is
-//! taken only when nothing waits for the disk, so what it is held against is all there is. The cursor moves when the
-//! bundle goes on where this node has stood in what the sender knows to be its feed, with the same running hash; otherwise
-//! the entries are taken and the cursor stays, as in a repair. Not here: how a bundle is written, sealed and signed.
+//! taken only when nothing waits for the disk, so what it is held against is all there is. A stretch moves the cursor when it
+//! begins just where that stands, running hash and all; otherwise the entries are taken, the cursor stays, and nobody passes
+//! for having them. What a bundle acknowledges is an old word: it counts while its writer cannot be asked, and while
+//! nothing tells that it has come back from a backup since. Not here: how a bundle is written, sealed and signed.
 
 use super::{
     commit::Draft,
@@ -15,10 +16,9 @@ use super::{
 };
 use crate::{
     feed::{CHAIN_START, Lineage},
-    id::Chain,
     scope,
     session::{Resolved, resolve},
-    wire::UNPACKED_MAX_BYTES,
+    wire::{POSITION_MAX, UNPACKED_MAX_BYTES},
 };
 
 /// A stretch in a bundle has so many bytes unpacked, or one entry.
@@ -43,6 +43,8 @@ pub struct Export {
     from: Vec<(Lane, Cursor)>,
     tip: Seq,
     end: Option<Position>,
+    /// By lane the row with which the last bundle ended. A stretch ends there too, so that whoever stands there can go on.
+    last: [Seq; 3],
     begun: bool,
     /// A part of a lane was passed over, and the reader has not been told.
     silent: [bool; 3],
@@ -96,6 +98,7 @@ pub struct Imported {
 #[derive(Debug, Clone)]
 pub(super) struct Import {
     pub(super) link: LinkId,
+    newest: bool,
     chain: Vec<Vec<u8>>,
     from: Vec<(Lane, Cursor)>,
     /// Frames that wait until nothing else does; none at the end.
@@ -113,25 +116,28 @@ struct Session {
     lineage: Lineage,
     /// The sender has found itself in this node's feed, or this node in its.
     agrees: bool,
+    /// It is not known to have come back from a backup since.
+    counts: bool,
     lanes: [Reading; 3],
 }
 
 #[derive(Debug, Clone, Default)]
 struct Reading {
-    stands: bool,
-    /// Everything up to the end of the sender's feed has been read.
-    passed: bool,
-    at: Option<Position>,
+    /// It begins further on than this node has come, or where nothing tells.
+    ahead: bool,
+    /// Where the next stretch begins.
+    at: Option<Cursor>,
     stretch: Vec<EntryBatch>,
 }
 
 impl<I: Identity> Engine<I> {
-    /// Begins a bundle for a neighbour. `restored`: the end of its feed, when it has said that it knows less of it than this
-    /// node has read.
+    /// Begins a bundle for a neighbour. `last`: where the last one for it ended. `restored`: the end of its feed, when it has
+    /// said that it knows less of it than this node has read.
     pub fn export(
         &self,
         mut peer: NodeInfo,
         since: Since<'_>,
+        last: &[(Lane, Cursor)],
         restored: Option<Option<Position>>,
         store: &impl Store,
     ) -> Result<Result<Export, crate::identity::Refusal>, StoreError> {
@@ -144,17 +150,16 @@ impl<I: Identity> Engine<I> {
             Since::Start => &[],
             Since::Known(known) => known,
         };
-        let own = matches!(since, Since::Known(_)).then(|| self.known_to_have(peer.node, direction));
+        // What it knew before it came back from a backup it has said since.
+        let knows = matches!(since, Since::Known(_)) && restored.is_none();
+        let own = knows.then(|| self.known_to_have(peer.node, direction));
         let mut link = Link::new(NO_LINK, peer, Vec::new(), direction, 0);
         link.allowed = self.profiles.allowed(link.peer.place.org(), Way::Courier);
-        let mut from = Vec::new();
+        let (mut from, mut ended) = (Vec::new(), [0; 3]);
         for lane in Lane::ALL {
-            let mut start = own.map_or(0, |own| own[lane as usize]);
-            for (_, cursor) in known.iter().flatten().filter(|(l, _)| *l == lane) {
-                if let Resolved::At(seq) = resolve(Some(cursor), &self.segments, self.tip, self.tip, store)? {
-                    start = start.max(seq);
-                }
-            }
+            let own = own.map_or(0, |own| own[lane as usize]);
+            let start = own.max(self.furthest(lane, known.iter().flatten(), store)?);
+            ended[lane as usize] = self.furthest(lane, last, store)?;
             let at = self.position(start);
             let out = &mut link.out[lane as usize];
             (out.next, out.told, out.batch_bytes) = (Some(start), at, STRETCH_BYTES);
@@ -169,6 +174,7 @@ impl<I: Identity> Engine<I> {
             from,
             tip: self.tip,
             end: self.position(self.tip),
+            last: ended,
             begun: false,
             silent: [false; 3],
             announced: BTreeSet::new(),
@@ -195,16 +201,19 @@ impl<I: Identity> Engine<I> {
                 export.link.out[slot].next = Some(above);
                 return self.export_place(export, lane, Vec::new(), store).map(Some);
             }
-            if let Some(stretch) = self.stretch_after(&export.link, lane, export.tip, store)? {
-                export.link.out[slot].next = Some(stretch.last);
-                if stretch.chosen.is_empty() {
-                    export.silent[slot] = true;
-                    return Ok(Some(Vec::new()));
+            for upto in [export.last[slot], export.tip] {
+                if let Some(stretch) = self.stretch_after(&export.link, lane, upto, store)? {
+                    export.link.out[slot].next = Some(stretch.last);
+                    if stretch.chosen.is_empty() {
+                        export.silent[slot] = true;
+                        return Ok(Some(Vec::new()));
+                    }
+                    return self.export_place(export, lane, stretch.chosen, store).map(Some);
                 }
-                return self.export_place(export, lane, stretch.chosen, store).map(Some);
-            }
-            if export.silent[slot] {
-                return self.export_place(export, lane, Vec::new(), store).map(Some);
+                let is_there = export.link.out[slot].next <= Some(upto);
+                if export.silent[slot] && is_there {
+                    return self.export_place(export, lane, Vec::new(), store).map(Some);
+                }
             }
         }
         Ok(None)
@@ -249,6 +258,22 @@ impl<I: Identity> Engine<I> {
             }
         }
         Ok(records.len() as u64)
+    }
+
+    /// The last row of this node's own feed to which one of these places leads; 0 when none does.
+    fn furthest<'p>(
+        &self,
+        lane: Lane,
+        places: impl IntoIterator<Item = &'p (Lane, Cursor)>,
+        store: &impl Store,
+    ) -> Result<Seq, StoreError> {
+        let mut furthest = 0;
+        for (_, cursor) in places.into_iter().filter(|(l, _)| *l == lane) {
+            if let Resolved::At(seq) = resolve(Some(cursor), &self.segments, self.tip, self.tip, store)? {
+                furthest = furthest.max(seq);
+            }
+        }
+        Ok(furthest)
     }
 
     /// By lane the last row that this node knows a neighbour to have: a parent by its acknowledgements, a child by its link.
@@ -363,6 +388,7 @@ impl<I: Identity> Engine<I> {
         peer: NodeInfo,
         chain: Vec<Vec<u8>>,
         from: Vec<(Lane, Cursor)>,
+        newest: bool,
     ) {
         let outcome = Imported {
             sender: peer,
@@ -378,7 +404,8 @@ impl<I: Identity> Engine<I> {
             tip: None,
         };
         let queue = VecDeque::new();
-        self.import = Some(Box::new(Import { link, chain, from, queue, session: None, total: 0, outcome }));
+        self.import =
+            Some(Box::new(Import { link, newest, chain, from, queue, session: None, total: 0, outcome }));
     }
 
     pub(super) fn bundle_has(&mut self, link: LinkId, part: Option<Frame>) {
@@ -453,47 +480,52 @@ impl<I: Identity> Engine<I> {
         }
         outcome.cursors = hello.cursors;
         outcome.tip = hello.tip;
-        let agrees = self.bundle_acknowledges(outcome, direction, store)?;
         let lineage = walk(hello.tip, store)?;
         let read = store.read_of_node(outcome.sender.node)?;
-        let mut lanes: [Reading; 3] = Default::default();
+        let of_lane = |all: &[(Lane, Cursor)], lane| all.iter().find(|(l, _)| *l == lane).map(|(_, c)| *c);
+        let mut passed = [false; 3];
         for lane in Lane::ALL {
-            let of_lane = |all: &[(Lane, Cursor)]| all.iter().find(|(l, _)| *l == lane).map(|(_, c)| *c);
-            let (current, from) = (of_lane(&read), of_lane(&import.from));
-            let forgotten = |at: Position| lineage.as_ref().is_some_and(|lineage| !lineage.covers(at));
-            let passed = match (current, hello.tip) {
+            let current = of_lane(&read, lane);
+            let passed = &mut passed[lane as usize];
+            *passed = match (current, hello.tip) {
                 (Some(current), Some(tip)) => {
                     walk(Some(current.at), store)?.is_some_and(|read| read.covers(tip))
                 }
                 (_, tip) => tip.is_none(),
             };
+            let forgotten = |at: Position| lineage.as_ref().is_some_and(|lineage| !lineage.covers(at));
             let unknown = current.is_some_and(|current| forgotten(current.at));
-            outcome.older |= unknown && !passed;
-            outcome.behind |= unknown && passed;
-            // Whoever does not know us passes over what it takes us to have.
-            let stands = agrees
-                && match (&lineage, current) {
-                    (_, None) => from.is_none(),
-                    (None, Some(_)) => false,
-                    (Some(lineage), Some(current)) => {
-                        lineage.covers(current.at) && has_stood(lane, from, current, lineage, store)?
-                    }
-                };
-            let at = from.map(|from| from.at);
-            lanes[lane as usize] = Reading { stands, passed, at, stretch: Vec::new() };
+            outcome.older |= unknown && !*passed;
+            outcome.behind |= unknown && *passed;
+        }
+        // The word of one that does not know what was read of it is of before that, or of a run of which nothing was.
+        let knows = (lineage.is_some() || read.is_empty()) && !outcome.older && !outcome.behind;
+        let counts = knows || (!outcome.behind && is_unread(hello.tip, store)?);
+        let sets_back = counts && outcome.older && import.newest;
+        let agrees = self.bundle_acknowledges(outcome, direction, counts, sets_back, store)?;
+        let mut lanes: [Reading; 3] = Default::default();
+        for lane in Lane::ALL {
+            let (current, from) = (of_lane(&read, lane), of_lane(&import.from, lane));
+            let order = |cursor: Option<Cursor>| cursor.and_then(|c| lineage.as_ref()?.order(c.at));
+            let reached = current.is_none() || order(current).is_some();
+            let leads_on = agrees && reached && order(from) <= order(current);
+            let ahead = !passed[lane as usize] && !leads_on;
+            lanes[lane as usize] = Reading { ahead, at: from, stretch: Vec::new() };
         }
         let lineage = lineage.unwrap_or_default();
-        import.session = Some(Session { direction, lineage, agrees, lanes });
+        import.session = Some(Session { direction, lineage, agrees, counts, lanes });
         self.import = Some(import);
         Ok(())
     }
 
-    /// The cursors of a reader: what they name is durable there. False when it does not know this node's feed, or this node
-    /// no longer does.
+    /// The cursors of a reader: what they name is durable there, if the word counts; and if it is the latest of one that came
+    /// back from a backup, nothing else is. False when it does not know this node's feed, or this node no longer does.
     fn bundle_acknowledges(
         &mut self,
         outcome: &mut Imported,
         direction: Direction,
+        counts: bool,
+        sets_back: bool,
         store: &impl Store,
     ) -> Result<bool, StoreError> {
         let (mut places, mut agrees) = (Vec::new(), true);
@@ -518,9 +550,17 @@ impl<I: Identity> Engine<I> {
                 self.fork(segment);
             }
         }
-        if agrees && direction == Direction::Up {
+        // A parent to which there is a link says itself how far it has come.
+        let counts = counts && self.links_of(outcome.sender.node).is_empty();
+        if agrees && counts && direction == Direction::Up {
             let to_root = outcome.sender.role == Role::Root;
             for (lane, seq) in places {
+                if sets_back {
+                    self.reach(Frontier::Hub, lane, seq);
+                }
+                if sets_back && to_root {
+                    self.reach(Frontier::Root, lane, seq);
+                }
                 self.parent_has(lane, seq, to_root);
             }
             self.keep_what_was_heard();
@@ -536,8 +576,10 @@ impl<I: Identity> Engine<I> {
     }
 
     fn bundle_receipt(&mut self, lane: Lane, at: Position) {
-        let session = self.import.as_ref().and_then(|import| import.session.as_ref());
-        let counts = session.is_some_and(|session| session.agrees && session.direction == Direction::Up);
+        let Some(import) = &self.import else { return };
+        let is_of_parent = |session: &Session| session.agrees && session.direction == Direction::Up;
+        let counts = import.session.as_ref().is_some_and(|session| session.counts && is_of_parent(session))
+            && self.links_of(import.outcome.sender.node).is_empty();
         let Some(seq) = self.seq_of(at).filter(|_| counts) else { return };
         if seq > self.root[lane as usize] {
             self.reach(Frontier::Root, lane, seq);
@@ -562,10 +604,13 @@ impl<I: Identity> Engine<I> {
             return wrong("it names a run that nobody has announced");
         }
         if let Some(home) = batch.entries.iter().find_map(|(_, entry)| self.places.unknown_of(entry.home())) {
-            return Ok(Err(format!("it names {home}, and nobody has told this node where that stands")));
+            return Ok(Err(format!(
+                "it names {home}, and nobody has told this node where that stands; it may be older than an order: export it \
+                 again there"
+            )));
         }
         let lane = &mut session.lanes[batch.lane as usize];
-        let after = lane.at.filter(|at| at.segment == batch.segment).map_or(0, |at| at.pos);
+        let after = lane.at.filter(|begin| begin.at.segment == batch.segment).map_or(0, |begin| begin.at.pos);
         if batch.after != after || (batch.entries.is_empty() && batch.upto.is_none()) {
             return wrong("it leaves out a part of its sender's feed");
         }
@@ -579,21 +624,21 @@ impl<I: Identity> Engine<I> {
         import.total += batch.entries.len() as u64;
         let (slot, segment, upto) = (batch.lane, batch.segment, batch.upto);
         lane.stretch.push(batch);
-        let Some((pos, _)) = upto else { return Ok(Ok(())) };
-        let end = Position { segment, pos };
+        let Some((pos, chain)) = upto else { return Ok(Ok(())) };
+        let end = Cursor { at: Position { segment, pos }, chain: Some(chain) };
         let stretch = std::mem::take(&mut lane.stretch);
-        lane.at = Some(end);
-        if !lane.stands && !lane.passed && !import.outcome.gaps.contains(&slot) {
+        let begin = lane.at.replace(end);
+        if lane.ahead && !import.outcome.gaps.contains(&slot) {
             import.outcome.gaps.push(slot);
         }
         let node = import.outcome.sender.node;
         let read = store.read_of_node(node)?;
-        let current = read.iter().find(|(l, _)| *l == slot).map(|(_, cursor)| cursor.at);
-        let order = |at: Position| session.lineage.order(at);
-        if lane.stands && !session.lineage.covers(end) {
+        let current = read.iter().find(|(l, _)| *l == slot).map(|(_, cursor)| *cursor);
+        // Whoever does not know us passes over what it takes us to have.
+        let moves = session.agrees && is_same_place(begin, current);
+        if moves && !session.lineage.covers(end.at) {
             return wrong("it leads further than its sender's feed");
         }
-        let moves = lane.stands && current.and_then(order) < order(end);
         let from = Sender {
             link: import.link,
             direction: session.direction,
@@ -619,13 +664,12 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
     ) -> Result<(), StoreError> {
         let goes_up = from.direction == Direction::Down;
-        let placed = |batch: EntryBatch| {
-            let segment = batch.segment;
-            batch.entries.into_iter().map(move |(pos, entry)| (Position { segment, pos }, entry))
-        };
-        let mut entries: Vec<_> = stretch.into_iter().flat_map(placed).collect();
-        entries.sort_by_key(|(src, _)| src.pos);
-        for (src, entry) in entries {
+        // No running hash tells which machine of that name wrote them: none may pass for having them by its place alone.
+        let Some(segment) = stretch.first().map(|batch| batch.segment) else { return Ok(()) };
+        let src = Position { segment, pos: POSITION_MAX };
+        let mut entries: Vec<_> = stretch.into_iter().flat_map(|batch| batch.entries).collect();
+        entries.sort_by_key(|(pos, _)| *pos);
+        for (_, entry) in entries {
             if store.has(entry.record(), &entry.change_hash())? {
                 continue;
             }
@@ -663,24 +707,27 @@ fn walk(tip: Option<Position>, store: &impl Store) -> Result<Option<Lineage>, St
     Ok(Lineage::walk::<StoreError>(tip, parent)?.ok())
 }
 
-/// Whether a reader that stands at `current` has stood at `from`, before or there, in the same feed.
-fn has_stood(
-    lane: Lane,
-    from: Option<Cursor>,
-    current: Cursor,
-    lineage: &Lineage,
-    store: &impl Store,
-) -> Result<bool, StoreError> {
-    let Some(from) = from else { return Ok(true) };
-    if !lineage.covers(from.at) || lineage.order(from.at) > lineage.order(current.at) {
-        return Ok(false);
+/// Whether nothing was ever read of the run that ends there.
+fn is_unread(tip: Option<Position>, store: &impl Store) -> Result<bool, StoreError> {
+    let Some(tip) = tip else { return Ok(false) };
+    for lane in Lane::ALL {
+        if store.read(lane, tip.segment)?.is_some() {
+            return Ok(false);
+        }
     }
-    let known = |chain: Option<Chain>| chain.filter(|chain| *chain != CHAIN_START);
-    let stood = store.read_before(lane, from.at)?.filter(|stood| stood.at == from.at);
-    Ok(from.at.pos == 0
-        || stood.is_some_and(|stood| match (known(stood.chain), known(from.chain)) {
-            (Some(here), Some(there)) => here == there,
+    Ok(true)
+}
+
+/// Whether two places of a feed are one, as far as the running hashes tell.
+fn is_same_place(one: Option<Cursor>, other: Option<Cursor>) -> bool {
+    let [one, other] = [one, other].map(|place| place.filter(|place| place.at.pos > 0));
+    let known = |place: Cursor| place.chain.filter(|chain| *chain != CHAIN_START);
+    match (one, other) {
+        (Some(one), Some(other)) => {
             // Where one of the two is not known, because rows are gone, nothing tells.
-            _ => true,
-        }))
+            let differ = known(one).zip(known(other)).is_some_and(|(one, other)| one != other);
+            one.at == other.at && !differ
+        }
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }

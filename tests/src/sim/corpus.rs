@@ -27,7 +27,12 @@ pub fn worlds() -> Vec<Known> {
         let with = words.next().unwrap_or_default();
         let has = |what| with.split('+').any(|one| one == what);
         let (grants, attachments, labels) = (has("grants"), has("attachments"), has("labels"));
-        Known { name, bytes, taste: Taste { real, grants, attachments, labels, ..Taste::default() } }
+        let couriers = has("couriers");
+        Known {
+            name,
+            bytes,
+            taste: Taste { real, couriers, grants, attachments, labels, ..Taste::default() },
+        }
     });
     let files = fs::read_dir(folder.join("fuzz/world")).expect("the corpus has plans");
     let mut files: Vec<_> = files.map(|file| file.expect("the folder is read").path()).collect();

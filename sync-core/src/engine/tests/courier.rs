@@ -25,7 +25,11 @@ impl Stick {
 
 impl Node {
     fn exports(&self, to: u8, since: Since<'_>) -> Stick {
-        let mut export = self.engine.export(info(to), since, None, &self.store).unwrap().unwrap();
+        self.exports_after(&[], to, since)
+    }
+
+    fn exports_after(&self, last: &[(Lane, Cursor)], to: u8, since: Since<'_>) -> Stick {
+        let mut export = self.engine.export(info(to), since, last, None, &self.store).unwrap().unwrap();
         let from = export.from().to_vec();
         let mut frames = Vec::new();
         while let Some(more) = self.engine.export_next(&mut export, &self.store).unwrap() {
@@ -37,8 +41,13 @@ impl Node {
     }
 
     fn imports(&mut self, by: u8, stick: &Stick) -> Imported {
+        self.imports_in_order(by, stick, true)
+    }
+
+    fn imports_in_order(&mut self, by: u8, stick: &Stick, newest: bool) -> Imported {
         let (link, from) = (STICK, stick.from.clone());
-        let mut effects = self.told(Event::Bundle { link, peer: info(by), chain: vec![vec![1]], from });
+        let mut effects =
+            self.told(Event::Bundle { link, peer: info(by), chain: vec![vec![1]], from, newest });
         for frame in &stick.frames {
             effects.extend(self.told(Event::Bundled(link, frame.clone())));
         }
@@ -136,7 +145,8 @@ fn what_is_not_durable_is_acknowledged_in_no_bundle() {
     let (child, mut hub) = (child_with(2), Node::new(HUB));
     let stick = child.exports(HUB, Since::Start);
     let from = stick.from.clone();
-    hub.handles(Event::Bundle { link: STICK, peer: info(CHILD), chain: vec![vec![1]], from });
+    let (link, peer, newest) = (STICK, info(CHILD), true);
+    hub.handles(Event::Bundle { link, peer, chain: vec![vec![1]], from, newest });
     for frame in &stick.frames {
         hub.handles(Event::Bundled(STICK, frame.clone()));
     }
@@ -170,7 +180,7 @@ fn what_is_secret_stays_and_is_counted() {
     let secret = entry(child.engine.incarnation(), 2, Lane::Normal, 1).with_secrecy(Secrecy::Mat);
     child.told(Event::Write { ticket: Ticket(2), entries: vec![secret], projection: Vec::new() });
     child.writes(3);
-    let export = child.engine.export(info(HUB), Since::Start, None, &child.store).unwrap().unwrap();
+    let export = child.engine.export(info(HUB), Since::Start, &[], None, &child.store).unwrap().unwrap();
     assert_eq!(child.engine.export_keeps_back(&export, &child.store).unwrap(), 1);
     let stick = child.exports(HUB, Since::Start);
     assert_eq!(stick.entries(), 2);
@@ -197,7 +207,7 @@ fn nothing_leaves_the_part_of_the_tree_that_it_is_for() {
     assert_eq!(hub.exports(CHILD, Since::Start).entries(), 1, "of dv, by the hub");
     assert_eq!(counts(&child.imports(HUB, &hub.exports(CHILD, Since::Start))), (1, 0, 0));
     assert_eq!(hub.exports(SISTER, Since::Start).entries(), 0);
-    let stranger = hub.engine.export(info(AUNT), Since::Start, None, &hub.store).unwrap();
+    let stranger = hub.engine.export(info(AUNT), Since::Start, &[], None, &hub.store).unwrap();
     assert!(stranger.is_err(), "the aunt is no neighbour");
 }
 
@@ -247,7 +257,8 @@ fn a_bundle_that_is_not_for_this_node_to_take_is_refused() {
     // A node without a chain that leads to the root.
     let mut hub = Node::new(HUB);
     let from = stick.from.clone();
-    hub.told(Event::Bundle { link: STICK, peer: info(CHILD), chain: Vec::new(), from });
+    let (link, peer, newest) = (STICK, info(CHILD), true);
+    hub.told(Event::Bundle { link, peer, chain: Vec::new(), from, newest });
     for frame in &stick.frames[1..] {
         hub.told(Event::Bundled(STICK, frame.clone()));
     }
@@ -277,11 +288,13 @@ fn another_writer_under_the_same_name_moves_no_place() {
     assert_eq!(hub.imports(CHILD, &late).gaps, []);
     assert_eq!(counts(&hub.imports(CHILD, &whole)), (2, 1, 0));
     assert_eq!(hub.store.tip().unwrap(), 4);
-    // The first one hears of it from the next bundle of the hub, and gives its part another name.
+    // The second one hears of it from the next bundle of the hub, and gives its part another name.
     let down = hub.exports(CHILD, Since::Start);
+    other.imports(HUB, &down);
+    assert!(other.engine.incarnation() != run(CHILD, 1));
     one.imports(HUB, &down);
-    assert!(one.engine.incarnation() != run(CHILD, 1));
-    assert_eq!(one.hub_has(), 0);
+    assert!(one.engine.incarnation() == run(CHILD, 1));
+    assert_eq!((one.hub_has(), other.hub_has()), (2, 0));
 }
 
 #[test]
@@ -323,8 +336,120 @@ fn what_a_restored_node_has_lost_is_not_passed_over() {
     let heard = child.imports(HUB, &down);
     assert!(heard.behind || heard.older);
     let tip = Some(heard.tip);
-    let export = child.engine.export(info(HUB), Since::Known(&[]), tip, &child.store).unwrap();
+    let has = Since::Known(std::slice::from_ref(&heard.cursors));
+    let export = child.engine.export(info(HUB), has, &[], tip, &child.store).unwrap();
     let mut export = export.unwrap();
     while child.engine.export_next(&mut export, &child.store).unwrap().is_some() {}
     assert_eq!(export.entries().iter().sum::<u64>(), 2);
+}
+
+#[test]
+fn what_is_kept_without_a_place_is_given_to_the_other_machine_of_that_name() {
+    let mut one = child_with(1);
+    let mut other = one.clone();
+    let (mut hub, first) = (Node::new(HUB), one.exports(HUB, Since::Start));
+    hub.imports(CHILD, &first);
+    other.writes(2);
+    let lost = other.exports(HUB, Since::Start).upto;
+    other.writes(3);
+    let late = other.exports(HUB, Since::Known(&[lost]));
+    assert_eq!(hub.imports(CHILD, &late).gaps, [Lane::Normal]);
+    // The first one comes to that place with a row of its own.
+    one.writes(4);
+    one.writes(5);
+    hub.imports(CHILD, &one.exports(HUB, Since::Known(std::slice::from_ref(&first.upto))));
+    assert_eq!(hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at.pos, 3);
+    let down = hub.exports(CHILD, Since::Start);
+    assert_eq!(counts(&one.imports(HUB, &down)), (1, 0, 0));
+}
+
+#[test]
+fn a_bundle_goes_on_where_the_one_before_it_ended() {
+    let (mut child, mut hub) = (child_with(2), Node::new(HUB));
+    let first = child.exports(HUB, Since::Start);
+    child.writes(3);
+    let read = |hub: &Node| hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at.pos;
+    for (last, reached) in [(&[][..], 2), (&first.upto[..], 3)] {
+        let mut hub = hub.clone();
+        hub.imports(CHILD, &first);
+        let both = child.exports_after(last, HUB, Since::Start);
+        let imported = hub.imports(CHILD, &both);
+        assert_eq!((counts(&imported), imported.gaps), ((1, 2, 0), vec![]));
+        // Nothing tells that what it passes over is what this node has read.
+        assert_eq!(read(&hub), reached);
+    }
+    // Whoever has taken neither begins at the beginning.
+    hub.imports(CHILD, &child.exports_after(&first.upto, HUB, Since::Start));
+    assert_eq!(read(&hub), 3);
+}
+
+#[test]
+fn while_a_parent_can_be_asked_what_a_bundle_says_it_has_does_not_count() {
+    let (mut child, mut hub) = (child_with(3), Node::new(HUB));
+    hub.imports(CHILD, &child.exports(HUB, Since::Start));
+    let down = hub.exports(CHILD, Since::Start);
+    // It came back from a backup, and has said what it has.
+    child.meets(UP, HUB, Direction::Up);
+    child.says(UP, hello(HUB));
+    child.imports(HUB, &down);
+    assert_eq!(child.hub_has(), 0);
+    child.told(Event::Closed(UP));
+    child.imports(HUB, &down);
+    assert_eq!(child.hub_has(), 3);
+}
+
+#[test]
+fn a_word_from_before_a_backup_does_not_count() {
+    let (mut child, mut hub) = (child_with(2), Node::new(HUB));
+    hub.imports(CHILD, &child.exports(HUB, Since::Start));
+    hub.writes(9);
+    child.imports(HUB, &hub.exports(CHILD, Since::Start));
+    child.writes(3);
+    hub.imports(CHILD, &child.exports(HUB, Since::Known(&[])));
+    let late = hub.exports(CHILD, Since::Start);
+    let mut taken = child.clone();
+    taken.imports(HUB, &late);
+    assert_eq!((child.hub_has(), taken.hub_has()), (2, 4));
+    // The hub comes back with nothing, and the child reads something of its new run.
+    child.meets(UP, HUB, Direction::Up);
+    let Frame::Hello(hello) = hello(HUB) else { unreachable!() };
+    child.says(UP, Frame::Hello(Hello { run: run(HUB, 2), ..hello }));
+    child.says(UP, Frame::Lost);
+    child.says(UP, Frame::Announce(announcement(HUB, 2)));
+    let (segment, origin) = (run(HUB, 2), run(HUB, 2));
+    let entries = vec![(1, entry(origin, 8, Lane::Normal, 1))];
+    child.says(UP, Frame::Batch(EntryBatch { segment, origin, entries, ..batch(0, Some(1), &[]) }));
+    child.told(Event::Closed(UP));
+    assert_eq!(child.store.read_of_node(info(HUB).node).unwrap()[0].1.at, Position { segment, pos: 1 });
+    assert_eq!(child.hub_has(), 0);
+    child.imports(HUB, &late);
+    assert_eq!(child.hub_has(), 0);
+}
+
+#[test]
+fn the_latest_word_of_a_parent_that_came_back_from_a_backup_sets_back_what_it_has() {
+    let (mut child, mut hub) = (child_with(1), Node::new(HUB));
+    hub.imports(CHILD, &child.exports(HUB, Since::Start));
+    child.imports(HUB, &hub.exports(CHILD, Since::Start));
+    let copy = hub.store.clone();
+    child.writes(2);
+    hub.imports(CHILD, &child.exports(HUB, Since::Known(&[])));
+    hub.writes(9);
+    let read = child.store.read_of_node(info(HUB).node).unwrap();
+    child.imports(HUB, &hub.exports(CHILD, Since::Known(&[read])));
+    assert_eq!(child.hub_has(), 2);
+    hub.store = copy;
+    hub.restarts();
+    hub.writes(8);
+    let down = hub.exports(CHILD, Since::Start);
+    // Of two words the one that was made first is not the latest, whenever it comes.
+    let mut late = child.clone();
+    assert!(late.imports_in_order(HUB, &down, false).older);
+    assert_eq!(late.hub_has(), 2);
+    assert!(child.imports(HUB, &down).older);
+    assert_eq!((child.hub_has(), child.store.frontier(Frontier::Hub, Lane::Normal).unwrap()), (1, 1));
+    // So the next bundle for it goes on from there. It gives back what was kept without its place.
+    assert_eq!(counts(&hub.imports(CHILD, &child.exports(HUB, Since::Known(&[])))), (1, 1, 0));
+    // The child still names a place that the hub has lost: nothing is counted until a link stands.
+    assert_eq!(hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at.pos, 1);
 }

@@ -23,6 +23,8 @@ const QUICK: Millis = 120_000;
 pub(super) struct Stick {
     to: usize,
     made: u64,
+    /// The last order of which its writer had heard.
+    order: u64,
     peer: NodeInfo,
     from: Vec<(Lane, Cursor)>,
     frames: Vec<Frame>,
@@ -94,7 +96,8 @@ impl World<'_> {
         };
         let store = &self.machines[machine].store;
         let peer = self.plan.nodes[to].info.clone();
-        let export = engine.export(peer, since, heard.restored, store).map_err(store_failed)?;
+        let export =
+            engine.export(peer, since, &heard.exported, heard.restored, store).map_err(store_failed)?;
         let Ok(mut export) = export else { return Ok(()) };
         let most = if couriers.rng.one_in(3) { couriers.rng.below(STEPS_MAX) } else { u64::MAX };
         let from = export.from().to_vec();
@@ -103,8 +106,8 @@ impl World<'_> {
             heard.exported = engine.export_reached(&export, store).map_err(store_failed)?;
         }
         couriers.made += 1;
-        let peer = engine.info().clone();
-        let stick = Stick { to, made: couriers.made, peer, from, frames };
+        let (order, peer) = (engine.last_order(), engine.info().clone());
+        let stick = Stick { to, made: couriers.made, order, peer, from, frames };
         self.check_stick(machine, &stick)?;
         let batches = stick
             .frames
@@ -174,9 +177,13 @@ impl World<'_> {
         let boot = self.machines[machine].boot;
         self.couriers.as_mut().expect("it was there").taking.insert(link, (machine, boot, index));
         self.note(machine, format_args!("takes stick {}", stick.made));
-        let Stick { peer, from, frames, .. } = stick;
+        let Stick { made, peer, from, frames, .. } = stick;
+        let sender = self.plan.nodes.iter().position(|node| node.info.node == peer.node);
+        let heard = &self.couriers.as_ref().expect("it was there").heard;
+        let newest =
+            sender.and_then(|sender| heard.get(&(machine, sender))).is_none_or(|heard| made > heard.made);
         let chain = SimIdentity::chain(peer.node);
-        self.drive(machine, Event::Bundle { link, peer, chain, from })?;
+        self.drive(machine, Event::Bundle { link, peer, chain, from, newest })?;
         for frame in frames {
             if !self.is_up(machine, boot) {
                 return Ok(());
@@ -184,6 +191,15 @@ impl World<'_> {
             self.drive(machine, Event::Bundled(link, frame))?;
         }
         if self.is_up(machine, boot) { self.drive(machine, Event::BundleEnds(link)) } else { Ok(()) }
+    }
+
+    /// Whether whoever takes a bundle has heard of an order of which its writer had not: then the bundle cannot tell where
+    /// somebody stands who belongs to a record only by that order.
+    fn is_from_before_an_order(&self, machine: usize, link: LinkId) -> bool {
+        let Some(couriers) = &self.couriers else { return false };
+        let stick = couriers.taking.get(&link).map(|(_, _, index)| &couriers.sticks[*index]);
+        let engine = self.machines[machine].engine.as_ref();
+        stick.zip(engine).is_some_and(|(stick, engine)| stick.order < engine.last_order())
     }
 
     /// A machine has taken a bundle, or a part of it.
@@ -200,7 +216,8 @@ impl World<'_> {
         if let Some((code, text)) = &imported.refused {
             let excused = (*code == REVOKED && !self.revoked.is_empty())
                 || (*code == EXPIRED && self.happened([Fault::Expiry]))
-                || (*code == OUTSIDE && self.happened([Fault::Move]));
+                || (*code == OUTSIDE && self.happened([Fault::Move]))
+                || (text.contains("nobody has told") && self.is_from_before_an_order(machine, link));
             if !excused {
                 let text = format!("{}: {code} {text}", self.machines[machine].name);
                 return Err(Failure::new("a bundle is taken", text));
