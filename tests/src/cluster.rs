@@ -108,13 +108,14 @@ pub fn wait_for(what: &str, nodes: &[&Node], wish: impl Fn(&[Status]) -> bool) -
         }
         let state = |s: &Status| {
             format!(
-                "{}: {} entries, {} unfolded, {} waiting, {} not at hub, {} not at root, {} alerts",
+                "{}: {} entries, {} unfolded, {} waiting, {} not at hub, {} not at root, {} attachments away, {} alerts",
                 s.org,
                 s.entries,
                 s.unfolded,
                 s.waiting,
                 s.not_at_hub.entries,
                 s.not_at_root.entries,
+                s.attachments.away,
                 s.alerts.len(),
             )
         };

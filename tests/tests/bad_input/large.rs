@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use node::admin::Status;
 use sync_core::identity::Role;
 use tuyen_tests::run::{peak_kib, tuyen};
 
@@ -49,7 +50,8 @@ fn a_bundle_of_200_megabytes_is_taken_in_bounded_memory() {
     eprintln!("import of 200 MB: tuyen {} KiB, tuyend {} KiB", ran.peak_kib, peak_kib(hub.pid()));
     assert!(ran.peak_kib < READER_MAX_KIB, "tuyen had {} KiB", ran.peak_kib);
     hub.sync();
-    let at_root = before.node.wait("folded", |s| s.records == count + 1 && s.unfolded == 0);
+    let is_there = |s: &Status| s.records == count + 1 && s.unfolded + s.attachments.away == 0;
+    let at_root = before.node.wait("folded, with what is attached", is_there);
     assert_eq!(at_root.waiting + at_root.unreadable, 0);
     let out = before.dir.path().join("out.ndjson");
     let exported = tuyen(&before.node.dir, &["records", "export", out.to_str().unwrap()], b"").expect(0);
