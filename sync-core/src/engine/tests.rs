@@ -569,9 +569,8 @@ fn one_name_is_of_one_place() {
     assert_eq!(refused(&hub.says(DOWN, Frame::Announce(forged)), DOWN).unwrap().0, 3);
 }
 
-#[test]
-fn revocations_travel_in_frames_that_fit() {
-    let revocation = |n: u16| Revocation {
+fn a_revocation(n: u16) -> Revocation {
+    Revocation {
         node: NodeId([9; 16]),
         serial: crate::identity::Serial::new(&n.to_be_bytes()),
         place: "tw/qn".parse().unwrap(),
@@ -580,7 +579,24 @@ fn revocations_travel_in_frames_that_fit() {
         signer: NodeId([ROOT; 16]),
         signature: vec![1],
         chain: vec![vec![0; 2_000]],
-    };
+    }
+}
+
+/// It would take anything else for a word out of turn.
+#[test]
+fn who_is_no_neighbour_and_waits_for_orders_is_told_of_no_revocation() {
+    let mut hub = Node::with_child();
+    let stranger = LinkId(7);
+    let met = frames(&hub.meets(stranger, AUNT, Direction::Down), stranger);
+    assert_eq!(met, [Frame::Orders(Vec::new())]);
+    let said = hub.told(Event::Revoke(a_revocation(1)));
+    assert_eq!(frames(&said, stranger), []);
+    assert!(matches!(frames(&said, DOWN)[..], [Frame::Revocations(_)]));
+}
+
+#[test]
+fn revocations_travel_in_frames_that_fit() {
+    let revocation = a_revocation;
     let bytes = revocation(1).encode().len();
     assert_eq!(STATEMENTS_FRAME_BYTES, 262_144);
     let fit = STATEMENTS_FRAME_BYTES / bytes;
