@@ -131,7 +131,7 @@ fn with_attachments(client: &mut Client, resource: &str, written: &mut Written) 
     };
     let all: Attachments =
         client.call(&Request::Attachments { record: Some(record), after: None }, |_| {})?;
-    attachment::put_back(&mut value, |wanted| {
+    attachment::put_back(&mut value, &mut |wanted| {
         let line = all.attachments.iter().find(|line| line.hash == wanted.hash && line.bytes == wanted.size);
         let Some(line) = line.filter(|line| line.here == line.bytes) else {
             written.away += 1;

@@ -78,18 +78,11 @@ pub fn take_out(resource: &mut Value) -> Result<Found, AttachmentError> {
 
 /// Puts content back where its name stands. `give` gives the content; where it has none the name stays.
 pub fn put_back<E>(
-    resource: &mut Value,
-    mut give: impl FnMut(&Attachment) -> Result<Option<Vec<u8>>, E>,
-) -> Result<(), E> {
-    put_back_in(resource, &mut give)
-}
-
-fn put_back_in<E>(
     value: &mut Value,
     give: &mut impl FnMut(&Attachment) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<(), E> {
     match value {
-        Value::Array(items) => items.iter_mut().try_for_each(|item| put_back_in(item, give)),
+        Value::Array(items) => items.iter_mut().try_for_each(|item| put_back(item, give)),
         Value::Object(object) => {
             let is_named = may_have_content(object) && !object.contains_key("data");
             // What cannot be read names nothing, and stays as it is.
@@ -99,7 +92,7 @@ fn put_back_in<E>(
             {
                 put_content(object, &content);
             }
-            object.values_mut().try_for_each(|value| put_back_in(value, give))
+            object.values_mut().try_for_each(|value| put_back(value, give))
         }
         _ => Ok(()),
     }
@@ -291,14 +284,14 @@ mod tests {
         let contents = take_out(&mut resource).unwrap().contents;
         let named = resource.clone();
         let mut asked = 0;
-        put_back(&mut resource, |_| {
+        put_back(&mut resource, &mut |_| {
             asked += 1;
             Ok::<_, ()>(None)
         })
         .unwrap();
         assert_eq!((asked, &resource), (2, &named), "what nobody has stays a name");
-        assert_eq!(put_back(&mut resource, |_| Err(7)), Err(7));
-        put_back(&mut resource, |name| {
+        assert_eq!(put_back(&mut resource, &mut |_| Err(7)), Err(7));
+        put_back(&mut resource, &mut |name| {
             let content = contents.iter().find(|content| content.attachment == *name);
             Ok::<_, ()>(content.map(|content| content.bytes.clone()))
         })

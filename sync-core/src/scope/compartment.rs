@@ -1,6 +1,6 @@
 //! Compartments: about whom a resource is. FHIR's CompartmentDefinition for Patient says by which elements a resource
 //! belongs to a patient ([`super::compartment_table`]); a Patient belongs to itself. What is about nobody belongs to the
-//! organization that manages it ([`manager`]).
+//! organization that manages it ([`managers`]).
 //!
 //! It is asked once, when a record is created, to find the record's home. A record whose references change later keeps its
 //! home: what was sent somewhere is not taken back by an edit. Only references of the form `Patient/8f21`, with or without
