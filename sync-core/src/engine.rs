@@ -414,6 +414,9 @@ pub struct Engine<I> {
     leaving: bool,
     leaving_waits: Option<purge::Waits>,
     unheard: purge::Unheard,
+    /// When the last audit with the parent began that has come to its end, in this process and since it has heard that it may have
+    /// lost something.
+    audited: Option<Millis>,
     /// How far the wall clock is ahead of the monotonic one.
     wall_ahead: i64,
     /// Rows that a check has found damaged.
@@ -480,6 +483,7 @@ impl<I: Identity> Engine<I> {
             leaving: !heard.is_empty(),
             leaving_waits: None,
             unheard: purge::Unheard::found(unheard),
+            audited: None,
             wall_ahead: 0,
             damaged: BTreeMap::new(),
             missing: BTreeMap::new(),
@@ -646,7 +650,7 @@ impl<I: Identity> Engine<I> {
         let ends = ends
             .filter(|_| self.committing.is_none())
             .map(|end| u64::try_from(end.saturating_sub(self.wall_ahead)).unwrap_or(0));
-        let leaves = self.unheard.next().map(|at| (at, "what is not for this node is forgotten"));
+        let leaves = self.unheard.next(self.audited).map(|at| (at, "what is not for this node is forgotten"));
         unsettled.chain(ends.map(|at| (at, "a grant ends"))).chain(leaves).min()
     }
 

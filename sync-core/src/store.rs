@@ -207,7 +207,7 @@ pub enum Op {
     },
     /// The record has this home (too).
     AddHome(RecordId, OrgId),
-    /// The record has this grant. One that is known to have ended stays so.
+    /// The record has this grant. One that is known to have ended stays so, and the last row that tells so counts.
     Grant(RecordId, Granted),
     /// The record is to be forgotten when all rows up to this one that have to go up are at the root; or it is not any more.
     Leaving(RecordId, Option<Seq>),

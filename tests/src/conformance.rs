@@ -124,11 +124,17 @@ pub fn grants<S: StoreMut>(mut store: S, reopen: impl Fn(S) -> S) {
         (vec![], all.clone(), all[..1].to_vec())
     );
 
-    // One ends, and that is told by the row that offers it; once it has ended it stays so.
+    // One ends, and that is told by the row that offers it, the last one if there are several; once it has ended it stays so.
     let over = Granted { over: Some(5), ..open(&short) };
     let told = Op::Offer { of: 3, to: Offered::Former(mv.clone()) };
+    let before = Granted { over: Some(4), ..over.clone() };
     store
-        .commit(&[told, Op::Grant(patient.clone(), over.clone()), Op::Leaving(patient.clone(), Some(5))])
+        .commit(&[
+            Op::Grant(patient.clone(), before),
+            told,
+            Op::Grant(patient.clone(), over.clone()),
+            Op::Leaving(patient.clone(), Some(5)),
+        ])
         .unwrap();
     store.commit(&[Op::Grant(patient.clone(), open(&short)), Op::Leaving(flag.clone(), Some(4))]).unwrap();
     store.commit(&[Op::Leaving(flag.clone(), None)]).unwrap();

@@ -235,8 +235,8 @@ fn text(status: &Answer, now: i64) -> String {
     }
     if let Some(Leaving { order, done, of }) = &status.leaving {
         out.push_str(&format!(
-            "What order {order} has put elsewhere is forgotten here as soon as the centre has all of it: {} of {} rows \
-             looked at.\n",
+            "What order {order} has put elsewhere is forgotten here as soon as the centre has all of it, and this node has \
+             compared with its parent what it holds: {} of {} rows looked at.\n",
             count(*done),
             count(*of)
         ));

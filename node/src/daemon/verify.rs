@@ -127,6 +127,12 @@ impl Core {
         {
             self.begin_check();
         }
+        if self.verify.todo.is_empty()
+            && self.verify.audit.is_none()
+            && let Some(parent) = self.engine.awaits_audit().and_then(|link| self.peers.get(&link))
+        {
+            self.verify.todo.push_back(parent.info.place.clone());
+        }
         if self.verify.audit.is_none()
             && Instant::now() >= self.verify.not_before
             && let Some(place) = self.verify.todo.pop_front()

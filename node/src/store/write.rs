@@ -197,12 +197,12 @@ impl Commit<'_> {
         let since = self.known.tip + 1;
         self.run_one(
             "INSERT INTO grant_ (record, name, org, until, since, over) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (record, name, org) DO UPDATE SET over = coalesce(over, excluded.over)",
+             ON CONFLICT (record, name, org) DO UPDATE SET over = coalesce(excluded.over, over)",
             params![record, id.0, org, until, pack(since), granted.over.map(pack)],
         )?;
         let grants = self.known.grants.entry(record).or_default();
         match grants.iter_mut().find(|(known, _)| (known.grant.id, &known.grant.to) == (*id, to)) {
-            Some((known, _)) => known.over = known.over.or(granted.over),
+            Some((known, _)) => known.over = granted.over.or(known.over),
             None => grants.push((granted.clone(), since)),
         }
         grants.sort();

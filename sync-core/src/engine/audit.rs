@@ -476,7 +476,7 @@ impl<I: Identity> Engine<I> {
         let Audit { began, entries, here, there, missed, .. } =
             *state.audit.take().expect("the caller has found it");
         if state.direction == Direction::Up {
-            self.unheard.is_audited(began);
+            self.is_audited(began);
         }
         self.effects.push_back(Effect::Audited(link, Audited::Done { entries, here, there, missed }));
         Ok(())

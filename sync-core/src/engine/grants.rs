@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use super::{commit::Draft, *};
 use crate::{
     id::RecordId,
-    scope::grant::{self, FOREVER, Granted, Step},
+    scope::grant::{self, FOREVER, Grant, Granted, Step},
 };
 
 /// Grants that end in one commit because their time has passed.
@@ -90,6 +90,30 @@ impl<I: Identity> Engine<I> {
             let over = Some(draft.after.tip);
             draft.ops.push(Op::Grant(record.clone(), Granted { grant, over }));
             self.leave(record, was_for_us, draft);
+        }
+        Ok(())
+    }
+
+    /// Tells whom a record was open to, by a row of its own, which of these rows have ended that.
+    pub(super) fn tell_former(
+        &mut self,
+        record: &RecordId,
+        rows: &[Seq],
+        grant: Grant,
+        draft: &mut Draft,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let ends =
+            |step: &Step| matches!(step, Step::Ends(one) if (one.id, &one.to) == (grant.id, &grant.to));
+        for row in rows {
+            let entry = store.entry(*row)?;
+            if entry.is_some_and(|entry| entry.grants().is_ok_and(|steps| steps.iter().any(ends))) {
+                self.open_segment(draft);
+                draft.offer(*row, Offered::Former(grant.to.clone()));
+                let over = Some(draft.after.tip);
+                draft.ops.push(Op::Grant(record.clone(), Granted { grant, over }));
+                return Ok(());
+            }
         }
         Ok(())
     }

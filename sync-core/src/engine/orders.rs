@@ -138,7 +138,8 @@ impl<I: Identity> Engine<I> {
     }
 
     /// Offers the next part of what children have gained: the rows of each record with a home that stands below another
-    /// child than before, or that is issued from above this node now and was not. A record is offered whole where its first
+    /// child than before, or that is issued from above this node now and was not. Whom a record was open to may not have heard
+    /// where it stood that this has ended, and hears it where it stands now. A record is offered whole where its first
     /// row stands, and first those rows that make it theirs, so that they could give it back to us in this order.
     pub(super) fn draft_gain(&mut self, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
         // What begins with this commit goes on when the orders hold.
@@ -153,12 +154,19 @@ impl<I: Identity> Engine<I> {
                 continue;
             }
             let issued = record.issuer().is_some();
+            let mut has_gained = |org: &OrgId| {
+                let known = gained.entry((org.clone(), issued));
+                *known.or_insert_with(|| has_gained(&self.places, &own, org, issued, gain.since))
+            };
             let mut homes = store.held_for(record)?;
-            homes.retain(|home| {
-                let known = gained.entry((home.clone(), issued));
-                *known.or_insert_with(|| has_gained(&self.places, &own, home, issued, gain.since))
+            homes.retain(&mut has_gained);
+            let mut former = store.grants(record)?;
+            former.retain(|one| {
+                one.over.is_some_and(|row| row > 0)
+                    && !homes.contains(&one.grant.to)
+                    && has_gained(&one.grant.to)
             });
-            if homes.is_empty() {
+            if homes.is_empty() && former.is_empty() {
                 continue;
             }
             // One that cannot be read cannot be offered either.
@@ -168,6 +176,9 @@ impl<I: Identity> Engine<I> {
             }
             if whole.first().is_some_and(|row| *row <= gain.done) {
                 continue;
+            }
+            for Granted { grant, .. } in former {
+                self.tell_former(record, &whole, grant, draft, store)?;
             }
             for home in homes {
                 self.offer_whole(record, whole.clone(), &home, Gained::Home, draft, store)?;

@@ -1,9 +1,11 @@
 //! Forgetting what is no longer for this node: records whose homes an order has put elsewhere, or whose grants have ended.
 //!
-//! What always holds: nothing is forgotten before the root has it, and nothing that somebody here still has to be sent. A record
-//! goes as a whole, with its rows; their running hashes stay, so neighbours go on where they are. What orders have put elsewhere
-//! hubs alone forget, and none what it has written for itself, what is issued, or what is secret here, which is nowhere else. Not here: telling people,
-//! which the host does when [`Effect::Forgotten`] says what there is to tell.
+//! What always holds: nothing is forgotten before the root has it, and nothing that somebody here still has to be sent; and nothing
+//! before an audit with the parent has ended that this process has begun: whoever was put back from an older copy may have had an entry
+//! that makes the record its own, and gets it back by then. A record goes as a whole, with its rows; their running hashes stay, so
+//! neighbours go on where they are. What orders have put elsewhere hubs alone forget, and none what it has written for itself, what
+//! is issued, or what is secret here, which is nowhere else. Not here: telling people, which the host does when
+//! [`Effect::Forgotten`] says what there is to tell.
 
 use std::collections::btree_map::Entry as Slot;
 
@@ -40,8 +42,6 @@ pub(super) struct Unheard {
     queue: VecDeque<(Millis, RecordId)>,
     /// Those that were in the store when the process began, until its first event tells the time.
     found: Vec<RecordId>,
-    /// When the last audit with the parent began that has come to its end.
-    audited: Option<Millis>,
 }
 
 impl Unheard {
@@ -59,32 +59,32 @@ impl Unheard {
     }
 
     /// When the first of them has waited for long enough, as far as it hangs on the time.
-    pub(super) fn next(&self) -> Option<Millis> {
-        let first = self.queue.front().map(|(until, _)| *until).filter(|until| self.was_audited(*until));
+    pub(super) fn next(&self, audited: Option<Millis>) -> Option<Millis> {
+        let first = self.queue.front().map(|(until, _)| *until).filter(|until| was_audited(*until, audited));
         if self.found.is_empty() { first } else { Some(0) }
     }
 
-    /// Whether an audit with the parent has begun after the record came of which this is the time. Whoever came back from an
-    /// older copy may have had an entry that makes the record its own, and gets it back by then.
-    fn was_audited(&self, until: Millis) -> bool {
-        self.audited.is_some_and(|began| until <= began + LEAVING_AFTER_MILLIS)
-    }
-
-    pub(super) fn is_audited(&mut self, began: Millis) {
-        self.audited = self.audited.max(Some(began));
+    /// Whether the first of them waits for an audit.
+    fn awaits_audit(&self, audited: Option<Millis>) -> bool {
+        self.queue.front().is_some_and(|(until, _)| !was_audited(*until, audited))
     }
 
     pub(super) fn stop(&mut self, record: &RecordId) {
         self.until.remove(record);
+        while let Some((until, record)) = self.queue.front()
+            && self.until.get(record) != Some(until)
+        {
+            self.queue.pop_front();
+        }
     }
 
-    /// Stops waiting for those that have waited for long enough. Whether there were any.
-    fn due(&mut self, now: Now) -> bool {
+    /// Stops waiting for those that have waited for long enough, and came before an audit began. Whether there were any.
+    fn due(&mut self, now: Now, audited: Option<Millis>) -> bool {
         std::mem::take(&mut self.found).into_iter().for_each(|record| self.wait(record, now));
         let mut any = false;
         while let Some((until, _)) = self.queue.front()
             && *until <= now.mono
-            && self.was_audited(*until)
+            && was_audited(*until, audited)
             && let Some((until, record)) = self.queue.pop_front()
         {
             if self.until.get(&record) == Some(&until) {
@@ -94,6 +94,11 @@ impl Unheard {
         }
         any
     }
+}
+
+/// Whether an audit began after a record came that is waited for until this time.
+fn was_audited(until: Millis, audited: Option<Millis>) -> bool {
+    audited.is_some_and(|began| until <= began + LEAVING_AFTER_MILLIS)
 }
 
 impl<I: Identity> Engine<I> {
@@ -117,11 +122,29 @@ impl<I: Identity> Engine<I> {
             || grant::opened(grants).any(|to| here.is_some_and(|here| places.is_within(to, here)))
     }
 
-    /// Whether something can be forgotten: nothing waits for the root, or it has more since.
-    pub(super) fn can_forget(&self) -> bool {
+    /// Whether something is to be forgotten that waits for nothing but an audit: nothing waits for the root, or it has more since.
+    fn would_forget(&self) -> bool {
         let goes_on = self.purge.as_ref().is_some_and(|purge| purge.done < purge.upto);
         let leaves = self.leaving && self.leaving_waits.is_none() && self.purge.is_none();
         leaves || (goes_on && self.purge_waits != Some(self.root))
+    }
+
+    pub(super) fn can_forget(&self) -> bool {
+        self.audited.is_some() && self.would_forget()
+    }
+
+    /// The link to the parent, when something is to be forgotten that waits for an audit with it: the host says
+    /// [`Event::Audit`] then, and again after a while when the parent was busy.
+    pub fn awaits_audit(&self) -> Option<LinkId> {
+        let forgets = self.audited.is_none() && self.would_forget();
+        let awaits = forgets || self.unheard.awaits_audit(self.audited);
+        let parent = |link: &&Link| link.direction == Direction::Up && link.is_settled();
+        self.links.values().find(parent).map(|link| link.id).filter(|_| awaits)
+    }
+
+    /// An audit with the parent that began then has come to its end.
+    pub(super) fn is_audited(&mut self, began: Millis) {
+        self.audited = self.audited.max(Some(began));
     }
 
     /// Orders are kept: what is here and is for others by these is to be forgotten.
@@ -167,7 +190,7 @@ impl<I: Identity> Engine<I> {
     /// Forgets the next part.
     pub(super) fn draft_purge(&mut self, draft: &mut Draft, store: &impl Store) -> Result<(), StoreError> {
         // What begins with this commit goes on when the orders hold.
-        let holds = draft.after.ordered.is_empty();
+        let holds = draft.after.ordered.is_empty() && self.audited.is_some();
         if let Some(mut purge) = draft.after.purge.take() {
             if holds && purge.done < purge.upto {
                 self.forget_some(&mut purge, draft, store)?;
@@ -305,7 +328,7 @@ impl<I: Identity> Engine<I> {
     /// not heard of.
     pub(super) fn leaving_is_due(&mut self, now: Now) {
         let is_over = self.told_until().is_some_and(|until| until <= now.wall);
-        if self.unheard.due(now) || is_over {
+        if self.unheard.due(now, self.audited) || is_over {
             (self.leaving, self.leaving_waits) = (true, None);
         }
     }

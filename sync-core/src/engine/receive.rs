@@ -178,6 +178,9 @@ impl<I: Identity> Engine<I> {
                 Resolved::Forked(segment) => rival = rival.or(Some(segment)),
             }
         }
+        if lost || rival.is_some() {
+            self.audited = None;
+        }
         if let Some(segment) = rival {
             // Somebody else has written under the name of this segment.
             self.hang_up(link);

@@ -373,7 +373,9 @@ impl<I: Identity> Engine<I> {
         let out = &mut state.out[lane as usize];
         let before = out.next.replace(last).unwrap_or(0);
         if out.ahead.after == before && last <= out.ahead.upto {
-            (out.ahead.after, out.ahead.wanted) = (last, out.ahead.wanted.saturating_sub(wanted));
+            // Whom a row is for may have changed since it was counted.
+            let rest = out.ahead.wanted.saturating_sub(wanted);
+            (out.ahead.after, out.ahead.wanted) = (last, if last == out.ahead.upto { 0 } else { rest });
         }
         if chosen.is_empty() {
             out.skipped += rows;

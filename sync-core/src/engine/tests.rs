@@ -205,6 +205,20 @@ impl Node {
         this
     }
 
+    /// Compares itself with its parent, which has the same.
+    fn is_audited(&mut self) -> Vec<Effect> {
+        if let Some(segment) = self.store.segments().unwrap().last() {
+            let pos = self.store.tip().unwrap() - segment.base;
+            self.says(UP, Frame::Ack(Lane::Normal, Position { segment: segment.incarnation, pos }));
+        }
+        let total = frames(&self.says(UP, Frame::Audit), UP).pop().expect("an answer");
+        self.told(Event::Audit(UP));
+        let said = self.says(UP, total);
+        let is_done = |effect: &Effect| matches!(effect, Effect::Audited(_, Audited::Done { .. }));
+        assert!(said.iter().any(is_done), "{said:?}");
+        said
+    }
+
     /// Another process on the same store.
     fn restarts(&mut self) {
         self.engine = Engine::new(self.engine.identity().clone(), "test", &self.store).unwrap();

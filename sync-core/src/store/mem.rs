@@ -260,7 +260,7 @@ impl MemStore {
                 let name = (granted.grant.id, granted.grant.to.clone());
                 let row = self.records.entry(record.clone()).or_default();
                 let (known, _) = row.grants.entry(name).or_insert_with(|| (granted.clone(), next));
-                known.over = known.over.or(granted.over);
+                known.over = granted.over.or(known.over);
             }
             Op::Leaving(record, Some(row)) => drop(self.leaving.insert(record.clone(), *row)),
             Op::Leaving(record, None) => drop(self.leaving.remove(record)),

@@ -109,6 +109,8 @@ enum Ev {
     Renew(usize),
     /// A machine checks its disk, and then compares it with its neighbours'.
     Check(usize),
+    /// It compares it with its parent's, if something waits for that.
+    Audit(usize, u64),
     /// The rows have been read that an audit compares.
     Survey(usize, u64, LinkId, Vec<OrgId>, Secrecy),
     /// People have been told what was forgotten.
@@ -135,6 +137,8 @@ struct Machine {
     backups: Vec<MemStore>,
     clock: Clock,
     timer: Option<Millis>,
+    /// An audit with the parent is to be made.
+    auditing: bool,
     /// The frontiers that were last held against other disks.
     claimed: BTreeMap<(Frontier, Lane), Seq>,
     tickets: BTreeMap<Ticket, Vec<Key>>,
@@ -485,6 +489,7 @@ impl<'t> World<'t> {
             Ev::Over(conn) => self.is_over(conn),
             Ev::Renew(node) => self.renew(node),
             Ev::Check(machine) => self.check_disk(machine)?,
+            Ev::Audit(machine, boot) => self.audit_that_is_awaited(machine, boot)?,
             Ev::Survey(machine, boot, link, homes, allowed) => {
                 if self.is_up(machine, boot) {
                     let summary = self.machines[machine].store.summary(&homes, allowed);
@@ -530,9 +535,11 @@ impl<'t> World<'t> {
     /// The machine to which an event happens, when it has to be awake for it.
     fn whose(&self, event: &Ev) -> Option<usize> {
         match event {
-            Ev::Dial(machine, _) | Ev::Disk(machine, _) | Ev::Timer(machine, _) | Ev::Edit(machine, _) => {
-                Some(*machine)
-            }
+            Ev::Dial(machine, _)
+            | Ev::Disk(machine, _)
+            | Ev::Timer(machine, _)
+            | Ev::Audit(machine, _)
+            | Ev::Edit(machine, _) => Some(*machine),
             Ev::Bytes { conn, from: end, .. } => self.conns.get(conn).map(|conn| conn.ends[1 - end].machine),
             Ev::Closed { conn, end } => self.conns.get(conn).map(|conn| conn.ends[*end].machine),
             Ev::Start(_)
@@ -583,6 +590,7 @@ impl<'t> World<'t> {
             backups: Vec::new(),
             clock: Clock::Runs(wrong),
             timer: None,
+            auditing: false,
             claimed: BTreeMap::new(),
             tickets: BTreeMap::new(),
             dialing: false,
@@ -626,6 +634,7 @@ impl<'t> World<'t> {
         one.engine = Some(engine);
         one.boot += 1;
         one.timer = None;
+        one.auditing = false;
         one.dialing = false;
         one.tickets.clear();
     }
@@ -649,6 +658,7 @@ impl<'t> World<'t> {
         self.check_trust(machine)?;
         self.check_queues(machine)?;
         self.set_timer(machine);
+        self.set_audit(machine);
         Ok(())
     }
 

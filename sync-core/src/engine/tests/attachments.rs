@@ -499,6 +499,8 @@ fn what_is_forgotten_is_forgotten_with_its_content() {
     assert!(net.has(SISTER, &name, &one));
     net.nodes.get_mut(&SISTER).unwrap().now.wall = END;
     net.told(SISTER, Event::Timeout);
+    let parent = net.nodes[&SISTER].engine.awaits_audit().unwrap();
+    net.told(SISTER, Event::Audit(parent));
     assert_eq!(net.held(SISTER, &name), None);
     assert!(!net.has(SISTER, &name, &one));
     // A piece that arrives afterwards is not kept.

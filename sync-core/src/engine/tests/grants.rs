@@ -1,7 +1,7 @@
 //! Records that are opened to somebody for a time: who gets what, who forgets it, and when.
 
 use super::*;
-use crate::order::tests::{closed, order};
+use crate::order::tests::{closed, moved, order};
 use crate::scope::grant::{Grant, GrantId, Granted, Step};
 
 const SIDE: LinkId = LinkId(3);
@@ -32,17 +32,6 @@ fn change(home: &str, author: u8, n: u64, steps: &[Step]) -> Entry {
 }
 
 impl Node {
-    /// Compares itself with its parent, which has the same.
-    fn is_audited(&mut self) {
-        let tip = self.store.tip().unwrap();
-        self.hears_of(UP, tip);
-        let total = frames(&self.says(UP, Frame::Audit), UP).pop().expect("an answer");
-        self.told(Event::Audit(UP));
-        let said = self.says(UP, total);
-        let is_done = |effect: &Effect| matches!(effect, Effect::Audited(_, Audited::Done { .. }));
-        assert!(said.iter().any(is_done), "{said:?}");
-    }
-
     /// A neighbour brings an entry, with its author's announcement.
     fn brought(&mut self, link: LinkId, by: u8, pos: u64, entry: Entry) -> Vec<Effect> {
         let (segment, origin) = (run(by, 1), entry.origin());
@@ -59,6 +48,14 @@ impl Node {
     fn meets_and_hears(&mut self, link: LinkId, node: u8, direction: Direction) {
         self.meets(link, node, direction);
         self.says(link, hello(node));
+    }
+
+    /// Its parent is connected again, of whose feed it has read so much.
+    fn meets_again(&mut self, parent: u8, pos: u64) {
+        self.meets(UP, parent, Direction::Up);
+        let Frame::Hello(said) = hello(parent) else { unreachable!() };
+        let tip = Some(Position { segment: run(parent, 1), pos });
+        self.says(UP, Frame::Hello(Hello { tip, ..said }));
     }
 
     fn rows_of_record(&self) -> usize {
@@ -112,6 +109,7 @@ fn granted_below() -> Node {
     assert_eq!(sent(&said, SIDE), [2], "{said:?}");
     assert_eq!(sent(&hub.brought(UP, ROOT, 2, change("qn", AUNT, 1, &[])), SIDE), [1]);
     hub.hears_of(SIDE, 2);
+    hub.is_audited();
     hub
 }
 
@@ -208,6 +206,26 @@ fn a_hub_that_has_succeeded_whom_it_was_open_to_waits_for_nobody() {
     assert_eq!((forgotten(&said).len(), hub.rows_of_record()), (1, 0));
 }
 
+/// A clinic is moved before its old parent has passed on that a grant to it has ended: it hears so where it stands now, once.
+#[test]
+fn who_is_moved_hears_what_its_old_parent_has_not_told_it() {
+    const OTHER: LinkId = LinkId(5);
+    let mut root = Node::new(ROOT);
+    root.meets_and_hears(DOWN, HUB, Direction::Down);
+    root.says(DOWN, Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(CHILD, 1) }));
+    root.brought(DOWN, HUB, 1, change("hg", HUB, 1, &opens(1, "dv")));
+    root.brought(DOWN, HUB, 2, change("hg", HUB, 2, &ends(1, "dv")));
+    root.meets_and_hears(OTHER, AUNT, Direction::Down);
+    root.says(OTHER, Frame::Ack(Lane::Normal, Position { segment: root.engine.incarnation(), pos: 3 }));
+    let said = root.told(Event::Order(order(1, vec![moved("tw/hg/dv", "tw/qn/dv")])));
+    assert_eq!((sent(&said, OTHER), sent(&said, DOWN)), (vec![2], NONE.to_vec()));
+    assert_eq!(
+        root.store.grants(&"Basic/1".parse().unwrap()).unwrap()[0].over,
+        Some(4),
+        "it is waited for there"
+    );
+}
+
 #[test]
 fn the_end_may_be_heard_before_the_beginning() {
     let mut hub = between();
@@ -224,6 +242,7 @@ fn who_holds_it_by_the_grant_alone_forgets_it() {
     leaf.brought(UP, HUB, 1, change("dv", CHILD, 2, &opens(1, "qb")));
     leaf.brought(UP, HUB, 2, change("dv", CHILD, 1, &[]));
     assert_eq!(leaf.rows_of_record(), 2);
+    leaf.is_audited();
     let said = leaf.brought(UP, HUB, 3, change("dv", CHILD, 3, &ends(1, "qb")));
     let told = forgotten(&said);
     assert_eq!(told[0].forgotten, [Forgotten { home: org("dv"), records: 1, entries: 3 }]);
@@ -248,6 +267,8 @@ fn a_hub_waits_for_whoever_has_not_heard_until_everybody_ends_it_alone() {
     let (segment, pos) = (hub.engine.incarnation(), hub.store.tip().unwrap());
     hub.restarts();
     assert_eq!((hub.told(Event::Timeout).len(), hub.rows_of_record()), (0, 3), "also another process");
+    hub.meets_again(ROOT, 3);
+    assert_eq!(forgotten(&hub.is_audited()), []);
     let mut later = hub.clone();
     // It comes back from where it was.
     hub.meets(SIDE, SISTER, Direction::Down);
@@ -275,8 +296,12 @@ fn when_its_time_has_passed_each_ends_it_alone() {
         assert_eq!((this.told(Event::Timeout).len(), this.rows_of_record()), (0, 1));
         this.restarts();
         this.now.wall = END;
-        let said = this.told(Event::Timeout);
+        assert_eq!((forgotten(&this.told(Event::Timeout)).len(), this.rows_of_record()), (0, 1));
+        this.meets_again(parent, 1);
+        assert_eq!(this.engine.awaits_audit(), Some(UP), "it may have been put back from an older copy");
+        let said = this.is_audited();
         assert_eq!((forgotten(&said).len(), this.rows_of_record(), due(&this)), (1, 0, None), "{node}");
+        assert_eq!(this.engine.awaits_audit(), None);
     }
     // Whose it is keeps it, and a hub above it sends no more.
     let mut hub = between();
@@ -309,6 +334,8 @@ fn nothing_is_forgotten_before_the_root_has_what_was_written_here() {
 fn what_is_not_for_this_node_waits_for_the_word_that_it_is() {
     for first in [vec![], ends(9, "qn")] {
         let mut leaf = Node::with_parent(SISTER, HUB);
+        leaf.is_audited();
+        leaf.now.mono += 1;
         leaf.brought(UP, HUB, 1, change("dv", CHILD, 1, &first));
         let chunk = |n| opaque_chunk(run(CHILD, 1), n, &[], Stamp(1), b"x");
         for (n, steps) in [(7, opens(2, "qb")), (8, ends(2, "qb"))] {

@@ -16,6 +16,7 @@ fn hub(safe: u64) -> (Node, Vec<Effect>) {
     let mut hub = Node::with_child();
     hub.meets(UP, ROOT, Direction::Up);
     hub.says(UP, hello(ROOT));
+    hub.is_audited();
     hub.says(DOWN, Frame::Batch(batch(0, Some(3), &[1, 2, 3])));
     if safe > 0 {
         hub.says(UP, Frame::Ack(Lane::Normal, Position { segment: hub.engine.incarnation(), pos: safe }));
@@ -105,6 +106,7 @@ fn what_is_for_somebody_here_stays() {
     let mut hub = Node::with_child();
     hub.meets(UP, ROOT, Direction::Up);
     hub.says(UP, hello(ROOT));
+    hub.is_audited();
     hub.says(DOWN, Frame::Batch(batch(0, Some(3), &[1, 2, 3])));
     for node in [SISTER, AUNT] {
         hub.says(DOWN, Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(node, 1) }));

@@ -5,6 +5,8 @@ use sync_core::audit::Harm;
 
 /// How long a machine does not notice that a row has rotted.
 const UNNOTICED_MAX: Millis = 600_000;
+/// So long after something has begun to wait for an audit the host makes it.
+const AUDIT_AFTER: Millis = 30_000;
 /// More rounds of audits than this put nothing back that one could: a row goes through the tree at most twice.
 const ROUNDS_MAX: usize = 20;
 /// An audit after which nothing had to be put in place costs less than this, in both directions together.
@@ -46,6 +48,25 @@ impl World<'_> {
             self.drive(machine, Event::Audit(link.link))?;
         }
         Ok(())
+    }
+
+    /// Something is to be forgotten after an audit: the host makes one a little later.
+    pub(super) fn set_audit(&mut self, machine: usize) {
+        let one = &mut self.machines[machine];
+        let awaits = one.engine.as_ref().is_some_and(|engine| engine.awaits_audit().is_some());
+        if awaits && !std::mem::replace(&mut one.auditing, true) {
+            let boot = one.boot;
+            self.after(AUDIT_AFTER, Ev::Audit(machine, boot));
+        }
+    }
+
+    pub(super) fn audit_that_is_awaited(&mut self, machine: usize, boot: u64) -> Result<(), Failure> {
+        if !self.is_up(machine, boot) {
+            return Ok(());
+        }
+        self.machines[machine].auditing = false;
+        let parent = self.machines[machine].engine.as_ref().and_then(Engine::awaits_audit);
+        parent.map_or(Ok(()), |link| self.drive(machine, Event::Audit(link)))
     }
 
     pub(super) fn audited(&mut self, machine: usize, link: LinkId, audited: Audited) {
