@@ -202,7 +202,12 @@ async fn write_control(
                 break;
             }
         };
-        let Some(out) = out else { break };
+        let Some(out) = out else {
+            // The end of this stream is heard when the line has room again, and then the last word goes too.
+            let _ = stream.finish();
+            let _ = tokio::time::timeout(transport::LAST_WORD, stopped).await;
+            break;
+        };
         match out {
             Out::Frame(frame) if write(&mut stream, &frame, &traffic).await.is_ok() => {}
             Out::Frame(_) => {
@@ -254,6 +259,10 @@ async fn write_lane(
         if written.is_err() {
             return;
         }
+    }
+    // The link has ended. quinn says no last word as long as the line is full (quinn-rs/quinn 2785), so what waits is dropped.
+    if let Some(mut stream) = stream {
+        let _ = stream.reset(quinn::VarInt::from_u32(transport::DONE));
     }
 }
 

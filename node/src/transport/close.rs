@@ -4,11 +4,15 @@
 //! the reason. A client that refuses the server does so within the handshake, where QUIC knows no application
 //! codes; there the reason begins with a mark and the number. What always holds: [`refusal_of`] reads both.
 
+use std::time::Duration;
+
 use quinn::{ConnectionError, VarInt};
 use sync_core::identity::Refusal;
 
 /// Closed because all is done.
 pub const DONE: u32 = 0;
+/// So long a node that stops lets a full line empty itself before it says so: a second of a queue, and the way there and back.
+pub const LAST_WORD: Duration = Duration::from_secs(2);
 /// The first of the codes that stand for refusals: [`Refusal::code`] is added to it. Codes from 1 up to here
 /// belong to the session protocol.
 pub const REFUSED: u32 = 0x1000;

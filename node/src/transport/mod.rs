@@ -30,7 +30,7 @@ use sync_core::{
 };
 
 pub use self::{
-    close::{DONE, REFUSED, refusal_of, refuse},
+    close::{DONE, LAST_WORD, REFUSED, refusal_of, refuse},
     door::Knock,
     enrol::{EnrolLinkError, Enrolling, enrol},
     settings::*,
@@ -298,8 +298,10 @@ impl Transport {
         }
     }
 
-    /// Says goodbye to everybody and waits until it is said.
+    /// Says goodbye to everybody and waits until it is said. Links say so themselves, in [`LAST_WORD`]; who has not got so far is
+    /// let go then.
     pub async fn close(&self) {
+        let _ = tokio::time::timeout(LAST_WORD, self.endpoint.wait_idle()).await;
         self.endpoint.close(quinn::VarInt::from_u32(DONE), b"this node stops");
         self.endpoint.wait_idle().await;
     }
