@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{budget::Change, config::Profile};
+use crate::{
+    budget::Change,
+    config::{Policy, Profile},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sync_core::{
@@ -458,6 +461,9 @@ pub struct Status {
     /// To whom what is secret may go, as `config.json` says.
     #[serde(default)]
     pub profiles: Vec<ProfileLine>,
+    /// What is secret when it is written here, as `config.json` says.
+    #[serde(default)]
+    pub policies: Vec<Policy>,
     /// Entries not yet folded into the records that people see.
     pub unfolded: u64,
     /// The digest of all entries, in hexadecimal: equal sets of entries have equal digests.

@@ -19,12 +19,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sync_core::{
-    id::{OrgId, OrgPath, Secrecy},
+    id::{OrgId, OrgPath, RecordId, Secrecy},
     identity::Role,
     scope::{Profiles, Way},
 };
 
-use crate::{budget::Budget, transport::LinkSettings};
+use crate::{budget::Budget, fhir::types::is_type, transport::LinkSettings};
 
 /// The name of the settings file.
 pub const FILE: &str = "config.json";
@@ -66,6 +66,18 @@ pub enum ConfigError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// A policy that says too little, or nothing.
+    #[error(
+        "{path} has a policy for {of:?} that {problem}; correct it, and start again. Until then nothing starts"
+    )]
+    Policy {
+        /// Which file.
+        path: PathBuf,
+        /// Of what it speaks.
+        of: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// No settings.
     #[error("{0} is not a node's folder: it has no config.json; make one with `tuyen init` or `tuyen enrol`")]
     NotANode(PathBuf),
@@ -97,6 +109,9 @@ pub struct Config {
     /// To whom what is secret may go, and from whom it may come. Nobody is named: nothing secret leaves, and none is taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<Profile>,
+    /// What is secret when it is written here, whatever it says of itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Policy>,
     /// Whether syncing is paused.
     #[serde(default)]
     pub paused: bool,
@@ -126,7 +141,64 @@ pub struct Profile {
     pub why: String,
 }
 
+/// Somebody who answers for it has decided that what is written here of some kind is secret, so that it goes no further than the
+/// profiles of the links allow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Resource types (`Condition`), patients (`Patient/8f21`: all that is about them), or `*` for everything.
+    pub of: Vec<String>,
+    /// At least how secret it is: `mat`, `toi-mat` or `tuyet-mat`.
+    pub is: Secrecy,
+    /// Who has decided so: a name and an office.
+    pub decided_by: String,
+    /// Why, and by which paper.
+    pub why: String,
+}
+
+impl Policy {
+    fn speaks_of(&self, record: &RecordId, patients: &[RecordId]) -> bool {
+        self.of.iter().any(|of| {
+            of == "*" || of == record.resource_type() || patients.iter().any(|patient| patient.as_str() == of)
+        })
+    }
+
+    /// What is wrong with it, and where.
+    fn problem(&self) -> Option<(&str, &'static str)> {
+        let is_patient =
+            |of: &str| of.parse().is_ok_and(|record: RecordId| record.resource_type() == "Patient");
+        let is_nothing = |of: &&String| *of != "*" && !is_type(of) && !is_patient(of);
+        let first = self.of.first().map_or("", String::as_str);
+        match self {
+            _ if self.of.is_empty() => Some((first, "does not say of what it speaks")),
+            Self { is: Secrecy::None, .. } => Some((first, "makes nothing secret")),
+            Self { decided_by, .. } if decided_by.trim().is_empty() => {
+                Some((first, "does not name who decided it"))
+            }
+            Self { why, .. } if why.trim().is_empty() => Some((first, "does not say why")),
+            _ => self.of.iter().find(is_nothing).map(|of| {
+                (of.as_str(), "is neither a resource type of FHIR R4, nor a patient (Patient/8f21), nor *")
+            }),
+        }
+    }
+}
+
 impl Config {
+    /// How secret a record is at least that is written here and is about these patients.
+    pub fn least_secrecy(&self, record: &RecordId, patients: &[RecordId]) -> Secrecy {
+        let speak = self.policies.iter().filter(|policy| policy.speaks_of(record, patients));
+        speak.map(|policy| policy.is).max().unwrap_or(Secrecy::None)
+    }
+
+    fn check_policies(&self, path: &Path) -> Result<(), ConfigError> {
+        match self.policies.iter().find_map(Policy::problem) {
+            None => Ok(()),
+            Some((of, problem)) => {
+                Err(ConfigError::Policy { path: path.to_owned(), of: of.to_owned(), problem })
+            }
+        }
+    }
+
     /// What the profiles allow.
     pub fn allowed(&self) -> Profiles {
         let mut all = Profiles::default();
@@ -166,6 +238,7 @@ impl Config {
         let config: Self = serde_json::from_slice(&text)
             .map_err(|error| ConfigError::Damaged { path: path.clone(), error })?;
         config.check_profiles(&path)?;
+        config.check_policies(&path)?;
         Ok(config)
     }
 

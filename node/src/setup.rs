@@ -140,6 +140,7 @@ fn finish(
         parent,
         link: Default::default(),
         profiles: Vec::new(),
+        policies: Vec::new(),
         budget: Default::default(),
         fetch_attachments_up_to: 0,
         paused: false,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use node::{
     admin::{Explained, Failure, FailureKind, Reason as Why, Replaced, Request, Status},
-    config::{DATABASE, Profile},
+    config::{Config, DATABASE, Policy, Profile},
     fhir::population::Population,
     setup,
 };
@@ -318,8 +318,65 @@ fn what_is_secret_goes_as_far_as_both_ends_allow_it() {
     // A profile that nobody answers for stops the start.
     leaf.stop();
     leaf.configure(|config| config.profiles[0].decided_by = " ".to_owned());
-    let error = node::config::Config::load(&leaf.dir).unwrap_err().to_string();
+    let error = Config::load(&leaf.dir).unwrap_err().to_string();
     assert!(error.contains("does not name who decided it"), "{error}");
+}
+
+/// The home has decided that some of what it writes goes no further than its hub: nothing has to be marked for that, and what the
+/// policy does not speak of goes on.
+#[test]
+fn what_a_policy_speaks_of_stays_below_the_root() {
+    let Country { mut root, mut hub, mut leaf, dir: _dir } = Country::new();
+    let policy = |of: &[&str]| Policy {
+        of: of.iter().map(|of| (*of).to_owned()).collect(),
+        is: Secrecy::Mat,
+        decided_by: "the head of the board".to_owned(),
+        why: "decision 12".to_owned(),
+    };
+    leaf.stop();
+    leaf.configure(|config| config.policies.push(policy(&["Condition", "Patient/chief"])));
+    leaf.start();
+    allows(&mut leaf, "ha-giang", Secrecy::Mat);
+    allows(&mut hub, "dong-van", Secrecy::Mat);
+    let of = |resource_type: &str, id: &str, patient: &str| {
+        json!({"resourceType": resource_type, "id": id, "subject": {"reference": format!("Patient/{patient}")}})
+            .to_string()
+    };
+    let patient = |id: &str| json!({"resourceType": "Patient", "id": id}).to_string();
+    leaf.put([patient("chief"), patient("other"), of("Observation", "of-chief", "chief")]);
+    leaf.put([of("Condition", "of-other", "other"), of("Observation", "of-other", "other")]);
+    for kept in ["Patient/chief", "Observation/of-chief", "Condition/of-other"] {
+        hub.wait("what its profile allows", |_| holds(&hub, kept));
+    }
+    leaf.wait_safe();
+    for open in ["Patient/other", "Observation/of-other"] {
+        root.wait("what no policy speaks of", |_| holds(&root, open));
+    }
+    let status = leaf.status();
+    assert_eq!((status.secret, status.policies.len(), root.status().secret), (3, 1, 0));
+    for kept in ["Patient/chief", "Observation/of-chief", "Condition/of-other"] {
+        assert!(!holds(&root, kept), "{kept} is at the root");
+    }
+    // What comes out is what was written: nothing was added.
+    let got: node::admin::Resource =
+        leaf.ask(&Request::Get { record: "Observation/of-chief".parse().unwrap() });
+    assert_eq!(got.resource.get(), of("Observation", "of-chief", "chief"));
+    // What is misspelt, or what nobody answers for, stops the start.
+    leaf.stop();
+    let good = Config::load(&leaf.dir).unwrap();
+    for (of, by, problem) in [
+        (&["Conditon"][..], "somebody", "is neither a resource type of FHIR R4"),
+        (&["Practitioner/1"], "somebody", "is neither a resource type of FHIR R4"),
+        (&[], "somebody", "does not say of what it speaks"),
+        (&["*"], " ", "does not name who decided it"),
+    ] {
+        let mut config = good.clone();
+        config.policies = vec![Policy { decided_by: by.to_owned(), ..policy(of) }];
+        config.save(&leaf.dir).unwrap();
+        let error = Config::load(&leaf.dir).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+    root.stop();
 }
 
 /// What is marked secret stays where it was written, everything else goes on, and people are told.

@@ -4,7 +4,7 @@
 use clap::Args;
 use node::{
     admin::{AlertLine, Contents, Leaving, LinkState, ProfileLine, Request, Status as Answer, Unsafe},
-    config::Profile,
+    config::{Policy, Profile},
 };
 use serde::Serialize;
 use sync_core::{
@@ -75,6 +75,7 @@ struct StatusBody<'a> {
     unreadable: u64,
     secret: u64,
     profiles: &'a [ProfileLine],
+    policies: &'a [Policy],
     unfolded: u64,
     digest: &'a str,
     homes: &'a [HomeDigest],
@@ -133,6 +134,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         unreadable: status.unreadable,
         secret: status.secret,
         profiles: &status.profiles,
+        policies: &status.policies,
         unfolded: status.unfolded,
         digest: &status.digest,
         homes: &status.homes,
@@ -292,6 +294,10 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
         };
         rows.push(row("profile", format!("{with}, {way}: up to {upto}, decided by {decided_by}{answer}")));
     }
+    for Policy { of, is, decided_by, .. } in &status.policies {
+        let (of, is) = (of.join(", "), degree(*is));
+        rows.push(row("policy", format!("{of}: at least {is} when written here, decided by {decided_by}")));
+    }
     rows.push(row("records", format!("{}{deleted}", count(status.records))));
     rows.push(row(
         "entries",
@@ -364,6 +370,7 @@ mod tests {
             unreadable: 0,
             secret: 0,
             profiles: Vec::new(),
+            policies: Vec::new(),
             unfolded: 0,
             digest: "1310:0123456789abcdef".into(),
             homes: Vec::new(),

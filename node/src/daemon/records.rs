@@ -66,6 +66,8 @@ pub(super) struct With<'a> {
     pub lane: Option<Lane>,
     /// The attachments that it brings.
     pub brought: Brought,
+    /// People have written it, so the policies of this node speak of it.
+    pub by_people: bool,
 }
 
 impl Core {
@@ -125,7 +127,7 @@ impl Core {
             match change {
                 Ok(None) => answer.unchanged += 1,
                 Ok(Some(change)) => {
-                    let with = With { resource: Some(&parsed), brought, ..With::default() };
+                    let with = With { resource: Some(&parsed), brought, by_people: true, ..With::default() };
                     match self.queue(&mut pending, opened, change, with)? {
                         Ok(written) => answer.written.push(written),
                         Err(problem) => rejected(Some(&id), problem),
@@ -201,7 +203,7 @@ impl Core {
         change: NewChange,
         with: With<'_>,
     ) -> Result<Result<WrittenRecord, String>, StoreError> {
-        let With { resource, mut steps, lane, brought } = with;
+        let With { resource, mut steps, lane, brought, by_people } = with;
         let id = opened.record.id().clone();
         let patients = resource.map(compartment::patients).unwrap_or_default();
         let managers = resource.map(compartment::managers).unwrap_or_default();
@@ -211,6 +213,7 @@ impl Core {
         };
         let lane = self.lane_of(&id, lane)?;
         let degree = match resource.map_or(Ok(Secrecy::None), label::secrecy) {
+            Ok(degree) if by_people => degree.max(self.config.least_secrecy(&id, &patients)),
             Ok(degree) => degree,
             Err(error) => return Ok(Err(error.to_string())),
         };

@@ -58,6 +58,7 @@ impl Core {
             unreadable: counts.unreadable,
             secret: counts.secret,
             profiles: self.profiles(),
+            policies: self.config.policies.clone(),
             unfolded: self.store.tip()?.saturating_sub(self.store.folded()?),
             digest: format!("{:032x}", total.sum),
             homes: digests.iter().map(home).collect(),

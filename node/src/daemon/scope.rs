@@ -17,14 +17,19 @@ use super::core::{Core, Outcome};
 use crate::{
     admin::{Destination, Explained, GrantLine, Home, Reason},
     clock,
-    config::Profile,
+    config::{Policy, Profile},
 };
 
 impl Core {
-    /// Tells the engine what the profiles of `config.json` allow. Who has decided so is in the log of each start.
+    /// Tells the engine what the profiles of `config.json` allow. Who has decided so is in the log of each start, also of policies.
     pub fn allow_what_is_decided(&mut self) -> Result<(), StoreError> {
         for Profile { with, by, up_to, decided_by, why } in &self.config.profiles {
             tracing::warn!(%with, ?by, ?up_to, decided_by, why, "what is secret may go to a neighbour and come from it");
+        }
+        for Policy { of, is, decided_by, why } in &self.config.policies {
+            // Not which patients: whoever reads a log need not know who is among them.
+            let kinds: Vec<_> = of.iter().map(|of| if of.contains('/') { "a patient" } else { of }).collect();
+            tracing::warn!(?kinds, ?is, decided_by, why, "what is written here of these kinds is secret");
         }
         let profiles = self.config.allowed();
         self.engine.handle(Event::Profiles(profiles), &self.store, clock::now())

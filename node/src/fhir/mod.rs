@@ -12,3 +12,4 @@ pub mod json;
 pub mod organization;
 pub mod population;
 pub mod problem;
+pub mod types;

@@ -164,6 +164,7 @@ mod tests {
             unreadable: 0,
             secret: 0,
             profiles: Vec::new(),
+            policies: Vec::new(),
             unfolded: 0,
             digest: String::new(),
             homes: homes.iter().map(home).collect(),
