@@ -133,6 +133,9 @@ fn a_clinic_goes_to_another_hub_and_syncs_on() {
         nodes.iter().find(|node| node["before"].as_str().unwrap().ends_with(org)).unwrap().clone()
     };
     let entries = |org: &str, which: &str| change(org)[which]["entries"].as_u64();
+    // The centre knows of its own children what they still have to send.
+    let to_send = |org: &str| change(org)["still_to_send"].as_u64();
+    assert_eq!((to_send("ha-giang"), to_send("tuyen-quang"), to_send("dong-van")), (Some(0), Some(0), None));
     assert_eq!((entries("tuyen-quang", "gains"), entries("tuyen-quang", "loses")), (Some(1), Some(0)));
     assert_eq!((entries("ha-giang", "gains"), entries("ha-giang", "loses")), (Some(0), Some(1)));
     assert_eq!(change("dong-van")["after"], LEAF);

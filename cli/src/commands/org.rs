@@ -289,18 +289,32 @@ fn text(arranged: &Arranged) -> String {
     for line in &arranged.steps {
         let _ = writeln!(text, "  {}", step(line));
     }
-    let head = ["NODE", "STANDS AT", "IS SENT IN ADDITION", "IS SENT NO MORE", "OF ITS OWN THE CENTRE HAS"];
+    let head = [
+        "NODE",
+        "STANDS AT",
+        "IS SENT IN ADDITION",
+        "IS SENT NO MORE",
+        "OF ITS OWN THE CENTRE HAS",
+        "STILL TO SEND",
+    ];
     let row = |node: &NodeChange| {
         let stands = if node.closed { format!("{}, closed", node.after) } else { node.after.to_string() };
         let own = many(node.at_root, "entry", "entries");
-        vec![node.before.org().to_string(), stands, amount(node.gains), amount(node.loses), own]
+        let to_send = match node.still_to_send {
+            Some(entries) => render::count(entries),
+            None if node.before.depth() > 2 => {
+                format!("ask {}", node.before.parent().expect("it is deep").org())
+            }
+            None => "not heard".to_owned(),
+        };
+        vec![node.before.org().to_string(), stands, amount(node.gains), amount(node.loses), own, to_send]
     };
     let head = head.map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(head).chain(arranged.nodes.iter().map(row)).collect();
     let _ = write!(
         text,
-        "\n{}\nWhat a node has of its own beyond what the centre has it still has to send: it sends it to the parent that it has \
-         then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.\n",
+        "\n{}\nStill to send is what a node has said last to the centre; of those further down the hub above them knows: `tuyen peers` \
+         there. Each sends it to the parent that it has then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.\n",
         render::table(&rows)
     );
     let _ = match (arranged.order, arranged.plan) {
@@ -420,6 +434,7 @@ WHEN              WHERE  WHY          WHOSE  RECORDS  ENTRIES
             gains: Amount { homes: u64::from(gains > 0), entries: gains },
             loses: Amount { homes: u64::from(loses > 0), entries: loses },
             at_root: 1_204,
+            still_to_send: (before.matches('/').count() == 1).then_some(36),
         };
         Arranged {
             steps: vec![
@@ -448,13 +463,13 @@ From 2027-01-01 00:00 on:
   dv moves from tw/hg/dv to tw/tq/dv, and dials 10.2.0.1:7401
   hg is closed; what was its own is tq's
 
-NODE  STANDS AT      IS SENT IN ADDITION              IS SENT NO MORE                  OF ITS OWN THE CENTRE HAS
-hg    tw/hg, closed  -                                1,204 entries of 1 organization  1,204 entries
-dv    tw/tq/dv       -                                -                                1,204 entries
-tq    tw/tq          1,204 entries of 1 organization  -                                1,204 entries
+NODE  STANDS AT      IS SENT IN ADDITION              IS SENT NO MORE                  OF ITS OWN THE CENTRE HAS  STILL TO SEND
+hg    tw/hg, closed  -                                1,204 entries of 1 organization  1,204 entries              36
+dv    tw/tq/dv       -                                -                                1,204 entries              ask hg
+tq    tw/tq          1,204 entries of 1 organization  -                                1,204 entries              36
 
-What a node has of its own beyond what the centre has it still has to send: it sends it to the parent that it has then, and \
-                        nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.
+Still to send is what a node has said last to the centre; of those further down the hub above them knows: `tuyen peers` \
+                        there. Each sends it to the parent that it has then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.
 Nothing is ordered: this was a dry run.
 ";
         assert_eq!(text(&arranged()), expected);
