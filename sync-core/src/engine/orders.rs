@@ -130,8 +130,9 @@ impl<I: Identity> Engine<I> {
         draft.ops.extend(orders.into_iter().map(Op::Order));
         let since = first.saturating_sub(1).min(draft.after.gain.map_or(u64::MAX, |gain| gain.since));
         let own = self.info().place.org();
-        let gains =
-            draft.after.tip > 0 && places.all().any(|(home, _)| has_gained(&places, own, home, true, since));
+        let changes =
+            |org| has_gained(&places, own, org, true, since) || has_moved_below(&places, own, org, since);
+        let gains = draft.after.tip > 0 && places.all().any(|(org, _)| changes(org));
         draft.after.gain = gains.then_some(Gain { since, done: 0, upto: draft.after.tip });
         draft.ops.push(Op::Gain(draft.after.gain));
         self.purge_begins(&places, draft, store)
@@ -154,17 +155,15 @@ impl<I: Identity> Engine<I> {
                 continue;
             }
             let issued = record.issuer().is_some();
-            let mut has_gained = |org: &OrgId| {
-                let known = gained.entry((org.clone(), issued));
-                *known.or_insert_with(|| has_gained(&self.places, &own, org, issued, gain.since))
-            };
             let mut homes = store.held_for(record)?;
-            homes.retain(&mut has_gained);
+            homes.retain(|home| {
+                let known = gained.entry((home.clone(), issued));
+                *known.or_insert_with(|| has_gained(&self.places, &own, home, issued, gain.since))
+            });
             let mut former = store.grants(record)?;
-            former.retain(|one| {
-                one.over.is_some_and(|row| row > 0)
-                    && !homes.contains(&one.grant.to)
-                    && has_gained(&one.grant.to)
+            former.retain(|Granted { grant, over }| {
+                let is_told = over.is_some_and(|row| row > 0) && !homes.contains(&grant.to);
+                is_told && has_moved_below(&self.places, &own, &grant.to, gain.since)
             });
             if homes.is_empty() && former.is_empty() {
                 continue;
@@ -219,6 +218,12 @@ fn has_gained(places: &Places, own: &OrgId, home: &OrgId, issued: bool, since: u
     let now = places.branch(own, home, u64::MAX);
     let issues = |number| issued && places.stood_below(own, home, number);
     (now.is_some() && now != places.branch(own, home, since)) || (issues(u64::MAX) && !issues(since))
+}
+
+/// Whether an organization stands below `own`, and elsewhere than after the orders up to that number: those through whom it would
+/// have heard that a grant has ended may have forgotten the record.
+fn has_moved_below(places: &Places, own: &OrgId, org: &OrgId, since: u64) -> bool {
+    places.branch(own, org, u64::MAX).is_some() && places.has_moved_since(org, since)
 }
 
 /// Why a neighbour is none any more.

@@ -239,6 +239,12 @@ impl Places {
         home.is_within(&own).then(|| home.org_at(own.depth()).cloned()).flatten()
     }
 
+    /// Whether an organization stands elsewhere than after the orders up to this number.
+    pub fn has_moved_since(&self, org: &OrgId, number: u64) -> bool {
+        let known = self.orders.partition_point(|order| order.number <= number);
+        self.stood(org, known).as_ref() != self.stands(org)
+    }
+
     /// Whether `org` stood at an issuer's own place or below it, after the orders up to this number: what that issues was for
     /// it, and for all below it.
     pub fn stood_below(&self, org: &OrgId, issuer: &OrgId, number: u64) -> bool {

@@ -226,6 +226,23 @@ fn who_is_moved_hears_what_its_old_parent_has_not_told_it() {
     );
 }
 
+/// The same where it stays below the same child of the root: the hubs between may have forgotten the record, which they held for it.
+#[test]
+fn who_is_moved_further_down_hears_it_as_well() {
+    let mut root = Node::new(ROOT);
+    root.meets_and_hears(DOWN, HUB, Direction::Down);
+    root.says(DOWN, Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(CHILD, 1) }));
+    root.meets_and_hears(SIDE, AUNT, Direction::Down);
+    assert_eq!(sent(&root.brought(SIDE, AUNT, 1, change("qn", AUNT, 1, &opens(1, "dv"))), DOWN), [1]);
+    assert_eq!(sent(&root.brought(SIDE, AUNT, 2, change("qn", AUNT, 2, &ends(1, "dv"))), DOWN), [2]);
+    let tip = root.store.tip().unwrap();
+    root.hears_of(DOWN, tip);
+    let said = root.told(Event::Order(order(1, vec![moved("tw/hg/dv", "tw/hg/qb/dv")])));
+    assert_eq!(sent(&said, DOWN), [2]);
+    let said = root.told(Event::Order(order(2, vec![moved("tw/hg/qb", "tw/qb")])));
+    assert_eq!(sent(&said, DOWN), NONE, "below another one now, who is not connected");
+}
+
 #[test]
 fn the_end_may_be_heard_before_the_beginning() {
     let mut hub = between();
