@@ -202,7 +202,7 @@ fn opened(patient: &RecordId, to: &OrgId, until: i64, given: &Given) -> String {
     );
     if *secret > 0 {
         let left = many(*secret, "record is", "records are");
-        text += &format!("{left} secret and stay here: no link may carry them.\n");
+        text += &format!("{left} secret and stay here: a grant opens nothing secret.\n");
     }
     if !is_heard_of {
         text += &format!(

@@ -125,7 +125,7 @@ impl Core {
             return refuse(FailureKind::Failed, text);
         }
         if self.store.secrecy(patient)? != Secrecy::None {
-            let text = format!("{patient} is secret, and no link may carry it; nothing was opened");
+            let text = format!("{patient} is secret, and a grant opens nothing secret; nothing was opened");
             return refuse(FailureKind::Failed, text);
         }
         let homes = self.store.homes(patient)?;

@@ -431,7 +431,7 @@ impl Core {
         })
     }
 
-    /// How safe a row is: `secret` (only here, because no link may carry it), `local`, `hub` (durable at the parent) or
+    /// How safe a row is: `secret` (goes as far as profiles allow, and nobody tells how far that was), `local`, `hub` (durable at the parent) or
     /// `root`. What came down is durable where it came
     /// from, and what the root wrote is durable there.
     fn safety(&self, id: &RecordId, seq: Seq) -> Result<&'static str, StoreError> {
