@@ -303,7 +303,8 @@ impl Transport {
     pub async fn close(&self) {
         let _ = tokio::time::timeout(LAST_WORD, self.endpoint.wait_idle()).await;
         self.endpoint.close(quinn::VarInt::from_u32(DONE), b"this node stops");
-        self.endpoint.wait_idle().await;
+        // Said again to who still speaks; one that is gone hears nothing of it.
+        let _ = tokio::time::timeout(LAST_WORD / 2, self.endpoint.wait_idle()).await;
     }
 }
 
