@@ -54,27 +54,13 @@ pub enum ConfigError {
         /// Why.
         error: serde_json::Error,
     },
-    /// A profile that says too little, or the same as another.
-    #[error(
-        "{path} has a profile for {with} that {problem}; correct it, and start again. Until then nothing starts"
-    )]
-    Profile {
+    /// A decision that says too little, or the same as another.
+    #[error("{path} has {what} that {problem}; correct it, and start again. Until then nothing starts")]
+    Decision {
         /// Which file.
         path: PathBuf,
-        /// The neighbour.
-        with: OrgId,
-        /// What is wrong.
-        problem: &'static str,
-    },
-    /// A policy that says too little, or nothing.
-    #[error(
-        "{path} has a policy for {of:?} that {problem}; correct it, and start again. Until then nothing starts"
-    )]
-    Policy {
-        /// Which file.
-        path: PathBuf,
-        /// Of what it speaks.
-        of: String,
+        /// The profile or the policy.
+        what: String,
         /// What is wrong.
         problem: &'static str,
     },
@@ -168,18 +154,25 @@ impl Policy {
         let is_patient =
             |of: &str| of.parse().is_ok_and(|record: RecordId| record.resource_type() == "Patient");
         let is_nothing = |of: &&String| *of != "*" && !is_type(of) && !is_patient(of);
+        let whole = match self.is {
+            _ if self.of.is_empty() => Some("does not say of what it speaks"),
+            Secrecy::None => Some("makes nothing secret"),
+            _ => unanswered(&self.decided_by, &self.why),
+        };
         let first = self.of.first().map_or("", String::as_str);
-        match self {
-            _ if self.of.is_empty() => Some((first, "does not say of what it speaks")),
-            Self { is: Secrecy::None, .. } => Some((first, "makes nothing secret")),
-            Self { decided_by, .. } if decided_by.trim().is_empty() => {
-                Some((first, "does not name who decided it"))
-            }
-            Self { why, .. } if why.trim().is_empty() => Some((first, "does not say why")),
-            _ => self.of.iter().find(is_nothing).map(|of| {
-                (of.as_str(), "is neither a resource type of FHIR R4, nor a patient (Patient/8f21), nor *")
-            }),
-        }
+        let of = self.of.iter().find(is_nothing).map(|of| {
+            (of.as_str(), "is neither a resource type of FHIR R4, nor a patient (Patient/8f21), nor *")
+        });
+        whole.map(|problem| (first, problem)).or(of)
+    }
+}
+
+/// Why nobody answers for a decision.
+fn unanswered(decided_by: &str, why: &str) -> Option<&'static str> {
+    match (decided_by.trim(), why.trim()) {
+        ("", _) => Some("does not name who decided it"),
+        (_, "") => Some("does not say why"),
+        _ => None,
     }
 }
 
@@ -191,12 +184,8 @@ impl Config {
     }
 
     fn check_policies(&self, path: &Path) -> Result<(), ConfigError> {
-        match self.policies.iter().find_map(Policy::problem) {
-            None => Ok(()),
-            Some((of, problem)) => {
-                Err(ConfigError::Policy { path: path.to_owned(), of: of.to_owned(), problem })
-            }
-        }
+        let Some((of, problem)) = self.policies.iter().find_map(Policy::problem) else { return Ok(()) };
+        Err(ConfigError::Decision { path: path.to_owned(), what: format!("a policy for {of:?}"), problem })
     }
 
     /// What the profiles allow.
@@ -211,16 +200,17 @@ impl Config {
     fn check_profiles(&self, path: &Path) -> Result<(), ConfigError> {
         for (n, profile) in self.profiles.iter().enumerate() {
             let same = |other: &Profile| (&other.with, other.by) == (&profile.with, profile.by);
-            let problem = match profile {
-                Profile { decided_by, .. } if decided_by.trim().is_empty() => "does not name who decided it",
-                Profile { why, .. } if why.trim().is_empty() => "does not say why",
-                Profile { up_to: Secrecy::None, .. } => "allows nothing secret, which needs no profile",
+            let problem = match profile.up_to {
+                Secrecy::None => Some("allows nothing secret, which needs no profile"),
                 _ if self.profiles[..n].iter().any(same) => {
-                    "says something of a way of which another one speaks"
+                    Some("says something of a way of which another one speaks")
                 }
-                _ => continue,
+                _ => None,
             };
-            return Err(ConfigError::Profile { path: path.to_owned(), with: profile.with.clone(), problem });
+            if let Some(problem) = unanswered(&profile.decided_by, &profile.why).or(problem) {
+                let what = format!("a profile for {}", profile.with);
+                return Err(ConfigError::Decision { path: path.to_owned(), what, problem });
+            }
         }
         Ok(())
     }

@@ -431,9 +431,8 @@ impl Core {
         })
     }
 
-    /// How safe a row is: `secret` (goes as far as profiles allow, and nobody tells how far that was), `local`, `hub` (durable at the parent) or
-    /// `root`. What came down is durable where it came
-    /// from, and what the root wrote is durable there.
+    /// How safe a row is: `secret` (goes as far as profiles allow, and nobody tells how far that was), `local`, `hub` (durable at
+    /// the parent) or `root`. What came down is durable where it came from, and what the root wrote is durable there.
     fn safety(&self, id: &RecordId, seq: Seq) -> Result<&'static str, StoreError> {
         let lane = self.lane_of(id, None)?;
         let head = self.store.heads(lane, seq - 1, 1)?.into_iter().find(|head| head.seq == seq);

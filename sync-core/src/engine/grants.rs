@@ -27,6 +27,15 @@ pub(super) enum Gained {
     Grant,
 }
 
+impl Draft {
+    /// Whom a record was open to hears, by a row of its own, that the entry of this row has ended that.
+    fn tell_end(&mut self, record: &RecordId, row: Seq, grant: Grant) {
+        self.offer(row, Offered::Former(grant.to.clone()));
+        let over = Some(self.after.tip);
+        self.ops.push(Op::Grant(record.clone(), Granted { grant, over }));
+    }
+}
+
 impl<I: Identity> Engine<I> {
     /// Keeps the grants that an entry opens. For each organization that gains its record by them, the rows before it.
     pub(super) fn open_grants(
@@ -86,15 +95,13 @@ impl<I: Identity> Engine<I> {
                 // It is known to be over before it is known to have been given.
                 None => known.push(Granted { grant: grant.clone(), over: Some(row) }),
             }
-            draft.offer(row, Offered::Former(grant.to.clone()));
-            let over = Some(draft.after.tip);
-            draft.ops.push(Op::Grant(record.clone(), Granted { grant, over }));
+            draft.tell_end(record, row, grant);
             self.leave(record, was_for_us, draft);
         }
         Ok(())
     }
 
-    /// Tells whom a record was open to, by a row of its own, which of these rows have ended that.
+    /// Tells whom a record was open to once more that one of these rows has ended that.
     pub(super) fn tell_former(
         &mut self,
         record: &RecordId,
@@ -109,9 +116,7 @@ impl<I: Identity> Engine<I> {
             let entry = store.entry(*row)?;
             if entry.is_some_and(|entry| entry.grants().is_ok_and(|steps| steps.iter().any(ends))) {
                 self.open_segment(draft);
-                draft.offer(*row, Offered::Former(grant.to.clone()));
-                let over = Some(draft.after.tip);
-                draft.ops.push(Op::Grant(record.clone(), Granted { grant, over }));
+                draft.tell_end(record, *row, grant);
                 return Ok(());
             }
         }

@@ -162,8 +162,11 @@ impl<I: Identity> Engine<I> {
             });
             let mut former = store.grants(record)?;
             former.retain(|Granted { grant, over }| {
-                let is_told = over.is_some_and(|row| row > 0) && !homes.contains(&grant.to);
-                is_told && has_moved_below(&self.places, &own, &grant.to, gain.since)
+                // When its time has passed each ends it alone.
+                let is_told = over.is_some_and(|row| row > 0) && grant.until > draft.at;
+                is_told
+                    && !homes.contains(&grant.to)
+                    && has_moved_below(&self.places, &own, &grant.to, gain.since)
             });
             if homes.is_empty() && former.is_empty() {
                 continue;

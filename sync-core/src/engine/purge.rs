@@ -137,9 +137,11 @@ impl<I: Identity> Engine<I> {
     /// [`Event::Audit`] then, and again after a while when the parent was busy.
     pub fn awaits_audit(&self) -> Option<LinkId> {
         let forgets = self.audited.is_none() && self.would_forget();
-        let awaits = forgets || self.unheard.awaits_audit(self.audited);
+        if !forgets && !self.unheard.awaits_audit(self.audited) {
+            return None;
+        }
         let parent = |link: &&Link| link.direction == Direction::Up && link.is_settled();
-        self.links.values().find(parent).map(|link| link.id).filter(|_| awaits)
+        self.links.values().find(parent).map(|link| link.id)
     }
 
     /// An audit with the parent that began then has come to its end.
