@@ -34,7 +34,7 @@ pub(super) struct Contents {
     /// Content up to so many bytes is wanted unasked, at a leaf.
     unasked_max: u64,
     /// What is lacking here and wanted.
-    wanted: BTreeSet<Name>,
+    pub(super) wanted: BTreeSet<Name>,
     /// What somebody waits for; it comes first.
     awaited: BTreeSet<Name>,
     /// The front part of the next piece of each.
@@ -81,6 +81,8 @@ struct Fetch {
     upto: u64,
     asked_at: Millis,
     asked_bytes: u64,
+    /// Something of it has come: so the neighbour has all of it.
+    comes: bool,
 }
 
 /// How far a content that is wanted has come.
@@ -171,23 +173,15 @@ impl<I: Identity> Engine<I> {
     /// Content is wanted from now on: every neighbour may be asked for it that may hold its record.
     fn want(&mut self, name: Name, store: &impl Store, now: Now) -> Result<(), StoreError> {
         self.contents.wanted.insert(name.clone());
-        let links: Vec<_> =
-            self.links.values().filter(|link| link.content.begun).map(|link| link.id).collect();
-        for link in links {
-            if self.may_have(link, &name.record, store, now)? {
-                let content = &mut self.links.get_mut(&link).expect("it is in the list").content;
-                if !content.nothings.contains(&name) {
-                    content.to_ask.insert(name.clone());
-                }
-            }
-        }
-        Ok(())
+        self.neighbours_may_have(name, store, now)
     }
 
-    /// More records are for a neighbour than were: of those the parent is asked that may have been for it no more, and whoever
-    /// was given nothing is told what it may have now.
+    /// More records are for a neighbour than were: it may be asked for content of them, and if it was given nothing it is told
+    /// what it may have now.
     pub(super) fn scope_has_grown(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
-        self.parent_may_have_more(store, now)?;
+        for name in self.contents.wanted.clone() {
+            self.neighbours_may_have(name, store, now)?;
+        }
         for link in self.links.keys().copied().collect::<Vec<_>>() {
             for name in self.links[&link].content.not_given.clone() {
                 let held = store.attachment(&name)?.filter(|held| held.is_whole());
@@ -204,15 +198,23 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    fn parent_may_have_more(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
-        let up = |link: &&Link| link.direction == Direction::Up && link.content.begun;
-        let Some(link) = self.links.values().find(up).map(|link| link.id) else { return Ok(()) };
-        for name in self.contents.wanted.clone() {
-            let content = &self.links[&link].content;
+    /// Every neighbour may be asked for content that may hold its record, and has not been.
+    fn neighbours_may_have(&mut self, name: Name, store: &impl Store, now: Now) -> Result<(), StoreError> {
+        let orgs = self.content_is_for(&name.record, store, now)?;
+        let (issued, depth) = (name.record.issuer().is_some(), self.place().depth());
+        // Most children of a hub have nothing to do with a record.
+        let below = |org: &OrgId| self.places.of(org).and_then(|place| place.org_at(depth)).cloned();
+        let below: BTreeSet<_> = orgs.iter().filter_map(below).collect();
+        for link in self.links.values_mut().filter(|link| link.content.begun && !link.stranger) {
+            let (place, content) = (&link.peer.place, &mut link.content);
+            let is_near = link.direction == Direction::Up || issued || below.contains(place.org());
             let is_asked = content.fetch.as_ref().is_some_and(|fetch| fetch.name == name);
-            let is_known = is_asked || content.to_ask.contains(&name) || content.nothings.contains(&name);
-            if !is_known && self.may_have(link, &name.record, store, now)? {
-                self.links.get_mut(&link).expect("it was found").content.to_ask.insert(name);
+            if is_near
+                && !is_asked
+                && !content.nothings.contains(&name)
+                && orgs.iter().any(|org| self.places.reach(org, issued, place))
+            {
+                content.to_ask.insert(name.clone());
             }
         }
         Ok(())
@@ -228,14 +230,37 @@ impl<I: Identity> Engine<I> {
         now: Now,
     ) -> Result<bool, StoreError> {
         let Some(state) = self.links.get(&link).filter(|state| !state.stranger) else { return Ok(false) };
-        if store.secrecy(record)? != Secrecy::None {
-            return Ok(false);
-        }
+        self.is_content_for(&state.peer.place, record, store, now)
+    }
+
+    /// Whether content of a record may go to whoever stands there, and be asked for there.
+    pub(super) fn is_content_for(
+        &self,
+        place: &OrgPath,
+        record: &RecordId,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<bool, StoreError> {
         let issued = record.issuer().is_some();
-        let reaches = |org: &OrgId| self.places.reach(org, issued, &state.peer.place);
-        let grants = store.grants(record)?;
-        let mut open = grants.iter().filter(|one| one.over.is_none() && one.grant.until > now.wall);
-        Ok(store.homes(record)?.iter().any(reaches) || open.any(|one| reaches(&one.grant.to)))
+        let orgs = self.content_is_for(record, store, now)?;
+        Ok(orgs.iter().any(|org| self.places.reach(org, issued, place)))
+    }
+
+    /// Whose a record is and to whom it is open, as far as its content is concerned: nobody's when it is secret.
+    fn content_is_for(
+        &self,
+        record: &RecordId,
+        store: &impl Store,
+        now: Now,
+    ) -> Result<Vec<OrgId>, StoreError> {
+        if store.secrecy(record)? != Secrecy::None {
+            return Ok(Vec::new());
+        }
+        let mut orgs = store.homes(record)?;
+        let open = store.grants(record)?.into_iter();
+        let open = open.filter(|one| one.over.is_none() && one.grant.until > now.wall);
+        orgs.extend(open.map(|one| one.grant.to));
+        Ok(orgs)
     }
 
     /// Whatever has become possible on a link, as far as it is about content.
@@ -328,6 +353,7 @@ impl<I: Identity> Engine<I> {
             let part = self.contents.parts.get(&name).filter(|part| part.nth == first);
             let begin = (first * PIECE_BYTES) as u64;
             let from = begin + part.map_or(0, |part| part.bytes.len()) as u64;
+            let comes = before.as_ref().is_some_and(|fetch| fetch.comes);
             let tree = match before.and_then(|fetch| fetch.tree) {
                 Some(tree) => Some(tree),
                 None => store.tree(&name)?,
@@ -337,8 +363,9 @@ impl<I: Identity> Engine<I> {
             let upto = end.min(from + state.content.ask_bytes);
             let ask = Ask { name: name.clone(), from, len: upto - from, tree: tree.is_none() };
             let asked_bytes = upto - from;
+            let (of, asked_at) = (name.clone(), now.mono);
             state.content.fetch =
-                Some(Fetch { name: name.clone(), tree, next: from, upto, asked_at: now.mono, asked_bytes });
+                Some(Fetch { name: of, tree, next: from, upto, asked_at, asked_bytes, comes });
             if state.direction == Direction::Down && state.content.waits.len() < WAITING_MAX {
                 // It is told when this is here, and when it is at the root.
                 state.content.waits.insert(name);
@@ -364,7 +391,9 @@ impl<I: Identity> Engine<I> {
         if state.direction == Direction::Up {
             others.extend(self.links.values().filter(below).flat_map(|link| &link.content.to_ask));
         }
-        let is_free = |name: &&Name| !others.contains(name);
+        // Of what is on its way to the disk nothing may be lacking any more.
+        let is_free =
+            |name: &&Name| !others.contains(name) && !self.contents.not_yet_durable.contains_key(*name);
         let awaited =
             self.contents.awaited.iter().filter(|name| content.to_ask.contains(*name)).find(is_free);
         let gives = content.nothings.len() < NOTHINGS_MAX;
@@ -508,10 +537,12 @@ impl<I: Identity> Engine<I> {
             return Ok(());
         };
         let upto = from + bytes.len() as u64;
-        let Some(tree) = fetch.tree.clone().filter(|_| upto <= fetch.upto) else {
+        // Nor what comes before the chaining values: on one link everything comes in order.
+        let Some(tree) = fetch.tree.clone() else { return Ok(()) };
+        if upto > fetch.upto {
             return self.is_no_content(link, store, now);
-        };
-        fetch.next = upto;
+        }
+        (fetch.next, fetch.comes) = (upto, true);
         if fetch.next == fetch.upto {
             let took = now.mono.saturating_sub(fetch.asked_at);
             let is_full = fetch.asked_bytes >= state.content.ask_bytes;
@@ -610,11 +641,11 @@ impl<I: Identity> Engine<I> {
     }
 
     /// What is said to a child of content that is whole here.
-    fn kept_by_us(&self, kept: Kept) -> Kept {
+    pub(super) fn kept_by_us(&self, kept: Kept) -> Kept {
         if self.is_root() || kept == Kept::Root { Kept::Root } else { Kept::Here }
     }
 
-    fn keep_content(&mut self, name: Name, op: Op) {
+    pub(super) fn keep_content(&mut self, name: Name, op: Op) {
         *self.contents.not_yet_durable.entry(name).or_default() += 1;
         self.intents.push_back(Intent::Content(op));
     }
@@ -685,18 +716,20 @@ impl<I: Identity> Engine<I> {
         for link in links {
             let state = self.links.get_mut(&link).expect("it is in the list");
             let content = &mut state.content;
-            let fetched = content.fetch.take_if(|fetch| fetch.name == name).is_some();
+            let fetched = content.fetch.take_if(|fetch| fetch.name == name);
+            let (asked, comes) = (fetched.is_some(), fetched.is_some_and(|fetch| fetch.comes));
             let (is_up, from_root) = (state.direction == Direction::Up, state.peer.role == Role::Root);
             let waits = state.content.waits.contains(&name);
             if waits && (is_up || said == Kept::Root) {
                 state.content.waits.remove(&name);
             }
-            if fetched && is_up {
+            if comes && is_up {
                 let kept = if from_root { Kept::Root } else { Kept::Parent };
                 self.keep_content(name.clone(), Op::Kept(name.clone(), kept));
             }
-            // The parent may have said so of the root while some of it was on its way.
-            let asks_where = fetched && is_up && !from_root;
+            // The parent may have said so of the root while some of it was on its way; and if it came from elsewhere meanwhile the
+            // parent may not have it.
+            let asks_where = asked && is_up && !(from_root && comes);
             if asks_where && self.may_have(link, &name.record, store, now)? {
                 self.send(link, Frame::Kept(name.clone(), Kept::Here));
             } else if waits && self.may_have(link, &name.record, store, now)? {

@@ -42,12 +42,12 @@ impl World<'_> {
         let checkup = self.machines[machine].store.check();
         self.note(machine, format_args!("finds {} rows damaged", checkup.damaged.len()));
         self.drive(machine, Event::Checked(checkup))?;
-        self.check_pieces(machine)?;
         let links: Vec<_> = self.machines[machine].engine.iter().flat_map(|engine| engine.links()).collect();
         for link in links {
             self.drive(machine, Event::Audit(link.link))?;
         }
-        Ok(())
+        // Only then, because no audit begins while something waits for the disk.
+        self.check_pieces(machine)
     }
 
     /// Something is to be forgotten after an audit: the host makes one a little later.
