@@ -11,13 +11,19 @@
 //! tail      := entries varint, by lane | cursors | more u8
 //! ```
 
+use std::collections::BTreeMap;
+
 use crate::{
+    attachment::Name,
     codec::{DecodeError, Reader, Writer},
     feed::Cursor,
     id::{Lane, NodeId},
     identity::{CERTIFICATE_MAX_BYTES, CHAIN_MAX_CERTIFICATES},
-    wire::{cursors, put_cursors},
+    wire::{content_name, cursors, put_content_name, put_cursors},
 };
+
+/// Attachments, each with a byte of it.
+pub type ContentPlaces = BTreeMap<Name, u64>;
 
 /// The version of the content that this crate writes and reads.
 pub const VERSION: u8 = 1;
@@ -132,6 +138,25 @@ pub fn decode_cursors(bytes: &[u8]) -> Result<Vec<(Lane, Cursor)>, DecodeError> 
     let all = cursors(&mut r)?;
     r.end()?;
     Ok(all)
+}
+
+/// Places in attachments as bytes, for whoever keeps them beside the store.
+pub fn encode_contents(contents: &ContentPlaces) -> Vec<u8> {
+    let mut w = Writer::default();
+    for (of, at) in contents {
+        put_content_name(&mut w, of);
+        w.varint(*at);
+    }
+    w.0
+}
+
+/// The reverse of [`encode_contents`].
+pub fn decode_contents(bytes: &[u8]) -> Result<ContentPlaces, DecodeError> {
+    let (mut r, mut contents) = (Reader(bytes), ContentPlaces::new());
+    while !r.0.is_empty() {
+        contents.insert(content_name(&mut r)?, r.varint("a byte of an attachment")?);
+    }
+    Ok(contents)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::{
 
 pub use self::attachments::Fetching;
 pub use self::audit::Audited;
-pub use self::courier::{Export, Imported, Since};
+pub use self::courier::{Export, Heard, Imported, Since, Told};
 pub use self::purge::LEAVING_AFTER_MILLIS;
 pub use crate::session::LinkId;
 

@@ -19,6 +19,8 @@ use crate::{
     order::Order,
 };
 
+pub(crate) use attachments::{name as content_name, put_name as put_content_name};
+
 mod attachments;
 mod audit;
 mod compress;

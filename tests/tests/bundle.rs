@@ -5,13 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use node::admin::{Request, Synced};
+use node::admin::{AttachmentLine, Attachments, Request, Synced};
 use serde_json::{Value, json};
 use sync_core::identity::Role;
 use tempfile::TempDir;
 use tuyen_tests::{
     cluster::{Node, org, wait_equal},
     run::{Ran, tuyen},
+    sim::rng::Rng,
 };
 
 /// Nothing of it may be readable on a stick.
@@ -119,6 +120,25 @@ impl Stick {
         fs::write(&path, bytes).unwrap();
         Self { path, said: self.said.clone() }
     }
+}
+
+/// A document with a file, and the file.
+fn document(id: &str, bytes: usize) -> (String, Vec<u8>) {
+    let file = Rng::new(bytes as u64, id).bytes(bytes);
+    let attachment = json!({"contentType": "application/pdf", "title": CANARY, "data": data_encoding::BASE64.encode(&file)});
+    let document = json!({"resourceType": "DocumentReference", "id": id, "status": "current",
+           "subject": {"reference": "Patient/p1"}, "content": [{"attachment": attachment}]});
+    (document.to_string(), file)
+}
+
+fn attachment(node: &Node, name: &str) -> AttachmentLine {
+    let request = Request::Attachments { record: Some(name.parse().unwrap()), after: None };
+    node.ask::<Attachments>(&request).attachments.remove(0)
+}
+
+fn fetch(node: &Node, name: &str, out: &Path) -> Ran {
+    let out = out.to_str().unwrap();
+    tuyen(&node.dir, &["attachment", "fetch", name, "--patience", "1", "--out", out, "--json"], b"")
 }
 
 fn patient(id: &str) -> String {
@@ -268,6 +288,88 @@ fn a_feed_goes_on_several_sticks_in_any_order() {
     apart.export_down("all", &[]).import(clinic).expect(0);
     assert_eq!(apart.not_safe(), (0, 0));
     wait_equal(&[centre, clinic], 24);
+}
+
+#[test]
+fn files_go_by_stick_as_well_and_a_stick_brings_back_what_somebody_asks_for() {
+    let apart = Apart::new().met();
+    let Apart { centre, clinic, .. } = &apart;
+    let (small, large) = (document("1", 20_000), document("2", 1_000_000));
+    clinic.put([patient("p1"), small.0, large.0]);
+    assert_eq!(attachment(clinic, "DocumentReference/2").safe, "local");
+
+    // On several sticks, of which the last comes first.
+    let mut sticks = vec![apart.export_up("1", &["--max-bytes", "450kB"])];
+    while sticks.last().unwrap().said["more"] == true {
+        let name = (sticks.len() + 1).to_string();
+        sticks.push(apart.export_up(&name, &["--since", "last", "--max-bytes", "450kB"]));
+    }
+    let counts: Vec<_> = sticks.iter().map(|stick| stick.said["attachments"].as_u64().unwrap()).collect();
+    assert_eq!((counts[0], &counts[1..]), (2, &vec![1; counts.len() - 1][..]));
+    assert!(counts.len() > 2);
+    let bytes: u64 = sticks.iter().map(|stick| stick.said["attachment_bytes"].as_u64().unwrap()).sum();
+    assert_eq!(bytes, 1_020_000);
+    for stick in &sticks {
+        assert!(fs::metadata(&stick.path).unwrap().len() <= 450_000);
+        let file = fs::read(&stick.path).unwrap();
+        assert!(
+            !file.windows(64).any(|window| window == &large.1[..64] || window == &large.1[999_900..999_964])
+        );
+    }
+    // Of a record that is not here yet nothing can be kept; and it comes again.
+    let last = sticks.len() - 1;
+    assert_eq!(sticks[last].import(centre).expect(0).json()["attachments"], 0);
+    assert_eq!(sticks[last].inspect(centre).expect(0).json()["imported"], false);
+    let whole: Vec<_> =
+        sticks.iter().map(|stick| stick.import(centre).expect(0).json()["attachments"].clone()).collect();
+    assert_eq!((whole[0] == json!(1), whole[last] == json!(1)), (true, true), "{whole:?}");
+    assert!(whole[1..last].iter().all(|none| *none == json!(0)), "{whole:?}");
+    assert_eq!(sticks[last].inspect(centre).expect(0).json()["imported"], true);
+    for (name, file) in [("DocumentReference/1", &small.1), ("DocumentReference/2", &large.1)] {
+        let out = apart.path("out");
+        fetch(centre, name, &out).expect(0);
+        assert!(fs::read(&out).unwrap() == *file);
+        fs::remove_file(out).unwrap();
+    }
+    // It counts as safe when a stick has said so.
+    assert_eq!(clinic.status().attachments.not_at_root, 2);
+    let down = apart.export_down("down", &[]);
+    assert_eq!(down.said["attachments"], 0);
+    down.import(clinic).expect(0);
+    assert_eq!(clinic.status().attachments.not_at_root, 0);
+    assert_eq!(attachment(clinic, "DocumentReference/2").safe, "root");
+    assert_eq!(apart.export_up("none", &[]).said["attachments"], 0);
+
+    // What the centre writes about its people comes down, the file when somebody has asked for it.
+    let (_, file) = document("3", 300_000);
+    let mut edited = centre.value("DocumentReference/1");
+    edited["content"] = json!([{"attachment": {"data": data_encoding::BASE64.encode(&file)}}]);
+    centre.edit("DocumentReference/1", "the centre", |document| *document = edited);
+    apart.export_down("edit", &[]).import(clinic).expect(0);
+    let hash = |node: &Node| {
+        let request =
+            Request::Attachments { record: Some("DocumentReference/1".parse().unwrap()), after: None };
+        let all = node.ask::<Attachments>(&request).attachments;
+        let line = all.into_iter().find(|line| line.bytes == 300_000).unwrap();
+        (line.hash.to_string(), line.here, line.safe)
+    };
+    let (named, here, safe) = hash(clinic);
+    assert_eq!((here, safe.as_str()), (0, "away"));
+    let out = apart.path("asked");
+    let ask = ["attachment", "fetch", "DocumentReference/1", "--hash", &named, "--out", name(&out)];
+    let asked = tuyen(&clinic.dir, &[&ask[..], &["--patience", "1", "--json"]].concat(), b"");
+    fails(asked, 3, &["there is no link", "in each bundle"]);
+    apart.export_up("asks", &[]).import(centre).expect(0);
+    // The centre is another process by then.
+    let Apart { mut centre, clinic, dir } = apart;
+    assert_eq!(centre.stop(), Some(0));
+    centre.start();
+    let apart = Apart { centre, clinic, dir };
+    let brings = apart.export_down("brings", &[]);
+    assert_eq!((&brings.said["attachments"], &brings.said["attachment_bytes"]), (&json!(1), &json!(300_000)));
+    assert_eq!(brings.import(&apart.clinic).expect(0).json()["attachments"], 1);
+    tuyen(&apart.clinic.dir, &ask, b"").expect(0);
+    assert!(fs::read(&out).unwrap() == file);
 }
 
 #[test]

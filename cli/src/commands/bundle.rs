@@ -54,7 +54,8 @@ impl Command {
 /// Write what a neighbour does not have yet into a sealed file, for a stick
 ///
 /// Only that neighbour's node can read the file, and it tells nobody else anything. It also says what this node has
-/// received, so that the neighbour knows what is safe. The neighbour is the parent or a child.
+/// received, so that the neighbour knows what is safe. Attachments come last: for the parent all that are not known to be there,
+/// and for either what its last bundle has asked for. The neighbour is the parent or a child.
 #[derive(Args)]
 #[command(
     before_help = "Example:\n  tuyen --dir dv bundle export --for ha-giang --out /media/stick/dv-1.bundle"
@@ -166,6 +167,8 @@ struct ExportBody {
     to: String,
     made_at: String,
     entries: Lanes,
+    attachments: u64,
+    attachment_bytes: u64,
     from: Vec<PlaceBody>,
     secret_records_kept_back: u64,
     more: bool,
@@ -179,6 +182,8 @@ struct InspectBody {
     recipient: String,
     made_at: String,
     entries: Lanes,
+    attachments: u64,
+    attachment_bytes: u64,
     from: Vec<PlaceBody>,
     upto: Vec<PlaceBody>,
     more: bool,
@@ -194,6 +199,7 @@ struct ImportBody {
     new: u64,
     known: u64,
     aside: u64,
+    attachments: u64,
     gaps: Vec<Lane>,
     more: bool,
     older: bool,
@@ -248,6 +254,8 @@ impl Export {
             to: exported.to.to_string(),
             made_at: rfc3339(exported.made_at),
             entries: exported.entries.into(),
+            attachments: exported.attachments,
+            attachment_bytes: exported.attachment_bytes,
             from: place_bodies(&exported.from),
             secret_records_kept_back: exported.kept_back,
             more: exported.more,
@@ -273,9 +281,17 @@ impl Export {
         format!(
             "{file}: {} for {to}, {}; only its node can open it.\n{secret}{next}Import it there with `tuyen bundle import`. \
              Nothing counts as safe until a bundle or the line from there says so.\n",
-            entries(exported.entries),
+            holds(exported.entries, exported.attachments),
             render::bytes(bytes)
         )
+    }
+}
+
+/// What a bundle holds.
+fn holds(lanes: [u64; 3], attachments: u64) -> String {
+    match attachments {
+        0 => entries(lanes),
+        n => format!("{} and {}", entries(lanes), many(n, "attachment", "attachments")),
     }
 }
 
@@ -328,6 +344,8 @@ impl Inspect {
             recipient: found.recipient.to_string(),
             made_at: rfc3339(found.made_at),
             entries: found.entries.into(),
+            attachments: found.attachments,
+            attachment_bytes: found.attachment_bytes,
             from: place_bodies(&found.from),
             upto: place_bodies(&found.upto),
             more: found.more,
@@ -355,7 +373,7 @@ impl Inspect {
             self.file.display(),
             found.sender,
             found.recipient,
-            entries(found.entries),
+            holds(found.entries, found.attachments),
             local(found.made_at),
             ago(found.made_at, now_millis()),
             found.software,
@@ -389,6 +407,7 @@ impl Import {
             new: taken.new,
             known: taken.known,
             aside: taken.aside,
+            attachments: taken.attachments,
             gaps: taken.gaps.clone(),
             more: taken.more,
             older: taken.older,
@@ -406,8 +425,12 @@ impl Import {
             0 => String::new(),
             n => format!(", {} here already", many(n, "was", "were")),
         };
+        let attachments = match taken.attachments {
+            0 => String::new(),
+            n => format!(" and {}", many(n, "whole attachment", "whole attachments")),
+        };
         let mut text = format!(
-            "{}: {} of {sender}{known}.\n",
+            "{}: {}{attachments} of {sender}{known}.\n",
             self.file.display(),
             many(taken.new, "new entry", "new entries")
         );

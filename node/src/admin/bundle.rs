@@ -38,6 +38,10 @@ pub struct BundleExported {
     pub made_at: i64,
     /// Entries, by lane: urgent, normal, bulk.
     pub entries: [u64; 3],
+    /// Attachments of which something is in it.
+    pub attachments: u64,
+    /// Their bytes in it.
+    pub attachment_bytes: u64,
     /// From where it goes on; a lane that is missing begins at the beginning.
     pub from: Vec<BundlePlace>,
     /// Secret records that stay here.
@@ -61,6 +65,10 @@ pub struct BundleInspected {
     pub made_at: i64,
     /// Entries, by lane: urgent, normal, bulk.
     pub entries: [u64; 3],
+    /// Attachments of which something is in it.
+    pub attachments: u64,
+    /// Their bytes in it.
+    pub attachment_bytes: u64,
     /// From where it goes on; a lane that is missing begins at the beginning.
     pub from: Vec<BundlePlace>,
     /// Up to where it leads.
@@ -88,6 +96,8 @@ pub struct BundleImported {
     pub known: u64,
     /// Entries that can be taken only after others, which an earlier bundle brings.
     pub aside: u64,
+    /// Attachments that are whole here by it.
+    pub attachments: u64,
     /// Lanes in which an earlier bundle is missing.
     pub gaps: Vec<Lane>,
     /// Whether more was waiting at the sender than fitted.

@@ -4,11 +4,15 @@
 //! before the signature is under it; nothing but zeros stands behind it. A reader that has been given a checked file twice
 //! checks it twice.
 
-use std::io::{self, BufRead, Read, Write};
+use std::{
+    io::{self, BufRead, Read, Write},
+    ops::Range,
+};
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use sync_core::{
+    attachment::{Name, PIECE_BYTES},
     bundle::{HEAD_MAX_BYTES, Head, TAIL_MAX_BYTES, Tail, to_be_signed},
     codec::Writer,
     identity::{NodeInfo, Refusal, SIGNATURE_MAX_BYTES},
@@ -147,6 +151,10 @@ pub struct Summary {
     pub sender: NodeInfo,
     /// The software that has made it.
     pub software: String,
+    /// Attachments of which something is in it, with the pieces of each.
+    pub attachments: Vec<(Name, Range<usize>)>,
+    /// Their bytes in it.
+    pub attachment_bytes: u64,
 }
 
 /// Reads a whole bundle for this node and checks everything that can be checked without the store.
@@ -159,10 +167,21 @@ pub fn check<R: BufRead>(input: R, bytes: u64, own: &Own) -> Result<Summary, Cou
         return Err(CourierError::NotForThis);
     }
     let (mut software, mut entries) = (String::new(), [0; 3]);
+    let (mut named, mut attachments, mut attachment_bytes) = (None, Vec::new(), 0);
     while let Some(frame) = reading.next_frame()? {
         match frame {
             Frame::Hello(hello) => software = hello.software,
             Frame::Batch(batch) => entries[batch.lane as usize] += batch.entries.len() as u64,
+            Frame::Kept(name, _) => named = Some(name),
+            Frame::Tree(..) => attachments.extend(named.take().map(|name| (name, 0..0))),
+            Frame::Bytes { from, bytes, .. } => {
+                attachment_bytes += bytes.len() as u64;
+                let nth = from as usize / PIECE_BYTES;
+                if let Some((_, pieces)) = attachments.last_mut() {
+                    let first = if pieces.start == pieces.end { nth } else { pieces.start };
+                    *pieces = first..nth + 1;
+                }
+            }
             _ => {}
         }
     }
@@ -170,7 +189,7 @@ pub fn check<R: BufRead>(input: R, bytes: u64, own: &Own) -> Result<Summary, Cou
     if tail.entries != entries {
         return Err(altered("it does not hold what it says"));
     }
-    Ok(Summary { head, tail, sender: info, software })
+    Ok(Summary { head, tail, sender: info, software, attachments, attachment_bytes })
 }
 
 fn verify_sender(head: &Head, own: &Own) -> Result<Verified, CourierError> {

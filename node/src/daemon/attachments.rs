@@ -266,7 +266,8 @@ fn why_not(name: &Name, has_link: bool, bytes: u64) -> Failure {
     }
     let text = format!(
         "{bytes} of {size} bytes of the attachment of {record} are here, and there is no link over which the rest could come; \
-         see `tuyen peers` and `tuyen link show`. It is fetched when there is one, and goes on where it stopped"
+         see `tuyen peers` and `tuyen link show`. It is fetched when there is one, and goes on where it stopped; until this node \
+         is restarted it is also asked for in each bundle that is exported for the parent"
     );
     Failure::new(FailureKind::Unreachable, text)
 }

@@ -17,8 +17,8 @@ use std::{
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use sync_core::{
-    bundle::{Head, Tail, decode_cursors, encode_cursors},
-    engine::{Event, Export, Identity as _, Imported, LinkId, Since},
+    bundle::{ContentPlaces, Head, Tail, decode_contents, decode_cursors, encode_contents, encode_cursors},
+    engine::{Event, Export, Heard, Identity as _, Imported, LinkId, Since, Told},
     feed::{Cursor, Position},
     id::{Lane, NodeId, OrgId},
     identity::NodeInfo,
@@ -83,8 +83,15 @@ pub(super) struct Courier {
     last: i64,
     neighbours: BTreeMap<OrgId, Neighbour>,
     /// Where bundles end that were made and may not be kept yet.
-    made: BTreeMap<(NodeId, i64), (OrgId, Cursors)>,
+    made: BTreeMap<(NodeId, i64), Made>,
     imported: Option<Imported>,
+}
+
+/// Where a bundle ends.
+struct Made {
+    org: OrgId,
+    reached: Cursors,
+    given: ContentPlaces,
 }
 
 /// The node of a neighbour's organization, kept as one setting.
@@ -100,12 +107,24 @@ struct Neighbour {
     exported: String,
     /// The end of its feed, when it had said that it knows less of it than was read here.
     restored: Option<Option<Position>>,
+    /// What it asked for then of attachments, what it had of them, and up to where bundles gave them.
+    #[serde(default)]
+    asks: String,
+    #[serde(default)]
+    holds: String,
+    #[serde(default)]
+    given: String,
 }
 
 impl Neighbour {
     fn new(node: NodeId) -> Self {
-        let (has, exported) = (String::new(), String::new());
-        Self { node, chain: Vec::new(), heard: i64::MIN, has, exported, restored: None }
+        let none = String::new;
+        let (has, exported, asks, holds, given) = (none(), none(), none(), none(), none());
+        Self { node, chain: Vec::new(), heard: i64::MIN, has, exported, restored: None, asks, holds, given }
+    }
+
+    fn told(&self) -> Told {
+        Told { asks: contents_of(&self.asks), holds: contents_of(&self.holds).into_keys().collect() }
     }
 
     fn chain(&self) -> Vec<Vec<u8>> {
@@ -121,6 +140,15 @@ fn cursors_of(text: &str) -> Cursors {
 
 fn text_of(cursors: &[(Lane, Cursor)]) -> String {
     data_encoding::BASE64.encode(&encode_cursors(cursors))
+}
+
+fn contents_of(text: &str) -> ContentPlaces {
+    let bytes = data_encoding::BASE64.decode(text.as_bytes()).unwrap_or_default();
+    decode_contents(&bytes).unwrap_or_default()
+}
+
+fn text_of_contents(contents: &ContentPlaces) -> String {
+    data_encoding::BASE64.encode(&encode_contents(contents))
 }
 
 impl Courier {
@@ -163,8 +191,13 @@ impl Core {
             }
             Ask::Ends(export, to, made, answer) => {
                 let reached = self.engine.export_reached(&export, &self.store)?;
-                let org = to.place.org().clone();
-                self.courier.made.insert((to.node, made), (org, reached.clone()));
+                let (org, given) = (to.place.org().clone(), export.given().clone());
+                self.courier.made.insert((to.node, made), Made { org, reached: reached.clone(), given });
+                if !export.rotten().is_empty() {
+                    let rotten = Event::Rotten(export.rotten().to_vec());
+                    self.engine.handle(rotten, &self.store, clock::now())?;
+                    self.let_out()?;
+                }
                 let _ = answer.send(reached);
             }
             Ask::Inspect(summary, answer) => {
@@ -237,15 +270,20 @@ impl Core {
         known.heard = head.made;
         known.has = text_of(&imported.cursors);
         known.restored = (imported.older || imported.behind).then_some(imported.tip);
+        known.asks = text_of_contents(&imported.told.asks);
+        known.holds = text_of_contents(&imported.told.holds.iter().map(|name| (name.clone(), 0)).collect());
         self.keep_of(org, known)
     }
 
     /// The file of a bundle is where it should be.
     pub fn bundle_kept(&mut self, node: NodeId, made: i64) -> Result<(), StoreError> {
-        let Some((org, reached)) = self.courier.made.remove(&(node, made)) else { return Ok(()) };
+        let Some(Made { org, reached, given }) = self.courier.made.remove(&(node, made)) else {
+            return Ok(());
+        };
         let known = self.known_of(&org)?.filter(|known| known.node == node);
         let known = known.unwrap_or_else(|| Neighbour::new(node));
-        self.keep_of(&org, Neighbour { exported: text_of(&reached), ..known })
+        let (exported, given) = (text_of(&reached), text_of_contents(&given));
+        self.keep_of(&org, Neighbour { exported, given, ..known })
     }
 
     /// What makes this node known to a neighbour that has never met it.
@@ -339,8 +377,11 @@ impl Core {
             BundleSince::Acknowledged => vec![cursors_of(&known.has)],
             BundleSince::Last => vec![cursors_of(&known.has), last.clone()],
         };
+        let goes_on = since == BundleSince::Last;
         let since = if since == BundleSince::Start { Since::Start } else { Since::Known(&places) };
-        let export = match self.engine.export(to.clone(), since, &last, known.restored, &self.store)? {
+        let given = if goes_on { contents_of(&known.given) } else { ContentPlaces::new() };
+        let heard = Heard { last: last.clone(), restored: known.restored, told: known.told(), given };
+        let export = match self.engine.export(to.clone(), since, heard, &self.store, clock::now())? {
             Ok(export) => export,
             Err(refusal) => {
                 let text = format!("bundles go between a node and its parent only: {refusal}");
@@ -363,7 +404,7 @@ impl Core {
     }
 
     fn inspect(&self, summary: Summary) -> Result<BundleInspected, StoreError> {
-        let Summary { head, tail, sender, software } = summary;
+        let Summary { head, tail, sender, software, attachments, attachment_bytes } = summary;
         let read = self.store.read_of_node(sender.node)?;
         let mut gaps = Vec::new();
         for (lane, from) in head.from.iter().filter(|(_, from)| from.at.pos > 0) {
@@ -378,6 +419,11 @@ impl Core {
             let passed = known.is_some_and(|known| known.cursor.at.pos >= upto.at.pos);
             imported &= passed || read.contains(&(*lane, *upto));
         }
+        for (name, pieces) in &attachments {
+            let missing = self.store.missing(name)?;
+            imported &=
+                self.store.attachment(name)?.is_some() && !missing.iter().any(|nth| pieces.contains(nth));
+        }
         Ok(BundleInspected {
             node: sender.node,
             sender: sender.place,
@@ -385,6 +431,8 @@ impl Core {
             recipient: self.engine.place().clone(),
             made_at: head.made,
             entries: tail.entries,
+            attachments: attachments.len() as u64,
+            attachment_bytes,
             from: places(&head.from),
             upto: places(&tail.upto),
             more: tail.more,
@@ -461,22 +509,39 @@ impl Couriers {
                 (export, more) = (before, true);
                 break;
             }
-            any |= frames.iter().any(|frame| matches!(frame, Frame::Batch(_)));
+            any |= frames.iter().any(|frame| matches!(frame, Frame::Batch(_) | Frame::Bytes { .. }));
             writing.frames(&encoded)?;
             if told.elapsed() > TELL_EVERY {
                 told = Instant::now();
-                let (what, done) = ("entries written".to_owned(), export.entries().iter().sum());
+                let (what, done) = match export.attachments().1 {
+                    0 => ("entries written", export.entries().iter().sum()),
+                    bytes => ("bytes of attachments written", bytes),
+                };
+                let what = what.to_owned();
                 let _ = pieces.try_send(Part::Answer(Answer::Progress(Progress { what, done, total: None })));
             }
         }
-        let entries = export.entries();
+        let (entries, attachments) = (export.entries(), export.attachments());
         let from = places(export.from());
         let (node, made_at) = (to.node, head.made);
         let whom = to.clone();
         let upto = self.ask(|answer| Ask::Ends(export, whom, made_at, answer))?;
         writing.end(&Tail { entries, upto, more }, |statement| self.identity.sign(statement))?;
-        tracing::info!(to = %to.place, entries = entries.iter().sum::<u64>(), more, "a bundle was exported");
-        Ok(BundleExported { node, to: to.place, made_at, entries, from, kept_back, more })
+        let count = entries.iter().sum::<u64>();
+        tracing::info!(to = %to.place, entries = count, attachments = attachments.0, more, "a bundle was exported");
+        let (attachments, attachment_bytes) = attachments;
+        let to = to.place;
+        Ok(BundleExported {
+            node,
+            to,
+            made_at,
+            entries,
+            attachments,
+            attachment_bytes,
+            from,
+            kept_back,
+            more,
+        })
     }
 
     /// Takes the only place for a bundle that comes; a failure when there is one already.
@@ -517,40 +582,46 @@ impl Couriers {
         incoming: &Incoming,
         answers: &mpsc::UnboundedSender<Answer>,
     ) -> Result<BundleImported, Failure> {
-        let Summary { head, tail, sender, .. } =
+        let Summary { head, tail, sender, attachment_bytes, .. } =
             courier::check(incoming.read()?, incoming.bytes, &self.identity)?;
         let mut reading = courier::open(incoming.read()?, incoming.bytes, &self.identity.files().key)?;
         let peer = sender.clone();
         let begun = head.clone();
         let link = self.ask(|answer| Ask::Begin(peer, begun, answer))?;
         let total: u64 = tail.entries.iter().sum();
-        let (mut done, mut told) = (0, Instant::now());
+        let (mut done, mut bytes_done, mut told) = (0, 0, Instant::now());
         while let Some(frame) = reading.next_frame()? {
             if self.numbers.stopping() {
                 let text = "the daemon is stopping; what was taken is kept, import the bundle again later";
                 return Err(Failure::new(FailureKind::Failed, text));
             }
-            if let Frame::Batch(batch) = &frame {
-                done += batch.entries.len() as u64;
+            match &frame {
+                Frame::Batch(batch) => done += batch.entries.len() as u64,
+                Frame::Bytes { bytes, .. } => bytes_done += bytes.len() as u64,
+                _ => {}
             }
             self.ask(|answer| Ask::Take(link, frame, answer))?;
             if told.elapsed() > TELL_EVERY {
                 told = Instant::now();
-                let what = "entries read".to_owned();
+                let (what, done, total) = match bytes_done {
+                    0 => ("entries read", done, total),
+                    bytes => ("bytes of attachments read", bytes, attachment_bytes),
+                };
+                let what = what.to_owned();
                 let _ = answers.send(Answer::Progress(Progress { what, done, total: Some(total) }));
             }
         }
         let made_at = head.made;
         let imported = self.ask(|answer| Ask::Taken(link, head, answer))?;
         let imported = imported.ok_or_else(|| gone("it did not answer"))?;
-        let Imported { sender, new, known, aside, gaps, older, lost, refused, .. } = imported;
+        let Imported { sender, new, known, aside, attachments, gaps, older, lost, refused, .. } = imported;
         if let Some((_, text)) = refused {
             let text = format!("the bundle of {} was not taken: {text}. {}", sender.place, kept(new));
             return Err(Failure::new(FailureKind::Refused, text));
         }
-        tracing::info!(from = %sender.place, new, known, aside, "a bundle was imported");
+        tracing::info!(from = %sender.place, new, known, aside, attachments, "a bundle was imported");
         let (node, sender, more) = (sender.node, sender.place, tail.more);
-        Ok(BundleImported { node, sender, made_at, new, known, aside, gaps, more, older, lost })
+        Ok(BundleImported { node, sender, made_at, new, known, aside, attachments, gaps, more, older, lost })
     }
 
     fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Failure> {

@@ -1,6 +1,6 @@
 //! Courier bundles: what this node writes into one for a neighbour, and what it takes of one.
 //!
-//! A bundle is one direction of a session: orders, revocations, announcements, HELLO, receipts, batches. Whoever writes one
+//! A bundle is one direction of a session: orders, revocations, announcements, HELLO, receipts, batches, attachments. Whoever writes one
 //! changes nothing of the engine ([`Engine::export`]); whoever takes one answers nobody. What always holds: rows are
 //! chosen as for a link; an acknowledgement in a bundle is the HELLO of a reader, whose cursors are durable; a frame is
 //! taken only when nothing waits for the disk, so what it is held against is all there is. A stretch moves the cursor when it
@@ -8,6 +8,7 @@
 //! for having them. What a bundle acknowledges is an old word: it counts while its writer cannot be asked, and while
 //! nothing tells that it has come back from a backup since. Not here: how a bundle is written, sealed and signed.
 
+use self::contents::{Giving, Taking};
 use super::{
     commit::Draft,
     receive::is_in_order,
@@ -15,11 +16,16 @@ use super::{
     *,
 };
 use crate::{
+    bundle::ContentPlaces,
     feed::{CHAIN_START, Lineage},
     scope,
     session::{Resolved, resolve},
     wire::{POSITION_MAX, UNPACKED_MAX_BYTES},
 };
+
+pub use self::contents::Told;
+
+mod contents;
 
 /// A stretch in a bundle has so many bytes unpacked, or one entry.
 const STRETCH_BYTES: usize = 256 << 10;
@@ -34,6 +40,19 @@ pub enum Since<'a> {
     /// From the furthest of these places and of what this node itself knows the neighbour to have; without any, from the
     /// beginning.
     Known(&'a [Vec<(Lane, Cursor)>]),
+}
+
+/// What a host knows of a neighbour by the bundles that were made for it and taken from it.
+#[derive(Debug, Clone, Default)]
+pub struct Heard {
+    /// Where the last one for it ended.
+    pub last: Vec<(Lane, Cursor)>,
+    /// The end of its feed, when it has said that it knows less of it than this node has read.
+    pub restored: Option<Option<Position>>,
+    /// What it has said of attachments.
+    pub told: Told,
+    /// Up to which byte it was given each attachment, for a bundle that goes on from there.
+    pub given: ContentPlaces,
 }
 
 /// A bundle that is being written.
@@ -52,6 +71,10 @@ pub struct Export {
     announced: BTreeSet<Incarnation>,
     homes: BTreeSet<OrgId>,
     entries: [u64; 3],
+    /// The time at which it was begun.
+    now: Now,
+    told: Told,
+    giving: Giving,
 }
 
 impl Export {
@@ -63,6 +86,22 @@ impl Export {
     /// Entries so far, by lane.
     pub fn entries(&self) -> [u64; 3] {
         self.entries
+    }
+
+    /// Attachments of which something is in it so far, and their bytes in it.
+    pub fn attachments(&self) -> (u64, u64) {
+        (self.giving.count, self.giving.bytes)
+    }
+
+    /// Up to which byte the neighbour was given each attachment, by this one and those before it.
+    pub fn given(&self) -> &ContentPlaces {
+        &self.giving.given
+    }
+
+    /// Pieces of attachments, each with its number, that it leaves out because they are not what they were: see
+    /// [`Event::Rotten`].
+    pub fn rotten(&self) -> &[(Name, usize)] {
+        &self.giving.rotten
     }
 }
 
@@ -77,6 +116,10 @@ pub struct Imported {
     pub known: u64,
     /// Entries that can be taken only after others, which an earlier bundle brings.
     pub aside: u64,
+    /// Attachments that are whole here by it.
+    pub attachments: u64,
+    /// What the sender has said of attachments.
+    pub told: Told,
     /// Lanes in which it goes on from a place that this node has not come to.
     pub gaps: Vec<Lane>,
     /// The sender does not know what was read of it, and goes on from before: it came back from an older copy.
@@ -106,6 +149,7 @@ pub(super) struct Import {
     /// Once HELLO has come.
     session: Option<Session>,
     total: u64,
+    taking: Option<Taking>,
     pub(super) outcome: Imported,
 }
 
@@ -131,15 +175,14 @@ struct Reading {
 }
 
 impl<I: Identity> Engine<I> {
-    /// Begins a bundle for a neighbour. `last`: where the last one for it ended. `restored`: the end of its feed, when it has
-    /// said that it knows less of it than this node has read.
+    /// Begins a bundle for a neighbour.
     pub fn export(
         &self,
         mut peer: NodeInfo,
         since: Since<'_>,
-        last: &[(Lane, Cursor)],
-        restored: Option<Option<Position>>,
+        heard: Heard,
         store: &impl Store,
+        now: Now,
     ) -> Result<Result<Export, crate::identity::Refusal>, StoreError> {
         peer.place = self.places.now(&peer.place);
         let direction = direction_of(self.place(), &peer.place);
@@ -150,6 +193,7 @@ impl<I: Identity> Engine<I> {
             Since::Start => &[],
             Since::Known(known) => known,
         };
+        let Heard { last, restored, told, given } = heard;
         // What it knew before it came back from a backup it has said since.
         let knows = matches!(since, Since::Known(_)) && restored.is_none();
         let own = knows.then(|| self.known_to_have(peer.node, direction));
@@ -159,7 +203,7 @@ impl<I: Identity> Engine<I> {
         for lane in Lane::ALL {
             let own = own.map_or(0, |own| own[lane as usize]);
             let start = own.max(self.furthest(lane, known.iter().flatten(), store)?);
-            ended[lane as usize] = self.furthest(lane, last, store)?;
+            ended[lane as usize] = self.furthest(lane, &last, store)?;
             let at = self.position(start);
             let out = &mut link.out[lane as usize];
             (out.next, out.told, out.batch_bytes) = (Some(start), at, STRETCH_BYTES);
@@ -180,6 +224,9 @@ impl<I: Identity> Engine<I> {
             announced: BTreeSet::new(),
             homes: BTreeSet::new(),
             entries: [0; 3],
+            now,
+            told,
+            giving: Giving::after(given),
         }))
     }
 
@@ -216,7 +263,7 @@ impl<I: Identity> Engine<I> {
                 }
             }
         }
-        Ok(None)
+        self.export_content(export, store)
     }
 
     /// Whether this node's feed still has the names under which the bundle was begun.
@@ -333,6 +380,7 @@ impl<I: Identity> Engine<I> {
                 .and_then(|known| newest_receipt(&self.marks, self.root[lane as usize], lane, None, known));
             frames.extend(newest.map(|at| Frame::SafeAtRoot(lane, at)));
         }
+        frames.extend(self.export_tells(export, store)?);
         Ok(frames)
     }
 
@@ -371,11 +419,6 @@ impl<I: Identity> Engine<I> {
         Ok(frames)
     }
 
-    /// How many frames of a bundle wait until nothing else does: whoever gives them lets it be few.
-    pub fn bundle_waits(&self) -> usize {
-        self.import.as_ref().map_or(0, |import| import.queue.len())
-    }
-
     /// The chain of whoever is at the other end, or has made the bundle.
     pub(super) fn chain_of(&self, link: LinkId) -> Option<&Vec<Vec<u8>>> {
         let import = self.import.as_ref().filter(|import| import.link == link);
@@ -395,6 +438,8 @@ impl<I: Identity> Engine<I> {
             new: 0,
             known: 0,
             aside: 0,
+            attachments: 0,
+            told: Told::default(),
             gaps: Vec::new(),
             older: false,
             behind: false,
@@ -403,9 +448,9 @@ impl<I: Identity> Engine<I> {
             cursors: Vec::new(),
             tip: None,
         };
-        let queue = VecDeque::new();
-        self.import =
-            Some(Box::new(Import { link, newest, chain, from, queue, session: None, total: 0, outcome }));
+        let (queue, session, taking) = (VecDeque::new(), None, None);
+        let import = Import { link, newest, chain, from, queue, session, total: 0, taking, outcome };
+        self.import = Some(Box::new(import));
     }
 
     pub(super) fn bundle_has(&mut self, link: LinkId, part: Option<Frame>) {
@@ -420,6 +465,12 @@ impl<I: Identity> Engine<I> {
             let Some(part) = self.import.as_mut().and_then(|import| import.queue.pop_front()) else { break };
             match part {
                 Some(frame) => self.bundled(frame, store)?,
+                // It ends when they are durable.
+                None if self.bundle_keeps_pieces() => {
+                    if let Some(import) = &mut self.import {
+                        import.queue.push_front(None);
+                    }
+                }
                 None => self.bundle_ends(),
             }
         }
@@ -450,6 +501,7 @@ impl<I: Identity> Engine<I> {
             return Ok(());
         };
         let (link, begun) = (import.link, import.session.is_some());
+        let mut may_come = true;
         match frame {
             Frame::Orders(all) if !all.is_empty() => self.on_orders(link, all),
             Frame::Revocations(all) => self.on_revocations(link, all, store)?,
@@ -461,7 +513,14 @@ impl<I: Identity> Engine<I> {
                     self.refuse(link, refusal::PROTOCOL, text);
                 }
             }
-            _ => self.refuse(link, refusal::PROTOCOL, "it holds what no bundle may".to_owned()),
+            Frame::Ask(ask) if begun => self.bundle_asks(ask, store)?,
+            Frame::Kept(name, kept) if begun => self.bundle_says_kept(name, kept, store)?,
+            Frame::Tree(hash, values) => may_come = self.bundle_tree(hash, values, store)?,
+            Frame::Bytes { hash, from, bytes } => may_come = self.bundle_bytes(hash, from, &bytes),
+            _ => may_come = false,
+        }
+        if !may_come {
+            self.refuse(link, refusal::PROTOCOL, "it holds what no bundle may".to_owned());
         }
         Ok(())
     }

@@ -6,12 +6,12 @@ use crate::attachment::{Attachment, CONTENT_MAX_BYTES, PIECE_BYTES, PIECES_MAX};
 /// Most bytes of a record's id.
 const RECORD_MAX_BYTES: u64 = 200;
 
-pub(super) fn put_name(w: &mut Writer, name: &Name) {
+pub(crate) fn put_name(w: &mut Writer, name: &Name) {
     w.bytes(name.record.as_str().as_bytes());
     name.attachment.encode(w);
 }
 
-pub(super) fn name(r: &mut Reader<'_>) -> Result<Name, DecodeError> {
+pub(crate) fn name(r: &mut Reader<'_>) -> Result<Name, DecodeError> {
     let record = r.str(RECORD_MAX_BYTES, "the record id")?;
     let record = record.parse().map_err(|_| DecodeError::Value("the record id"))?;
     Ok(Name { record, attachment: Attachment::decode(r)? })

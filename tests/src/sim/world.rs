@@ -227,6 +227,8 @@ pub struct Report {
     pub sticks: u64,
     /// See `sticks`.
     pub stick_entries: u64,
+    /// Attachments that were whole by a bundle.
+    pub stick_attachments: u64,
     /// See `sticks`.
     pub stick_gaps: u64,
     /// Records that somebody has forgotten because an order put them elsewhere.

@@ -8,6 +8,8 @@ use crate::{
     wire::{ASK_MAX_BYTES, Ask},
 };
 
+mod sticks;
+
 /// The first wall time at which the grants of these tests have ended.
 const END: i64 = 1_000;
 
@@ -411,6 +413,8 @@ fn what_is_something_else_is_not_taken_and_stops_nothing() {
                 hub.says(DOWN, bytes(0, vec![7; 2 * PIECE_BYTES], &name))
             }
             _ => {
+                // Of an earlier ask, whose beginning nobody waited for any more.
+                assert!(hub.says(DOWN, bytes(0, large[..9].to_vec(), &name)).is_empty());
                 hub.says(DOWN, Frame::Tree(hash, tree.values().to_vec()));
                 // What nobody has asked for, or belongs to another ask.
                 let said = hub.says(DOWN, bytes(7, large[7..9].to_vec(), &name));

@@ -29,7 +29,8 @@ impl Node {
     }
 
     fn exports_after(&self, last: &[(Lane, Cursor)], to: u8, since: Since<'_>) -> Stick {
-        let mut export = self.engine.export(info(to), since, last, None, &self.store).unwrap().unwrap();
+        let heard = Heard { last: last.to_vec(), ..Heard::default() };
+        let mut export = self.engine.export(info(to), since, heard, &self.store, self.now).unwrap().unwrap();
         let from = export.from().to_vec();
         let mut frames = Vec::new();
         while let Some(more) = self.engine.export_next(&mut export, &self.store).unwrap() {
@@ -180,7 +181,11 @@ fn what_is_secret_stays_and_is_counted() {
     let secret = entry(child.engine.incarnation(), 2, Lane::Normal, 1).with_secrecy(Secrecy::Mat);
     child.told(Event::Write { ticket: Ticket(2), entries: vec![secret], projection: Vec::new() });
     child.writes(3);
-    let export = child.engine.export(info(HUB), Since::Start, &[], None, &child.store).unwrap().unwrap();
+    let export = child
+        .engine
+        .export(info(HUB), Since::Start, Heard::default(), &child.store, child.now)
+        .unwrap()
+        .unwrap();
     assert_eq!(child.engine.export_keeps_back(&export, &child.store).unwrap(), 1);
     let stick = child.exports(HUB, Since::Start);
     assert_eq!(stick.entries(), 2);
@@ -207,7 +212,8 @@ fn nothing_leaves_the_part_of_the_tree_that_it_is_for() {
     assert_eq!(hub.exports(CHILD, Since::Start).entries(), 1, "of dv, by the hub");
     assert_eq!(counts(&child.imports(HUB, &hub.exports(CHILD, Since::Start))), (1, 0, 0));
     assert_eq!(hub.exports(SISTER, Since::Start).entries(), 0);
-    let stranger = hub.engine.export(info(AUNT), Since::Start, &[], None, &hub.store).unwrap();
+    let stranger =
+        hub.engine.export(info(AUNT), Since::Start, Heard::default(), &hub.store, hub.now).unwrap();
     assert!(stranger.is_err(), "the aunt is no neighbour");
 }
 
@@ -337,7 +343,8 @@ fn what_a_restored_node_has_lost_is_not_passed_over() {
     assert!(heard.behind || heard.older);
     let tip = Some(heard.tip);
     let has = Since::Known(std::slice::from_ref(&heard.cursors));
-    let export = child.engine.export(info(HUB), has, &[], tip, &child.store).unwrap();
+    let restored = Heard { restored: tip, ..Heard::default() };
+    let export = child.engine.export(info(HUB), has, restored, &child.store, child.now).unwrap();
     let mut export = export.unwrap();
     while child.engine.export_next(&mut export, &child.store).unwrap().is_some() {}
     assert_eq!(export.entries().iter().sum::<u64>(), 2);

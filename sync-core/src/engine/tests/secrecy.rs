@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     audit::{Harm, Summary},
-    engine::Since,
+    engine::{Heard, Since},
     feed::Cursor,
     id::Secrecy,
     scope::{Profiles, Way},
@@ -343,7 +343,11 @@ fn a_courier_carries_what_is_allowed_to_couriers() {
         hub.keeps("1", 1, Secrecy::None);
         hub.keeps("2", 2, Secrecy::Mat);
         hub.keeps("3", 3, Secrecy::ToiMat);
-        let mut export = hub.engine.export(info(ROOT), Since::Start, &[], None, &hub.store).unwrap().unwrap();
+        let mut export = hub
+            .engine
+            .export(info(ROOT), Since::Start, Heard::default(), &hub.store, hub.now)
+            .unwrap()
+            .unwrap();
         let mut entries = 0;
         while let Some(frames) = hub.engine.export_next(&mut export, &hub.store).unwrap() {
             for frame in frames {

@@ -74,35 +74,44 @@ impl World<'_> {
         self.drive(machine, Event::Fetch(name))
     }
 
-    /// Content that goes over a link although its record must not, as far as whoever sends it knows. Whatever record it is said
-    /// to be of, it is of the one with which it was written.
+    /// Content that goes over a link although its record must not, as far as whoever sends it knows.
     pub(super) fn content_out_of_scope(
         &mut self,
         machine: usize,
         link: LinkId,
         frame: &Frame,
     ) -> Option<Name> {
-        let (hash, bytes) = match frame {
-            Frame::Bytes { hash, bytes, .. } => (hash, bytes.len()),
-            Frame::Tree(hash, _) => (hash, 0),
-            _ => return None,
-        };
-        self.contents.sent += bytes as u64;
+        if let Frame::Bytes { bytes, .. } = frame {
+            self.contents.sent += bytes.len() as u64;
+        }
         let (conn, from) = self.find(machine, link)?;
+        let to = self.machines[self.conns[&conn].ends[1 - from].machine].node;
+        let to = Some(&self.plan.nodes[to].info.place).filter(|_| from != 0);
+        self.content_may_not_go(machine, to, frame)
+    }
+
+    /// The same for a frame to the parent, or to a child that stands there by its certificate. Whatever record content is said
+    /// to be of, it is of the one with which it was written.
+    pub(super) fn content_may_not_go(
+        &self,
+        machine: usize,
+        child: Option<&OrgPath>,
+        frame: &Frame,
+    ) -> Option<Name> {
+        let (Frame::Bytes { hash, .. } | Frame::Tree(hash, _)) = frame else { return None };
         let (name, _) = self.contents.written.get(hash)?;
         let one = &self.machines[machine];
         let engine = one.engine.as_ref()?;
         let record = &name.record;
         let is_secret = one.store.secrecy(record).expect("memory does not fail") != Secrecy::None;
-        let child = &self.plan.nodes[self.machines[self.conns[&conn].ends[0].machine].node].info.place;
-        let child = engine.places().now(child);
         let issued = record.issuer().is_some();
         let wall = self.clock(machine).wall;
         let grants = one.store.grants(record).expect("memory does not fail");
         let open = grants.iter().filter(|one| one.over.is_none() && one.grant.until > wall);
         let homes = one.store.homes(record).expect("memory does not fail");
         let mut orgs = homes.iter().chain(open.map(|one| &one.grant.to));
-        let may = from == 0 || orgs.any(|org| engine.places().reach(org, issued, &child));
+        let child = child.map(|child| engine.places().now(child));
+        let may = child.is_none_or(|child| orgs.any(|org| engine.places().reach(org, issued, &child)));
         (is_secret || !may).then(|| name.clone())
     }
 

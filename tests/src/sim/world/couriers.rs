@@ -2,8 +2,8 @@
 //! or weeks late. What is in each is held against the scope of whom it is for, as every frame is.
 
 use sync_core::{
-    engine::{Export, Imported, Since},
-    feed::{Cursor, Position},
+    engine::{self, Export, Imported, Since},
+    feed::Cursor,
     identity::NodeInfo,
     scope,
 };
@@ -45,8 +45,7 @@ pub(super) struct Couriers {
 struct Heard {
     made: u64,
     has: Vec<(Lane, Cursor)>,
-    exported: Vec<(Lane, Cursor)>,
-    restored: Option<Option<Position>>,
+    known: engine::Heard,
 }
 
 impl Couriers {
@@ -88,23 +87,30 @@ impl World<'_> {
             .collect();
         let Some(to) = couriers.rng.pick(&near).copied() else { return Ok(()) };
         let heard = couriers.heard.entry((machine, to)).or_default();
-        let known = vec![heard.has.clone(), heard.exported.clone()];
+        let places = vec![heard.has.clone(), heard.known.last.clone()];
+        let mut known = heard.known.clone();
         let since = match couriers.rng.below(4) {
             0 => Since::Start,
-            1 => Since::Known(&known),
-            _ => Since::Known(&known[..1]),
+            1 => Since::Known(&places),
+            _ => Since::Known(&places[..1]),
         };
+        if !matches!(since, Since::Known([_, _])) {
+            known.given.clear();
+        }
         let store = &self.machines[machine].store;
         let peer = self.plan.nodes[to].info.clone();
-        let export =
-            engine.export(peer, since, &heard.exported, heard.restored, store).map_err(store_failed)?;
+        let now = self.clock(machine);
+        let export = engine.export(peer, since, known, store, now).map_err(store_failed)?;
         let Ok(mut export) = export else { return Ok(()) };
         let most = if couriers.rng.one_in(3) { couriers.rng.below(STEPS_MAX) } else { u64::MAX };
         let from = export.from().to_vec();
         let frames = written(engine, &mut export, store, most)?;
         if couriers.rng.one_in(2) {
-            heard.exported = engine.export_reached(&export, store).map_err(store_failed)?;
+            heard.known.last = engine.export_reached(&export, store).map_err(store_failed)?;
+            heard.known.given = export.given().clone();
         }
+        let rotten = export.rotten().to_vec();
+
         couriers.made += 1;
         let (order, peer) = (engine.last_order(), engine.info().clone());
         let stick = Stick { to, made: couriers.made, order, peer, from, frames };
@@ -125,7 +131,7 @@ impl World<'_> {
             let delay = couriers.rng.below(long + 1);
             self.after(delay, Ev::Stick(index));
         }
-        Ok(())
+        if rotten.is_empty() { Ok(()) } else { self.drive(machine, Event::Rotten(rotten)) }
     }
 
     /// What is in a bundle is for whom it is.
@@ -138,6 +144,12 @@ impl World<'_> {
             Frame::Batch(batch) => Some(batch.entries.iter().map(|(_, entry)| entry)),
             _ => None,
         });
+        let child = goes_down.then_some(&place);
+        let strays = |frame| self.content_may_not_go(machine, child, frame);
+        if let Some(name) = stick.frames.iter().find_map(strays) {
+            let text = format!("{} writes content of {name:?} onto a stick", one.name);
+            return Err(Failure::new("nothing leaves its scope", text));
+        }
         for entry in entries.flatten() {
             let held_for = one.store.held_for(entry.record()).expect("memory does not fail");
             let issued = entry.record().issuer().is_some();
@@ -212,6 +224,7 @@ impl World<'_> {
         self.note(machine, format_args!("has taken {imported:?}"));
         self.report.sticks += 1;
         self.report.stick_entries += imported.new;
+        self.report.stick_attachments += imported.attachments;
         self.report.stick_gaps += u64::from(!imported.gaps.is_empty());
         if let Some((code, text)) = &imported.refused {
             let excused = (*code == REVOKED && !self.revoked.is_empty())
@@ -232,7 +245,8 @@ impl World<'_> {
         if imported.refused.is_none() && made > heard.made {
             heard.made = made;
             heard.has = imported.cursors.clone();
-            heard.restored = (imported.older || imported.behind).then_some(imported.tip);
+            heard.known.restored = (imported.older || imported.behind).then_some(imported.tip);
+            heard.known.told = imported.told.clone();
         }
         Ok(())
     }
