@@ -101,8 +101,9 @@ fn worlds_with_labels_keep_every_promise() {
 fn worlds_with_attachments_keep_every_promise() {
     let held = hold(ATTACHMENT_SEEDS, Taste { attachments: true, ..Taste::default() }, "--attachments");
     let count = |of: fn(&Report) -> u64| held.iter().map(of).sum::<u64>();
-    let (written, asked) = (count(|r| r.attachments), count(|r| r.asked));
-    assert!(written > 1_000 && asked > 100, "{written} attachments, {asked} asked for");
+    let (written, asked, spoilt) = (count(|r| r.attachments), count(|r| r.asked), count(|r| r.spoilt));
+    println!("{written} attachments, {asked} asked for, {spoilt} spoilt");
+    assert!(written > 1_000 && asked > 100 && spoilt > 10, "{written}, {asked} and {spoilt}");
 }
 
 /// People carry bundles between neighbours, whatever becomes of the sticks and of the machines.

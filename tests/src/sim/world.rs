@@ -237,6 +237,8 @@ pub struct Report {
     pub secrets_came: u64,
     /// Entries that the hostile leaf has brought as far as the root.
     pub from_hostile: usize,
+    /// Answers of the hostile leaf to who asked it for content that were not what had been asked for.
+    pub spoilt: u64,
     /// Attachments that were written, and that somebody has asked for elsewhere.
     pub attachments: u64,
     /// See `attachments`.

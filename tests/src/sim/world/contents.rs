@@ -294,6 +294,11 @@ impl World<'_> {
         let own =
             records.iter().zip(names.clone()).map(|(record, name)| Name { record: record.clone(), ..name });
         names.extend(own.collect::<Vec<_>>());
+        // Mostly what it can give itself, or not give.
+        let intruders: Vec<_> = self.intruder.iter().flat_map(Intruder::contents).collect();
+        for record in records {
+            names.extend(intruders.iter().map(|one| Name { record: record.clone(), attachment: *one }));
+        }
         let none = Attachment { hash: ContentHash([7; 32]), size: 20_000 };
         names.extend(records.first().map(|record| Name { record: record.clone(), attachment: none }));
         names

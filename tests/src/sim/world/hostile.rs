@@ -1,11 +1,12 @@
 //! The hostile leaf: it has a genuine certificate of its place and says what it likes to whoever runs its parent.
 
 use sync_core::{
+    attachment::{Attachment, PIECE_BYTES, Tree},
     change::{Entry, opaque_chunk},
     engine::Identity,
-    id::Incarnation,
+    id::{Chain, Incarnation},
     time::Stamp,
-    wire::Hello,
+    wire::{Ask, CONTENT_FRAME_MAX_BYTES, Hello},
 };
 
 use super::*;
@@ -29,6 +30,10 @@ pub(super) struct Intruder {
     /// Its own runs, and such as it has heard of.
     runs: Vec<Incarnation>,
     serial: u64,
+    /// Content of its own.
+    contents: Vec<Vec<u8>>,
+    /// Decides how it answers who asks for that, apart from all other chance.
+    answers: Rng,
 }
 
 impl Intruder {
@@ -37,7 +42,46 @@ impl Intruder {
         let key = SimIdentity::new(registry, &Expired::default(), info, Rng::new(plan.chance, "intruder"));
         // Of the one that it announces it speaks most.
         let (announced, other) = (key.mint(), key.mint());
-        Self { machine, runs: vec![announced, other, announced, announced], keys: [key], serial: 0 }
+        let runs = vec![announced, other, announced, announced];
+        let contents = (1..=3).map(|n| vec![n; PIECE_BYTES * usize::from(n) + 1]).collect();
+        let answers = Rng::new(plan.chance, "what an intruder answers");
+        Self { machine, runs, keys: [key], serial: 0, contents, answers }
+    }
+
+    pub(super) fn contents(&self) -> impl Iterator<Item = Attachment> {
+        self.contents.iter().map(|content| Tree::of(content).expect("a size that it may have").0)
+    }
+
+    /// Gives content of its own, mostly with something in it that is not so: the frames, and whether it is all right.
+    fn answer(&mut self, ask: &Ask) -> (Vec<Frame>, bool) {
+        let found = self.contents.iter().filter_map(|content| {
+            let (attachment, tree) = Tree::of(content)?;
+            (attachment == ask.name.attachment).then_some((content, tree))
+        });
+        let Some((content, tree)) = found.last() else {
+            return (vec![Frame::Nothing(ask.name.clone())], true);
+        };
+        let (mut content, mut values) = (content.clone(), tree.values().to_vec());
+        let (from, upto) = (ask.from as usize, content.len().min((ask.from + ask.len) as usize));
+        let how = self.answers.below(4);
+        match how {
+            0 if ask.tree => values[0][0] ^= 1,
+            0..=2 => content[from + self.answers.below((upto - from) as u64) as usize] ^= 1,
+            _ => {}
+        }
+        let hash = ask.name.attachment.hash;
+        let mut frames = Vec::new();
+        if ask.tree {
+            frames.push(Frame::Tree(hash, values));
+        }
+        let mut from = from;
+        while from < upto {
+            let piece_end = (from / PIECE_BYTES + 1) * PIECE_BYTES;
+            let end = upto.min(piece_end).min(from + CONTENT_FRAME_MAX_BYTES);
+            frames.push(Frame::Bytes { hash, from: from as u64, bytes: content[from..end].to_vec() });
+            from = end;
+        }
+        (frames, how == 3)
     }
 }
 
@@ -53,6 +97,9 @@ impl World<'_> {
                 None => return Ok(false),
             },
         };
+        if self.plan.attachments {
+            self.brings_content(conn);
+        }
         let frames = self.rng.range(1, FRAMES_MAX);
         let bytes = self.rng.bytes((frames * FRAME_BYTES) as usize);
         let mut choices = Choices::new(&bytes);
@@ -78,6 +125,26 @@ impl World<'_> {
         let batch = EntryBatch { lane: Lane::Bulk, segment, after: 0, upto: None, origin: segment, entries };
         let frame = Frame::Batch(batch);
         (0..2 * HELD_MAX_BATCHES).for_each(|_| self.put_on_line(conn, 0, &frame));
+    }
+
+    /// An entry of its own that names content, as anybody makes it: it will be asked for that.
+    fn brings_content(&mut self, conn: u64) {
+        let target = self.conns[&conn].ends[1].machine;
+        let intruder = self.intruder.as_mut().expect("the caller has found it");
+        let (run, lane) = (intruder.runs[0], Lane::Normal);
+        let read = self.machines[target].store.read(lane, run).expect("memory does not fail");
+        let after = read.map_or(0, |known| known.cursor.at.pos);
+        let attachments: Vec<_> = intruder.contents().collect();
+        let attachment = *intruder.answers.pick(&attachments).expect("it has some");
+        let home = intruder.keys[0].info().place.org().clone();
+        let record = "Basic/intruder".parse().expect("a plain name");
+        let chunk = opaque_chunk(run, after + 1, &[], Stamp(1), b"brings");
+        let entry = Entry::new(record, home, lane, chunk).expect("a readable header");
+        let entry =
+            entry.with_attachments(&[attachment]).signed(|statement| intruder.keys[0].sign(statement));
+        let (upto, entries) = (Some((after + 1, Chain([7; 16]))), vec![(after + 1, entry)]);
+        let batch = EntryBatch { lane, segment: run, after, upto, origin: run, entries };
+        self.put_on_line(conn, 0, &Frame::Batch(batch));
     }
 
     /// It says HELLO and announces a run of its own as anybody does, mostly: who does not is not listened to for long.
@@ -166,19 +233,26 @@ impl World<'_> {
         self.intruder.as_ref().is_some_and(|intruder| Some(intruder.machine) == machine)
     }
 
-    /// The intruder remembers of which runs it has heard.
-    pub(super) fn overhear(&mut self, conn: u64, stream: usize) {
-        let (Some(conn), Some(intruder)) = (self.conns.get_mut(&conn), &mut self.intruder) else { return };
+    /// The intruder remembers of which runs it has heard, and answers who asks it for content.
+    pub(super) fn overhear(&mut self, id: u64, stream: usize) {
+        let (Some(conn), Some(intruder)) = (self.conns.get_mut(&id), &mut self.intruder) else { return };
+        let mut answers = Vec::new();
         while let Ok(Some(frame)) = conn.ends[0].inbox[stream].next_frame() {
             match frame {
                 Frame::Hello(hello) => intruder.runs.push(hello.run),
                 Frame::Announce(announcement) => intruder.runs.push(announcement.incarnation),
                 Frame::Batch(batch) => intruder.runs.extend([batch.segment, batch.origin]),
+                Frame::Ask(ask) => {
+                    let (frames, is_right) = intruder.answer(&ask);
+                    self.report.spoilt += u64::from(!is_right);
+                    answers.extend(frames);
+                }
                 _ => {}
             }
         }
         let most = intruder.runs.len().saturating_sub(RUNS_MAX);
         intruder.runs.drain(OWN_RUNS..OWN_RUNS + most);
+        answers.iter().for_each(|frame| self.put_on_line(id, 0, frame));
     }
 
     /// Whether a node is the hostile one.
