@@ -724,12 +724,20 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         let goes_up = from.direction == Direction::Down;
         // No running hash tells which machine of that name wrote them: none may pass for having them by its place alone.
-        let Some(segment) = stretch.first().map(|batch| batch.segment) else { return Ok(()) };
+        let Some((segment, lane)) = stretch.first().map(|batch| (batch.segment, batch.lane)) else {
+            return Ok(());
+        };
         let src = Position { segment, pos: POSITION_MAX };
+        let passed = store.read(lane, segment)?.map_or(0, |known| known.cursor.at.pos);
         let mut entries: Vec<_> = stretch.into_iter().flat_map(|batch| batch.entries).collect();
         entries.sort_by_key(|(pos, _)| *pos);
-        for (_, entry) in entries {
+        for (pos, entry) in entries {
             if store.has(entry.record(), &entry.change_hash())? {
+                continue;
+            }
+            // What this node has passed there and does not have it has forgotten, because it is not open to it any more: nobody
+            // tells it so again. If another machine of that name has written it after all, a link brings it.
+            if pos <= passed && !self.is_at_home(&entry, store)? {
                 continue;
             }
             match self.not_to_be_taken(from, &entry, draft, store)? {
@@ -751,6 +759,14 @@ impl<I: Identity> Engine<I> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the record of an entry is this node's by a home, not only by a grant.
+    fn is_at_home(&self, entry: &Entry, store: &impl Store) -> Result<bool, StoreError> {
+        let issued = entry.record().issuer().is_some();
+        let homes = store.homes(entry.record())?;
+        let mut homes = homes.iter().chain([entry.home()]);
+        Ok(homes.any(|home| self.places.reach(home, issued, self.place())))
     }
 }
 

@@ -108,6 +108,14 @@ impl Sticks {
     }
 }
 
+/// The same as a record of somebody else.
+fn of(home: &'static str) -> impl Fn(Entry) -> Entry {
+    move |entry| {
+        let (record, change) = (entry.record().clone(), entry.change().clone());
+        Entry::new(record, org(home), Lane::Normal, change).unwrap().with_attachments(&entry.attachments())
+    }
+}
+
 /// The child has written a record with content of so many bytes.
 fn with_content(size: usize) -> (Sticks, Name, Vec<u8>) {
     let mut sticks = Sticks::new(&[ROOT, HUB, CHILD, SISTER]);
@@ -174,13 +182,10 @@ fn content_goes_on_over_several_sticks_in_any_order() {
 fn a_leaf_is_given_what_it_has_asked_for_and_nothing_else() {
     let mut sticks = Sticks::new(&[HUB, CHILD, SISTER]);
     let bytes = content(3, 3 * PIECE_BYTES);
-    let of_child = |entry: Entry| {
-        let (record, change) = (entry.record().clone(), entry.change().clone());
-        Entry::new(record, org("dv"), Lane::Normal, change).unwrap().with_attachments(&entry.attachments())
-    };
+    let of_child = of("dv");
     sticks.net.writes(CHILD, "Basic/own", &bytes, plain);
     sticks.carries(CHILD, HUB);
-    let names = ["Basic/1", "Basic/2"].map(|record| sticks.net.writes(HUB, record, &bytes, of_child));
+    let names = ["Basic/1", "Basic/2"].map(|record| sticks.net.writes(HUB, record, &bytes, &of_child));
     assert_eq!(sticks.carries(HUB, CHILD).attachments, 0);
     assert_eq!(sticks.net.held(CHILD, &names[0]).unwrap().lacking, 3);
     sticks.net.told(CHILD, Event::Fetch(names[0].clone()));
@@ -365,4 +370,29 @@ fn what_has_rotted_is_on_no_stick() {
     sticks.net.told(CHILD, Event::Rotten(up.rotten));
     assert_eq!(sticks.exports(CHILD, HUB, false, usize::MAX).attachments, (0, 0), "it is whole no more");
     assert!(!sticks.net.has(CHILD, &name, &bytes));
+}
+
+/// A record that was open to a node for a time and has been forgotten there does not come back by a stick of that time, and
+/// one that is the node's own does.
+#[test]
+fn what_was_forgotten_does_not_come_back_by_an_old_stick() {
+    for (change, comes_back) in [
+        (Box::new(|entry| opened("qb", entry)) as Box<dyn Fn(Entry) -> Entry>, false),
+        (Box::new(of("qb")), true),
+    ] {
+        let mut sticks = Sticks::new(&[HUB, CHILD, SISTER]);
+        sticks.net.writes(SISTER, "Basic/2", &content(2, 2 * PIECE_BYTES), plain);
+        sticks.carries(SISTER, HUB);
+        let name = sticks.net.writes(HUB, "Basic/1", &content(1, 2 * PIECE_BYTES), change);
+        let stick = sticks.exports(HUB, SISTER, false, usize::MAX);
+        assert_eq!(sticks.imports(HUB, SISTER, &stick, true).new, 1);
+        assert_eq!(sticks.imports(HUB, SISTER, &stick, true).new, 0);
+        let sister = sticks.node(SISTER);
+        sister.store.commit(&[Op::Forget(name.record.clone())]).unwrap();
+        sister.restarts();
+        assert!(sister.store.rows_of(&name.record).unwrap().is_empty());
+        let imported = sticks.imports(HUB, SISTER, &stick, false);
+        assert_eq!((imported.refused, imported.new), (None, u64::from(comes_back)));
+        assert_eq!(sticks.node(SISTER).store.rows_of(&name.record).unwrap().len(), usize::from(comes_back));
+    }
 }
