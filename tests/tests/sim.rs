@@ -17,11 +17,11 @@ use tuyen_tests::sim::{
 const SEEDS: u64 = 2_000;
 /// Worlds in which records are opened to others.
 const GRANT_SEEDS: u64 = 1_000;
-/// Worlds with attachments.
-const ATTACHMENT_SEEDS: u64 = 100;
+/// Worlds with attachments, and as many with sticks as well.
+const ATTACHMENT_SEEDS: u64 = 60;
 /// Worlds in which what is secret may go to some.
 const LABEL_SEEDS: u64 = 500;
-/// Worlds with bundles on sticks.
+/// Worlds with bundles on sticks, and as many with grants as well.
 const COURIER_SEEDS: u64 = 300;
 
 fn outcome(name: &str, bytes: &[u8], taste: Taste) -> Result<Report, String> {
@@ -99,17 +99,23 @@ fn worlds_with_labels_keep_every_promise() {
 /// People attach files to records, and ask for what is elsewhere.
 #[test]
 fn worlds_with_attachments_keep_every_promise() {
-    let held = hold(ATTACHMENT_SEEDS, Taste { attachments: true, ..Taste::default() }, "--attachments");
+    let mut held = hold(ATTACHMENT_SEEDS, Taste { attachments: true, ..Taste::default() }, "--attachments");
+    let sticks = Taste { attachments: true, couriers: true, ..Taste::default() };
+    held.extend(hold(ATTACHMENT_SEEDS, sticks, "--attachments --couriers"));
     let count = |of: fn(&Report) -> u64| held.iter().map(of).sum::<u64>();
     let (written, asked, spoilt) = (count(|r| r.attachments), count(|r| r.asked), count(|r| r.spoilt));
-    println!("{written} attachments, {asked} asked for, {spoilt} spoilt");
-    assert!(written > 1_000 && asked > 100 && spoilt > 10, "{written}, {asked} and {spoilt}");
+    let by_stick = count(|r| r.stick_attachments);
+    println!("{written} attachments, {asked} asked for, {by_stick} by stick, {spoilt} spoilt");
+    let happened = written > 1_000 && asked > 100 && by_stick > 50 && spoilt > 5;
+    assert!(happened, "{written}, {asked}, {by_stick} and {spoilt}");
 }
 
 /// People carry bundles between neighbours, whatever becomes of the sticks and of the machines.
 #[test]
 fn worlds_with_couriers_keep_every_promise() {
-    let held = hold(COURIER_SEEDS, Taste { couriers: true, ..Taste::default() }, "--couriers");
+    let mut held = hold(COURIER_SEEDS, Taste { couriers: true, ..Taste::default() }, "--couriers");
+    let grants = Taste { couriers: true, grants: true, ..Taste::default() };
+    held.extend(hold(COURIER_SEEDS, grants, "--couriers --grants"));
     let count = |of: fn(&Report) -> u64| held.iter().map(of).sum::<u64>();
     let (sticks, entries, gaps) = (count(|r| r.sticks), count(|r| r.stick_entries), count(|r| r.stick_gaps));
     println!("{sticks} sticks, {entries} entries new in them, {gaps} too early");
