@@ -5,7 +5,8 @@
 //! stream over the same transport with the same settings that waits for nothing. What was sent twice counts once;
 //! dialling and the first round trips are a figure of their own, and the last receipt is outside. Each product and each
 //! bare loop has a line of its own, with the same draws, all at the same time: they need no processor. What was put on the line, and
-//! what of it has arrived, is counted by the proxy. Two streams on one line are without the product.
+//! what of it has arrived, is counted by the proxy. Two streams on one line are without the product. The same for files that are
+//! attached to records, when nothing else wants the line.
 
 use std::{
     path::Path,
@@ -18,6 +19,7 @@ use std::{
 };
 
 use anyhow::Context;
+use data_encoding::BASE64;
 use node::{
     admin::{Request, Synced},
     transport::{Arrival, Congestion, Link, LinkSettings, Transport},
@@ -33,6 +35,7 @@ use super::{
 use crate::{
     cluster::{Node, free_address},
     proxy::{Carried, HEADER_BYTES, Line, Proxy},
+    sim::rng::Rng,
 };
 
 /// The draws of all lines.
@@ -49,6 +52,17 @@ const CHUNK_BYTES: usize = 16 << 10;
 /// head of a STREAM frame, the AEAD's tag.
 const DATAGRAM_BYTES: f64 = 1_200.0;
 const OVERHEAD_BYTES: f64 = 11.0 + 8.0 + 16.0;
+
+/// Files that wait to go up, more than a line carries meanwhile, and how large each is.
+const FILES: u64 = 3;
+const FILE_BYTES: usize = 3_000_000;
+
+/// What waits at the leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backlog {
+    Records,
+    Files,
+}
 
 /// A line with a deep buffer, as many modems have.
 const DEEP_QUEUE: Duration = Duration::from_secs(60);
@@ -131,7 +145,14 @@ impl Meter<'_> {
     }
 }
 
-fn product(case: &Case, place: &Path) -> anyhow::Result<Share> {
+/// A record with a file.
+fn document(nth: u64) -> String {
+    let data = BASE64.encode(&Rng::new(nth, "a file").bytes(FILE_BYTES));
+    serde_json::json!({"resourceType": "Binary", "id": format!("file-{nth}"), "contentType": "image/jpeg", "data": data})
+        .to_string()
+}
+
+fn product(case: &Case, place: &Path, backlog: Backlog) -> anyhow::Result<Share> {
     let (mut hub, mut leaf) = (Node::at(&place.join("hub")), Node::at(&place.join("leaf")));
     let listen = free_address();
     let proxy = Proxy::to(listen, case.line, SEED);
@@ -142,11 +163,19 @@ fn product(case: &Case, place: &Path) -> anyhow::Result<Share> {
     });
     hub.start();
     leaf.start();
+    if backlog == Backlog::Files {
+        (0..FILES).for_each(|nth| drop(leaf.put([document(nth)])));
+    }
     let dialled = Instant::now();
     let _: Synced = leaf.ask(&Request::SyncResume);
     let received = || hub.status().received_bytes;
     let share = Meter { line: case.line, carried: &proxy.up, received: &received }.share(dialled);
-    anyhow::ensure!(leaf.status().not_at_hub.entries > 0, "there are too few records for {}", case.name);
+    let left = leaf.status();
+    let left = match backlog {
+        Backlog::Records => left.not_at_hub.entries,
+        Backlog::Files => left.attachments.not_at_root,
+    };
+    anyhow::ensure!(left > 0, "there is too little for {}", case.name);
     leaf.kill();
     hub.kill();
     Ok(share)
@@ -268,11 +297,21 @@ impl Pair {
     }
 }
 
+/// Records.
 pub fn lines(bench: &mut Bench, records: usize) -> Outcome {
+    measure(bench, records, Backlog::Records, &cases(), &pairs())
+}
+
+/// Files that are attached to records.
+pub fn files(bench: &mut Bench, records: usize) -> Outcome {
+    let cases: Vec<_> = cases().into_iter().filter(|case| case.congestion == Congestion::Tolerant).collect();
+    let cases: Vec<_> = cases.into_iter().map(|case| Case { at_least: None, ..case }).collect();
+    measure(bench, records, Backlog::Files, &cases, &[])
+}
+
+fn measure(bench: &mut Bench, records: usize, backlog: Backlog, cases: &[Case], pairs: &[Pair]) -> Outcome {
     let world: &World = bench.world(records)?;
     let dir = tempfile::Builder::new().prefix("tuyen-bench-lines-").tempdir()?;
-    let cases = cases();
-    let pairs = pairs();
     let place = |nth: usize| dir.path().join(nth.to_string());
     for nth in 0..cases.len() + pairs.len() {
         copy(&world.hub.dir, &place(nth).join("hub"))?;
@@ -281,14 +320,14 @@ pub fn lines(bench: &mut Bench, records: usize) -> Outcome {
     eprintln!("... all lines at once, for {} s", (SETTLES + LASTS).as_secs());
     let mut figures = Vec::new();
     thread::scope(|scope| {
-        let of_cases = (0..).zip(&cases).map(|(nth, case)| {
+        let of_cases = (0..).zip(cases).map(|(nth, case)| {
             let (own, bare) = (place(nth), place(nth));
             let bare = scope.spawn(move || bare_loop(case.line, &[case.congestion], &bare));
-            (case, scope.spawn(move || product(case, &own)), bare)
+            (case, scope.spawn(move || product(case, &own, backlog)), bare)
         });
         let of_cases: Vec<_> = of_cases.collect();
         let of_pairs: Vec<_> = (cases.len()..)
-            .zip(&pairs)
+            .zip(pairs)
             .map(|(nth, pair)| {
                 let place = place(nth);
                 (pair, scope.spawn(move || pair.measure(&place)))
@@ -297,7 +336,7 @@ pub fn lines(bench: &mut Bench, records: usize) -> Outcome {
         for (case, own, bare) in of_cases {
             let own = own.join().expect("it does not panic")?;
             let bare = bare.join().expect("it does not panic")?[0];
-            figures.extend(of_case(case, records, own, bare));
+            figures.extend(of_case(case, records, backlog, own, bare));
         }
         for (pair, shares) in of_pairs {
             figures.push(pair.figure(shares.join().expect("it does not panic")?));
@@ -307,9 +346,10 @@ pub fn lines(bench: &mut Bench, records: usize) -> Outcome {
     Ok(figures)
 }
 
-fn of_case(case: &Case, records: usize, own: Share, bare: Share) -> [Figure; 6] {
+fn of_case(case: &Case, records: usize, backlog: Backlog, own: Share, bare: Share) -> [Figure; 6] {
+    let scenario = if backlog == Backlog::Records { "lines" } else { "files" };
     let figure = |what: &str, unit, product| {
-        Figure::new("lines", records, format!("{}: {what}", case.name), unit, product)
+        Figure::new(scenario, records, format!("{}: {what}", case.name), unit, product)
     };
     let new = figure("new data", "%", 100.0 * own.new).against(100.0 * bare.new);
     [

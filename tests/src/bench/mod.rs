@@ -29,7 +29,7 @@ pub struct Scenario {
 }
 
 /// All scenarios, in the order in which they are run.
-pub const SCENARIOS: [Scenario; 15] = [
+pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "import",
         about: "records a second into a leaf",
@@ -89,6 +89,12 @@ pub const SCENARIOS: [Scenario; 15] = [
         about: "the share of a bad line that carries new data",
         records: 45_000,
         run: lines::lines,
+    },
+    Scenario {
+        name: "files",
+        about: "the share of a bad line that carries attachments, when nothing else wants it",
+        records: 100,
+        run: lines::files,
     },
 ];
 
