@@ -5,7 +5,7 @@
 //! says. Whoever is asked and cannot give says [`Frame::Nothing`], whatever the reason, and tells the asker when it can. What
 //! always holds: content goes where its record goes, by the rules of [`crate::scope`], which are looked at for every part; and
 //! nobody is told that it is whole somewhere before it is durable there. It has the last turn: it goes when bulk may go, and a
-//! part is asked for when the one before it is durable. Not here: cutting and checking pieces ([`crate::attachment`]).
+//! part is asked for when the one before it has begun to arrive, and the one before that is durable. Not here: cutting and checking pieces ([`crate::attachment`]).
 
 use super::{commit::Draft, *};
 use crate::{
@@ -17,6 +17,10 @@ use crate::{
 
 /// So many bytes are asked for at first, and at least.
 const ASK_START_BYTES: u64 = PIECE_BYTES as u64;
+/// So many asks may be under way on a link: the part that arrives, and the next, or a line is idle for a round trip behind each.
+const ASKS_MAX: usize = 2;
+/// The next part is asked for while at most so many pieces wait for the disk.
+const WRITTEN_BEHIND_MAX: usize = ASK_MAX_BYTES as usize / PIECE_BYTES;
 /// A neighbour that has nothing of so much is asked only for what it says it has, or what somebody waits for.
 pub const NOTHINGS_MAX: usize = 256;
 /// Of so much content it is remembered in a session that the neighbour waits to hear of it.
@@ -66,7 +70,7 @@ pub(crate) struct Exchange {
     waits: BTreeSet<Name>,
     not_given: BTreeSet<Name>,
     /// What it asks for and waits until its lane may go on.
-    asked: Option<Ask>,
+    asked: VecDeque<Ask>,
     /// What it was given last, until it says that it has all of it.
     gave: Option<Name>,
 }
@@ -79,10 +83,19 @@ struct Fetch {
     /// The next byte to arrive, and the end of what was asked for.
     next: u64,
     upto: u64,
-    asked_at: Millis,
-    asked_bytes: u64,
+    /// The ask of the part that arrives, while the next has been asked for as well; and the newest ask.
+    arriving: Option<Asked>,
+    asked: Asked,
     /// Something of it has come: so the neighbour has all of it.
     comes: bool,
+}
+
+/// A part that was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Millis,
+    upto: u64,
+    bytes: u64,
 }
 
 /// How far a content that is wanted has come.
@@ -277,7 +290,7 @@ impl<I: Identity> Engine<I> {
         if !state.content.begun {
             self.contents_begin(link, store, now)?;
         }
-        if let Some(ask) = self.links.get_mut(&link).and_then(|state| state.content.asked.take()) {
+        while let Some(ask) = self.links.get_mut(&link).and_then(|state| state.content.asked.pop_front()) {
             self.give(link, ask, store, now)?;
         }
         self.ask_on(link, store, now)
@@ -331,9 +344,7 @@ impl<I: Identity> Engine<I> {
         loop {
             let Some(state) = self.links.get(&link) else { return Ok(()) };
             let name = match &state.content.fetch {
-                // The part before it is on its way here, or to the disk.
-                Some(fetch) if fetch.next < fetch.upto => return Ok(()),
-                Some(fetch) if self.contents.not_yet_durable.contains_key(&fetch.name) => return Ok(()),
+                Some(fetch) if !self.may_ask_for_more(fetch) => return Ok(()),
                 Some(fetch) => fetch.name.clone(),
                 None => match self.next_to_ask(state, now) {
                     Some(name) => name,
@@ -348,24 +359,37 @@ impl<I: Identity> Engine<I> {
                 continue;
             }
             let missing = store.missing(&name)?;
-            let Some(first) = missing.first().copied() else { continue };
-            let run = missing.iter().zip(first..).take_while(|(nth, at)| **nth == *at).count();
-            let part = self.contents.parts.get(&name).filter(|part| part.nth == first);
-            let begin = (first * PIECE_BYTES) as u64;
-            let from = begin + part.map_or(0, |part| part.bytes.len()) as u64;
+            let ahead = before.as_ref().filter(|fetch| fetch.next < fetch.upto).map(|fetch| fetch.upto);
+            let (first, from) = match ahead {
+                Some(upto) => (upto as usize / PIECE_BYTES, upto),
+                None => {
+                    let Some(first) = missing.first().copied() else { continue };
+                    let part = self.contents.parts.get(&name).filter(|part| part.nth == first);
+                    let arrived = part.map_or(0, |part| part.bytes.len());
+                    (first, (first * PIECE_BYTES + arrived) as u64)
+                }
+            };
+            let rest = missing.iter().skip_while(|nth| **nth < first);
+            let run = rest.zip(first..).take_while(|(nth, at)| **nth == *at).count();
+            if run == 0 {
+                // What follows is here: the rest is asked for when this part is.
+                self.links.get_mut(&link).expect("it was found").content.fetch = before;
+                return Ok(());
+            }
+            let arriving = before.as_ref().filter(|_| ahead.is_some()).map(|fetch| fetch.asked);
+            let next = before.as_ref().filter(|_| ahead.is_some()).map_or(from, |fetch| fetch.next);
             let comes = before.as_ref().is_some_and(|fetch| fetch.comes);
             let tree = match before.and_then(|fetch| fetch.tree) {
                 Some(tree) => Some(tree),
                 None => store.tree(&name)?,
             };
-            let end = (begin + (run * PIECE_BYTES) as u64).min(name.attachment.size);
+            let end = (((first + run) * PIECE_BYTES) as u64).min(name.attachment.size);
             let state = self.links.get_mut(&link).expect("it was found");
             let upto = end.min(from + state.content.ask_bytes);
             let ask = Ask { name: name.clone(), from, len: upto - from, tree: tree.is_none() };
-            let asked_bytes = upto - from;
-            let (of, asked_at) = (name.clone(), now.mono);
+            let asked = Asked { at: now.mono, upto, bytes: upto - from };
             state.content.fetch =
-                Some(Fetch { name: of, tree, next: from, upto, asked_at, asked_bytes, comes });
+                Some(Fetch { name: name.clone(), tree, next, upto, arriving, asked, comes });
             if state.direction == Direction::Down && state.content.waits.len() < WAITING_MAX {
                 // It is told when this is here, and when it is at the root.
                 state.content.waits.insert(name);
@@ -373,6 +397,18 @@ impl<I: Identity> Engine<I> {
             self.send(link, Frame::Ask(ask));
             return Ok(());
         }
+    }
+
+    /// Whether the next part may be asked for: one beside the one that arrives, and none before much waits for the disk.
+    fn may_ask_for_more(&self, fetch: &Fetch) -> bool {
+        let written_behind = self.contents.not_yet_durable.get(&fetch.name).copied().unwrap_or_default();
+        if fetch.next == fetch.upto {
+            return written_behind == 0;
+        }
+        fetch.arriving.is_none()
+            && fetch.tree.is_some()
+            && fetch.upto < fetch.name.attachment.size
+            && written_behind <= WRITTEN_BEHIND_MAX
     }
 
     /// What somebody waits for comes first. What another link fetches is left to it, and the parent is asked for what no child
@@ -384,7 +420,7 @@ impl<I: Identity> Engine<I> {
         }
         let fetches = self.links.values().filter_map(|link| link.content.fetch.as_ref());
         let mut others: BTreeSet<_> =
-            fetches.filter(|one| one.asked_at + PATIENCE_MILLIS > now.mono).map(|one| &one.name).collect();
+            fetches.filter(|one| one.asked.at + PATIENCE_MILLIS > now.mono).map(|one| &one.name).collect();
         let below = |link: &&Link| link.direction == Direction::Down && self.open_lanes(link).has(Lane::Bulk);
         let is_newer = |link: &&Link| link.peer.node == state.peer.node && link.id > state.id;
         others.extend(self.links.values().filter(is_newer).flat_map(|link| &link.content.to_ask));
@@ -412,7 +448,9 @@ impl<I: Identity> Engine<I> {
         match frame {
             Frame::Ask(ask) => {
                 if let Some(state) = self.links.get_mut(&link) {
-                    state.content.asked = Some(ask);
+                    let asked = &mut state.content.asked;
+                    asked.push_back(ask);
+                    asked.drain(..asked.len().saturating_sub(ASKS_MAX));
                 }
                 Ok(())
             }
@@ -543,9 +581,11 @@ impl<I: Identity> Engine<I> {
             return self.is_no_content(link, store, now);
         }
         (fetch.next, fetch.comes) = (upto, true);
-        if fetch.next == fetch.upto {
-            let took = now.mono.saturating_sub(fetch.asked_at);
-            let is_full = fetch.asked_bytes >= state.content.ask_bytes;
+        let ends = |asked: &Asked| asked.upto == upto;
+        let arrived = fetch.arriving.take_if(|asked| ends(asked)).or(Some(fetch.asked).filter(ends));
+        if let Some(Asked { at, bytes, .. }) = arrived {
+            let took = now.mono.saturating_sub(at);
+            let is_full = bytes >= state.content.ask_bytes;
             let size = &mut state.content.ask_bytes;
             if took < BATCH_FAST_MILLIS && is_full {
                 *size = (*size * 2).min(ASK_MAX_BYTES);

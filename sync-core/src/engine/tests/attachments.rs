@@ -208,13 +208,14 @@ fn everything_flows_up_and_whoever_wrote_it_hears_where_it_is() {
     assert_eq!(net.held(SISTER, &name), None);
     assert_eq!((net.kept(HUB, &name), net.kept(CHILD, &name)), (Some(Kept::Root), Some(Kept::Root)));
     assert_eq!([HUB, ROOT, SISTER].map(|node| net.bytes_to(node)), [large.len(), large.len(), 0]);
-    // What is asked for at once grows up to its limit; the values come with the first part.
+    // What is asked for at once grows, the part after the one that arrives being asked for; the values come with the first part.
     let piece = PIECE_BYTES as u64;
     let asks = [
         (0, piece, true),
-        (piece, 2 * piece, false),
-        (3 * piece, 4 * piece, false),
-        (7 * piece, 2 * piece + 5, false),
+        (piece, piece, false),
+        (2 * piece, 2 * piece, false),
+        (4 * piece, 2 * piece, false),
+        (6 * piece, 3 * piece + 5, false),
     ];
     assert_eq!(net.asks_of(HUB), asks);
     assert_eq!(ASK_MAX_BYTES, 4 * piece);
@@ -415,7 +416,8 @@ fn what_is_something_else_is_not_taken_and_stops_nothing() {
             _ => {
                 // Of an earlier ask, whose beginning nobody waited for any more.
                 assert!(hub.says(DOWN, bytes(0, large[..9].to_vec(), &name)).is_empty());
-                hub.says(DOWN, Frame::Tree(hash, tree.values().to_vec()));
+                let said = hub.says(DOWN, Frame::Tree(hash, tree.values().to_vec()));
+                assert!(asks(&said), "the next part, while this one arrives");
                 // What nobody has asked for, or belongs to another ask.
                 let said = hub.says(DOWN, bytes(7, large[7..9].to_vec(), &name));
                 assert!(said.is_empty());
@@ -426,7 +428,7 @@ fn what_is_something_else_is_not_taken_and_stops_nothing() {
                 assert!(hub.says(DOWN, bytes(0, vec![1; 9], &other)).is_empty());
                 assert!(hub.says(DOWN, Frame::Nothing(other)).is_empty());
                 let said = hub.says(DOWN, bytes(0, large[..PIECE_BYTES].to_vec(), &name));
-                assert!(asks(&said), "the next part");
+                assert!(!asks(&said), "all of it is on its way");
                 assert_eq!(hub.store.missing(&name).unwrap(), [1]);
                 continue;
             }
@@ -570,4 +572,24 @@ fn so_much_is_remembered_and_asked_for_and_no_more() {
     let left = (1..=all).map(named).find(|name| !asked.contains(name)).unwrap();
     let said = frames(&hub.told(Event::Fetch(left.clone())), DOWN);
     assert!(matches!(&said[..], [Frame::Ask(ask)] if ask.name == left), "{said:?}");
+}
+
+/// The asks that wait for a lane are answered all, in order; of more than a neighbour has any use for the newest.
+#[test]
+fn two_asks_wait_for_their_lane() {
+    let mut net = Net::new(&[HUB, CHILD]);
+    net.connect(CHILD, HUB);
+    let one = content(1, 3 * PIECE_BYTES);
+    let name = net.writes(CHILD, "Basic/1", &one, plain);
+    let (link, piece) = (net.link(CHILD, HUB), PIECE_BYTES as u64);
+    net.tell(CHILD, Event::Lanes(Lanes::ALL.without_bulk()));
+    for nth in 0..3 {
+        assert_eq!(net.answers(CHILD, HUB, ask(&name, nth * piece, 9)), []);
+    }
+    let effects = net.nodes.get_mut(&CHILD).unwrap().told(Event::Lanes(Lanes::ALL));
+    let given: Vec<_> = frames(&effects, link)
+        .iter()
+        .filter_map(|frame| if let Frame::Bytes { from, .. } = frame { Some(*from) } else { None })
+        .collect();
+    assert_eq!(given, [piece, 2 * piece]);
 }

@@ -16,7 +16,7 @@ const BRINGS_ONE_IN: u64 = 4;
 /// At one act in so many somebody asks for content.
 const ASKS_ONE_IN: u64 = 3;
 /// Of content may be sent again, for each session: what was asked for and is not durable when it ends, on either side.
-const AGAIN_PER_SESSION_BYTES: u64 = 2 * (ASK_MAX_BYTES + PIECE_BYTES as u64);
+const AGAIN_PER_SESSION_BYTES: u64 = 2 * (2 * ASK_MAX_BYTES + PIECE_BYTES as u64);
 
 /// What a world remembers of content.
 #[derive(Default)]
