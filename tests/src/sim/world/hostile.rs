@@ -54,11 +54,11 @@ impl Intruder {
 
     /// Gives content of its own, mostly with something in it that is not so: the frames, and whether it is all right.
     fn answer(&mut self, ask: &Ask) -> (Vec<Frame>, bool) {
-        let found = self.contents.iter().filter_map(|content| {
+        let found = self.contents.iter().find_map(|content| {
             let (attachment, tree) = Tree::of(content)?;
             (attachment == ask.name.attachment).then_some((content, tree))
         });
-        let Some((content, tree)) = found.last() else {
+        let Some((content, tree)) = found else {
             return (vec![Frame::Nothing(ask.name.clone())], true);
         };
         let (mut content, mut values) = (content.clone(), tree.values().to_vec());
