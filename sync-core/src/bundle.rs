@@ -163,8 +163,9 @@ pub fn decode_contents(bytes: &[u8]) -> Result<ContentPlaces, DecodeError> {
 mod tests {
     use super::*;
     use crate::{
+        attachment::Attachment,
         feed::Position,
-        id::{Chain, Incarnation},
+        id::{Chain, ContentHash, Incarnation},
     };
 
     fn cursor(segment: u8, pos: u64) -> Cursor {
@@ -206,6 +207,22 @@ mod tests {
         assert_eq!(Tail::decode(&other), Err(DecodeError::Value("whether there is more")));
         let upto = tail().upto;
         assert_eq!(decode_cursors(&encode_cursors(&upto)), Ok(upto));
+    }
+
+    #[test]
+    fn places_in_attachments_are_kept() {
+        let of = |n: u8, size| Name {
+            record: format!("Basic/{n}").parse().unwrap(),
+            attachment: Attachment { hash: ContentHash([n; 32]), size },
+        };
+        let contents: ContentPlaces = [(of(1, 20_000), 16_384), (of(2, 33_000_000), 0)].into();
+        let bytes = encode_contents(&contents);
+        assert_eq!(decode_contents(&bytes), Ok(contents));
+        assert_eq!(decode_contents(&[]), Ok(ContentPlaces::new()));
+        let one = encode_contents(&[(of(1, 20_000), 16_384)].into()).len();
+        for end in (1..bytes.len()).filter(|end| *end != one) {
+            assert!(decode_contents(&bytes[..end]).is_err(), "{end}");
+        }
     }
 
     #[test]
