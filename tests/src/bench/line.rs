@@ -1,4 +1,4 @@
-//! A line between two nodes: passes UDP datagrams on after a delay, and counts them. It loses nothing.
+//! A line between two nodes: passes UDP datagrams on after a delay, in their order, and counts them. It loses nothing.
 
 use std::{
     net::SocketAddr,
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::UdpSocket, runtime::Runtime, time::Instant};
+use tokio::{net::UdpSocket, runtime::Runtime, sync::mpsc, time::Instant};
 
 const DATAGRAM_MAX_BYTES: usize = 1 << 16;
 
@@ -36,20 +36,22 @@ impl Line {
             let (near, far_side, bytes) = (near_side.clone(), far_side.clone(), bytes.clone());
             runtime.spawn(async move {
                 let mut buffer = vec![0; DATAGRAM_MAX_BYTES];
+                let line = delayed(far_side, delay);
                 while let Ok((length, from)) = near.recv_from(&mut buffer).await {
                     dialler.send_replace(from);
                     bytes.fetch_add(length as u64, Ordering::Relaxed);
-                    later(&far_side, buffer[..length].to_vec(), far, delay).await;
+                    let _ = line.send((Instant::now() + delay, buffer[..length].to_vec(), far));
                 }
             });
         }
         let counted = bytes.clone();
         runtime.spawn(async move {
             let mut buffer = vec![0; DATAGRAM_MAX_BYTES];
+            let line = delayed(near_side, delay);
             while let Ok((length, _)) = far_side.recv_from(&mut buffer).await {
                 counted.fetch_add(length as u64, Ordering::Relaxed);
                 let back = *dialled.borrow();
-                later(&near_side, buffer[..length].to_vec(), back, delay).await;
+                let _ = line.send((Instant::now() + delay, buffer[..length].to_vec(), back));
             }
         });
         Ok(Self { address, bytes, _runtime: runtime })
@@ -61,15 +63,18 @@ impl Line {
     }
 }
 
-async fn later(socket: &Arc<UdpSocket>, datagram: Vec<u8>, to: SocketAddr, delay: Duration) {
-    if delay.is_zero() {
-        // A datagram that cannot be sent is lost, as on any line.
-        let _ = socket.send_to(&datagram, to).await;
-        return;
-    }
-    let (due, socket) = (Instant::now() + delay, socket.clone());
+/// What is sent here goes out of that socket when it is due, in its order: a handshake whose datagrams overtake one another takes
+/// more round trips.
+fn delayed(socket: Arc<UdpSocket>, delay: Duration) -> mpsc::UnboundedSender<(Instant, Vec<u8>, SocketAddr)> {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Vec<u8>, SocketAddr)>();
     tokio::spawn(async move {
-        tokio::time::sleep_until(due).await;
-        let _ = socket.send_to(&datagram, to).await;
+        while let Some((due, datagram, to)) = receiver.recv().await {
+            if !delay.is_zero() {
+                tokio::time::sleep_until(due).await;
+            }
+            // A datagram that cannot be sent is lost, as on any line.
+            let _ = socket.send_to(&datagram, to).await;
+        }
     });
+    sender
 }
