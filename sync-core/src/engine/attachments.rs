@@ -5,7 +5,8 @@
 //! says. Whoever is asked and cannot give says [`Frame::Nothing`], whatever the reason, and tells the asker when it can. What
 //! always holds: content goes where its record goes, by the rules of [`crate::scope`], which are looked at for every part; and
 //! nobody is told that it is whole somewhere before it is durable there. It has the last turn: it goes when bulk may go, and a
-//! part is asked for when the one before it has begun to arrive, and the one before that is durable. Not here: cutting and checking pieces ([`crate::attachment`]).
+//! part is asked for while the one before it arrives and little waits for the disk. Not here: cutting and checking pieces
+//! ([`crate::attachment`]).
 
 use super::{commit::Draft, *};
 use crate::{
