@@ -296,7 +296,7 @@ impl Link {
         if !knows_us && !self.owes_cursors {
             return Ok(Found::Nothing);
         }
-        let mut newest = self.cursors_in_lineage(store)?;
+        let mut newest = newest_in(hello.tip, Some(hello.run), store)?;
         let mut reading = self.reading;
         if !knows_us {
             reading = places(&newest);
@@ -329,57 +329,58 @@ impl Link {
         let named = self.reading[lane as usize].map(|at| at.segment);
         newest.pos > 0 && (named != Some(newest.segment) || !known.covers(newest))
     }
-
-    /// For each lane the newest place that we have read in what the neighbour still knows to be its feed, with the
-    /// running hash there: it tells the neighbour whether what it knows is what we have read. The beginning of its
-    /// first segment when we have read nothing of it.
-    ///
-    /// When we have read more of one of its segments than it knows, and nothing that ends just where it does, we name the
-    /// end of that: somebody else may have written under the same name, and nobody but we can tell the neighbour. When we
-    /// have read one after we had read what comes after it, somebody has: we name a place that is beyond any.
-    fn cursors_in_lineage(&self, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
-        let Some(hello) = &self.hello else { return Ok(Vec::new()) };
-        // Its process has a name for what it will write, under which somebody else may have written.
-        let unopened = Position { segment: hello.run, pos: 0 };
-        let unopened = Some(unopened).filter(|_| hello.tip.is_none_or(|tip| tip.segment != hello.run));
-        let mut ends: Vec<_> = unopened.into_iter().collect();
-        let (mut next, mut passed) = (hello.tip, BTreeSet::new());
-        // A liar's runs may lead back to themselves.
-        while let Some(at) = next.filter(|at| passed.insert(at.segment)) {
-            ends.push(at);
-            let known = store.announcement(at.segment)?;
-            next = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
-        }
-        let first = ends.last().filter(|_| hello.tip.is_some());
-        let beginning =
-            first.map(|first| Cursor { at: Position { pos: 0, ..*first }, chain: Some(CHAIN_START) });
-        let mut found = Vec::new();
-        for lane in Lane::ALL {
-            let (mut beyond, mut newest, mut earliest) = (None, None, u64::MAX);
-            for end in &ends {
-                let furthest = store.read_before(lane, Position { pos: POSITION_MAX, ..*end })?;
-                let Some(furthest) = furthest else { continue };
-                let is_beyond = furthest.at.pos > end.pos;
-                if is_beyond && (hello.run == end.segment || !has_read_just(store, *end)?) {
-                    beyond = Some(furthest);
-                }
-                if newest.is_none() {
-                    newest = if is_beyond { store.read_before(lane, *end)? } else { Some(furthest) };
-                }
-                let Some(read) = store.read(lane, end.segment)? else { continue };
-                if read.brought_at > earliest {
-                    beyond = Some(Cursor { at: Position { pos: POSITION_MAX, ..*end }, chain: None });
-                }
-                earliest = earliest.min(read.at);
-            }
-            found.extend(beyond.or(newest).or(beginning).map(|cursor| (lane, cursor)));
-        }
-        Ok(found)
-    }
 }
 
 fn places(cursors: &[(Lane, Cursor)]) -> [Option<Position>; 3] {
     Lane::ALL.map(|lane| cursors.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor.at))
+}
+
+/// For each lane the newest place that we have read in what a neighbour still knows to be its feed, which ends at `tip`, with the
+/// running hash there: it tells the neighbour whether what it knows is what we have read. The beginning of its first segment when we
+/// have read nothing of it. `run` is the one in which its process writes, or will.
+///
+/// When we have read more of one of its segments than it knows, and nothing that ends just where it does, we name the
+/// end of that: somebody else may have written under the same name, and nobody but we can tell the neighbour. When we
+/// have read one after we had read what comes after it, somebody has: we name a place that is beyond any.
+pub(crate) fn newest_in(
+    tip: Option<Position>,
+    run: Option<Incarnation>,
+    store: &impl Store,
+) -> Result<Vec<(Lane, Cursor)>, StoreError> {
+    // Its process has a name for what it will write, under which somebody else may have written.
+    let unopened = run.filter(|run| tip.is_none_or(|tip| tip.segment != *run));
+    let mut ends: Vec<_> = unopened.map(|segment| Position { segment, pos: 0 }).into_iter().collect();
+    let (mut next, mut passed) = (tip, BTreeSet::new());
+    // A liar's runs may lead back to themselves.
+    while let Some(at) = next.filter(|at| passed.insert(at.segment)) {
+        ends.push(at);
+        let known = store.announcement(at.segment)?;
+        next = known.and_then(|(announcement, _)| announcement.parent).map(Position::from);
+    }
+    let first = ends.last().filter(|_| tip.is_some());
+    let beginning = first.map(|first| Cursor { at: Position { pos: 0, ..*first }, chain: Some(CHAIN_START) });
+    let mut found = Vec::new();
+    for lane in Lane::ALL {
+        let (mut beyond, mut newest, mut earliest) = (None, None, u64::MAX);
+        for end in &ends {
+            let furthest = store.read_before(lane, Position { pos: POSITION_MAX, ..*end })?;
+            let Some(furthest) = furthest else { continue };
+            let is_beyond = furthest.at.pos > end.pos;
+            if is_beyond && (run == Some(end.segment) || !has_read_just(store, *end)?) {
+                beyond = Some(furthest);
+            }
+            if newest.is_none() {
+                newest = if is_beyond { store.read_before(lane, *end)? } else { Some(furthest) };
+            }
+            let Some(read) = store.read(lane, end.segment)? else { continue };
+            if read.brought_at > earliest {
+                beyond = Some(Cursor { at: Position { pos: POSITION_MAX, ..*end }, chain: None });
+            }
+            earliest = earliest.min(read.at);
+        }
+        found.extend(beyond.or(newest).or(beginning).map(|cursor| (lane, cursor)));
+    }
+    Ok(found)
 }
 
 /// Whether we have read that segment in some lane up to just there: the running hash tells what is before.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sync_core::identity::Role;
 use tempfile::TempDir;
 use tuyen_tests::{
-    cluster::{Node, org, wait_equal},
+    cluster::{BackupKey, Node, org, wait_equal},
     run::{Ran, tuyen},
     sim::rng::Rng,
 };
@@ -370,6 +370,44 @@ fn files_go_by_stick_as_well_and_a_stick_brings_back_what_somebody_asks_for() {
     assert_eq!(brings.import(&apart.clinic).expect(0).json()["attachments"], 1);
     tuyen(&apart.clinic.dir, &ask, b"").expect(0);
     assert!(fs::read(&out).unwrap() == file);
+}
+
+#[test]
+fn who_came_back_from_a_backup_agrees_anew_by_sticks_alone() {
+    for clinic_is_put_back in [true, false] {
+        let mut apart = Apart::new().met();
+        let mut journeys = 0;
+        let mut carries = |apart: &Apart| {
+            journeys += 1;
+            let up = apart.export_up(&format!("up-{journeys}"), &[]).import(&apart.centre);
+            let down = apart.export_down(&format!("down-{journeys}"), &[]).import(&apart.clinic);
+            [up, down].map(|ran| ran.json())
+        };
+        apart.clinic.put((1..=3).map(|n| patient(&format!("p{n}"))));
+        carries(&apart);
+        assert_eq!(apart.not_safe(), (0, 0));
+        let (key, file) = (BackupKey::new(&apart.path("key")), apart.path("backup"));
+        let one = if clinic_is_put_back { &apart.clinic } else { &apart.centre };
+        one.back_up(&key, &file).expect(0);
+        apart.clinic.put((4..=6).map(|n| patient(&format!("p{n}"))));
+        carries(&apart);
+        assert_eq!(apart.not_safe(), (0, 0));
+
+        let one = if clinic_is_put_back { &mut apart.clinic } else { &mut apart.centre };
+        one.kill();
+        one.restore_backup(&key, &file).expect(0);
+        one.start();
+        assert_eq!(one.status().records, 3);
+        apart.clinic.put([patient("p7")]);
+        let mut said = Vec::new();
+        let rounds = (1..=3).find(|_| {
+            said.extend(carries(&apart));
+            apart.not_safe() == (0, 0) && apart.centre.status().records == 7
+        });
+        assert!(rounds.is_some(), "{said:?}");
+        wait_equal(&[&apart.centre, &apart.clinic], 7);
+        assert!(said.iter().any(|said| said["older"] == true || said["lost"] == true), "{said:?}");
+    }
 }
 
 #[test]

@@ -436,8 +436,8 @@ impl Import {
         );
         if taken.older {
             text += &format!(
-                "{sender} did not know, when it made this, what was read of it here: its data was put back from a backup. The \
-                 next bundle for it brings back what it has lost.\n"
+                "{sender} did not know, when it made this, what was read of it here: its data was put back from a backup. \
+                 {GO_ON}\n"
             );
         } else if !taken.gaps.is_empty() {
             text += &format!(
@@ -453,8 +453,7 @@ impl Import {
         }
         if taken.lost {
             text += &format!(
-                "{sender} has read more of this node than this node knows: it was put back from a backup. The next bundle \
-                 of {org} after it has imported one from here brings back what is missing.\n"
+                "{sender} has read more of this node than this node knows: this node was put back from a backup. {GO_ON}\n"
             );
         }
         if taken.more {
@@ -463,6 +462,10 @@ impl Import {
         text + &format!("To acknowledge: tuyen bundle export --for {org} --out FILE\n")
     }
 }
+
+/// What there is to do when a node was put back.
+const GO_ON: &str = "Go on carrying bundles both ways: the next ones bring back what it has lost, and after three there and back \
+                     at the most everything is acknowledged again.";
 
 /// What a file holds, if it is a card.
 fn card(path: &Path) -> Option<String> {

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use data_encoding::BASE64;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use sync_core::{
@@ -105,8 +106,13 @@ struct Neighbour {
     /// How far it had read this node's feed then, and where the last bundle for it ended.
     has: String,
     exported: String,
-    /// The end of its feed, when it had said that it knows less of it than was read here.
+    /// The end of its feed, when it had said that it knows less of it than was read here; whether it had come back from a backup,
+    /// and took this node to have what this node has not.
     restored: Option<Option<Position>>,
+    #[serde(default)]
+    returned: bool,
+    #[serde(default)]
+    lost: bool,
     /// What it asked for then of attachments, what it had of them, and up to where bundles gave them.
     #[serde(default)]
     asks: String,
@@ -118,37 +124,53 @@ struct Neighbour {
 
 impl Neighbour {
     fn new(node: NodeId) -> Self {
-        let none = String::new;
-        let (has, exported, asks, holds, given) = (none(), none(), none(), none(), none());
-        Self { node, chain: Vec::new(), heard: i64::MIN, has, exported, restored: None, asks, holds, given }
+        Self::of(node, &Heard::default())
     }
 
-    fn told(&self) -> Told {
-        Told { asks: contents_of(&self.asks), holds: contents_of(&self.holds).into_keys().collect() }
+    fn of(node: NodeId, word: &Heard) -> Self {
+        let holds = word.told.holds.iter().map(|name| (name.clone(), 0)).collect();
+        Self {
+            node,
+            chain: Vec::new(),
+            heard: i64::MIN,
+            has: BASE64.encode(&encode_cursors(&word.has)),
+            exported: BASE64.encode(&encode_cursors(&word.last)),
+            restored: word.restored,
+            returned: word.returned,
+            lost: word.lost,
+            asks: BASE64.encode(&encode_contents(&word.told.asks)),
+            holds: BASE64.encode(&encode_contents(&holds)),
+            given: BASE64.encode(&encode_contents(&word.given)),
+        }
+    }
+
+    fn word(&self) -> Heard {
+        let asks = decoded(&self.asks, decode_contents);
+        let holds = decoded(&self.holds, decode_contents).into_keys().collect();
+        Heard {
+            has: decoded(&self.has, decode_cursors),
+            last: decoded(&self.exported, decode_cursors),
+            restored: self.restored,
+            returned: self.returned,
+            lost: self.lost,
+            told: Told { asks, holds },
+            given: decoded(&self.given, decode_contents),
+        }
+    }
+
+    /// With another word.
+    fn with(self, word: &Heard) -> Self {
+        Self { chain: self.chain, heard: self.heard, ..Self::of(self.node, word) }
     }
 
     fn chain(&self) -> Vec<Vec<u8>> {
-        let decode = |text: &String| data_encoding::BASE64.decode(text.as_bytes()).unwrap_or_default();
-        self.chain.iter().map(decode).collect()
+        self.chain.iter().map(|text| BASE64.decode(text.as_bytes()).unwrap_or_default()).collect()
     }
 }
 
-fn cursors_of(text: &str) -> Cursors {
-    let bytes = data_encoding::BASE64.decode(text.as_bytes()).unwrap_or_default();
-    decode_cursors(&bytes).unwrap_or_default()
-}
-
-fn text_of(cursors: &[(Lane, Cursor)]) -> String {
-    data_encoding::BASE64.encode(&encode_cursors(cursors))
-}
-
-fn contents_of(text: &str) -> ContentPlaces {
-    let bytes = data_encoding::BASE64.decode(text.as_bytes()).unwrap_or_default();
-    decode_contents(&bytes).unwrap_or_default()
-}
-
-fn text_of_contents(contents: &ContentPlaces) -> String {
-    data_encoding::BASE64.encode(&encode_contents(contents))
+/// What was kept as text; nothing when it is not that any more.
+fn decoded<T: Default, E>(text: &str, decode: impl FnOnce(&[u8]) -> Result<T, E>) -> T {
+    BASE64.decode(text.as_bytes()).ok().and_then(|bytes| decode(&bytes).ok()).unwrap_or_default()
 }
 
 impl Courier {
@@ -256,7 +278,7 @@ impl Core {
         let org = peer.place.org();
         let known = self.known_of(org)?.filter(|known| known.node == peer.node);
         let mut known = known.unwrap_or_else(|| Neighbour::new(peer.node));
-        known.chain = chain.iter().map(|der| data_encoding::BASE64.encode(der)).collect();
+        known.chain = chain.iter().map(|der| BASE64.encode(der)).collect();
         self.keep_of(org, known)
     }
 
@@ -268,10 +290,9 @@ impl Core {
             return Ok(());
         };
         known.heard = head.made;
-        known.has = text_of(&imported.cursors);
-        known.restored = (imported.older || imported.behind).then_some(imported.tip);
-        known.asks = text_of_contents(&imported.told.asks);
-        known.holds = text_of_contents(&imported.told.holds.iter().map(|name| (name.clone(), 0)).collect());
+        let mut word = known.word();
+        word.hears(imported);
+        let known = known.with(&word);
         self.keep_of(org, known)
     }
 
@@ -282,20 +303,20 @@ impl Core {
         };
         let known = self.known_of(&org)?.filter(|known| known.node == node);
         let known = known.unwrap_or_else(|| Neighbour::new(node));
-        let (exported, given) = (text_of(&reached), text_of_contents(&given));
-        self.keep_of(&org, Neighbour { exported, given, ..known })
+        let word = Heard { last: reached, given, ..known.word() };
+        self.keep_of(&org, known.with(&word))
     }
 
     /// What makes this node known to a neighbour that has never met it.
     pub fn card(&self) -> BundleCard {
         let identity = self.engine.identity().files();
-        let lines: Vec<_> = identity.chain.iter().map(|der| data_encoding::BASE64.encode(der)).collect();
+        let lines: Vec<_> = identity.chain.iter().map(|der| BASE64.encode(der)).collect();
         BundleCard { card: format!("{CARD}{}\n", lines.join("\n")) }
     }
 
     /// Takes the card of a neighbour.
     pub fn meet(&mut self, card: &str) -> Result<Result<BundleMet, Failure>, StoreError> {
-        let decode = |line: &str| data_encoding::BASE64.decode(line.as_bytes()).ok();
+        let decode = |line: &str| BASE64.decode(line.as_bytes()).ok();
         let chain: Option<Vec<_>> =
             card.strip_prefix(CARD).and_then(|rest| rest.lines().map(decode).collect());
         let Some(chain) = chain.filter(|chain| !chain.is_empty()) else {
@@ -371,17 +392,12 @@ impl Core {
         };
         let known = self.known_of(org)?.filter(|known| known.node == to.node);
         let known = known.unwrap_or_else(|| Neighbour::new(to.node));
-        let last = cursors_of(&known.exported);
-        let places = match since {
-            BundleSince::Start => Vec::new(),
-            BundleSince::Acknowledged => vec![cursors_of(&known.has)],
-            BundleSince::Last => vec![cursors_of(&known.has), last.clone()],
+        let since = match since {
+            BundleSince::Start => Since::Start,
+            BundleSince::Acknowledged => Since::Acknowledged,
+            BundleSince::Last => Since::Last,
         };
-        let goes_on = since == BundleSince::Last;
-        let since = if since == BundleSince::Start { Since::Start } else { Since::Known(&places) };
-        let given = if goes_on { contents_of(&known.given) } else { ContentPlaces::new() };
-        let heard = Heard { last: last.clone(), restored: known.restored, told: known.told(), given };
-        let export = match self.engine.export(to.clone(), since, heard, &self.store, clock::now())? {
+        let export = match self.engine.export(to.clone(), since, &known.word(), &self.store, clock::now())? {
             Ok(export) => export,
             Err(refusal) => {
                 let text = format!("bundles go between a node and its parent only: {refusal}");

@@ -28,6 +28,7 @@ pub struct Export {
     entries: [u64; 3],
     /// The time at which it was begun.
     pub(super) now: Now,
+    lost: bool,
     pub(super) told: Told,
     pub(super) giving: Giving,
 }
@@ -65,8 +66,8 @@ impl<I: Identity> Engine<I> {
     pub fn export(
         &self,
         mut peer: NodeInfo,
-        since: Since<'_>,
-        heard: Heard,
+        since: Since,
+        heard: &Heard,
         store: &impl Store,
         now: Now,
     ) -> Result<Result<Export, crate::identity::Refusal>, StoreError> {
@@ -76,20 +77,20 @@ impl<I: Identity> Engine<I> {
             return Ok(Err(refusal));
         }
         let known = match since {
-            Since::Start => &[],
-            Since::Known(known) => known,
+            Since::Start => [None, None],
+            Since::Acknowledged => [Some(&heard.has), None],
+            Since::Last => [Some(&heard.has), Some(&heard.last)],
         };
-        let Heard { last, restored, told, given } = heard;
         // What it knew before it came back from a backup it has said since.
-        let knows = matches!(since, Since::Known(_)) && restored.is_none();
+        let knows = since != Since::Start && heard.restored.is_none();
         let own = knows.then(|| self.known_to_have(peer.node, direction));
         let mut link = Link::new(NO_LINK, peer, Vec::new(), direction, 0);
         link.allowed = self.profiles.allowed(link.peer.place.org(), Way::Courier);
         let (mut from, mut ended) = (Vec::new(), [0; 3]);
         for lane in Lane::ALL {
             let own = own.map_or(0, |own| own[lane as usize]);
-            let start = own.max(self.furthest(lane, known.iter().flatten(), store)?);
-            ended[lane as usize] = self.furthest(lane, &last, store)?;
+            let start = own.max(self.furthest(lane, known.into_iter().flatten().flatten(), store)?);
+            ended[lane as usize] = self.furthest(lane, &heard.last, store)?;
             let at = self.position(start);
             let out = &mut link.out[lane as usize];
             (out.next, out.told, out.batch_bytes) = (Some(start), at, STRETCH_BYTES);
@@ -97,8 +98,13 @@ impl<I: Identity> Engine<I> {
                 from.push((lane, Cursor { at, chain: Some(store.chain(start)?.unwrap_or(CHAIN_START)) }));
             }
         }
-        link.named = store.read_of_node(link.peer.node)?;
-        link.lineage = Some(self.lineage_of(&link.named, restored, store)?);
+        let read = store.read_of_node(link.peer.node)?;
+        link.lineage = Some(self.lineage_of(&read, heard.restored, store)?);
+        link.named = match heard.restored.filter(|_| heard.returned) {
+            Some(tip) => stands_in(&read, tip, None, store)?,
+            None => read,
+        };
+        let given = if since == Since::Last { heard.given.clone() } else { ContentPlaces::new() };
         Ok(Ok(Export {
             link,
             from,
@@ -111,7 +117,8 @@ impl<I: Identity> Engine<I> {
             homes: BTreeSet::new(),
             entries: [0; 3],
             now,
-            told,
+            lost: heard.lost,
+            told: heard.told.clone(),
             giving: Giving::after(given),
         }))
     }
@@ -252,6 +259,7 @@ impl<I: Identity> Engine<I> {
                 frames.push(Frame::Announce(without_chain(&announcement)));
             }
         }
+        frames.extend(export.lost.then_some(Frame::Lost));
         frames.push(Frame::Hello(Hello {
             run: self.run,
             software: self.software.clone(),

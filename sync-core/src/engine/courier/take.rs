@@ -8,7 +8,7 @@
 use super::{contents::Taking, *};
 use crate::{
     engine::{commit::Draft, receive::is_in_order},
-    wire::{POSITION_MAX, UNPACKED_MAX_BYTES},
+    wire::UNPACKED_MAX_BYTES,
 };
 
 /// What has come of a bundle.
@@ -35,6 +35,8 @@ pub struct Imported {
     pub behind: bool,
     /// The sender has read more of this node than this node knows: it came back from an older copy.
     pub lost: bool,
+    /// By its latest word the sender came back from an older copy: the next bundle for it names the places that both know.
+    pub returned: bool,
     /// Why the rest was not taken.
     pub refused: Option<(u16, String)>,
     /// How far the sender has read this node's feed.
@@ -48,6 +50,8 @@ pub struct Imported {
 pub(in crate::engine) struct Import {
     pub(in crate::engine) link: LinkId,
     pub(super) newest: bool,
+    /// The sender has said that it has not read what it was taken to have.
+    lost: bool,
     chain: Vec<Vec<u8>>,
     from: Vec<(Lane, Cursor)>,
     /// Frames that wait until nothing else does; none at the end.
@@ -77,6 +81,8 @@ struct Reading {
     ahead: bool,
     /// Where the next stretch begins.
     at: Option<Cursor>,
+    /// Where this node stands for a sender that came back from a backup, until it has read on.
+    back: Option<Option<Cursor>>,
     stretch: Vec<EntryBatch>,
 }
 
@@ -106,12 +112,13 @@ impl<I: Identity> Engine<I> {
             older: false,
             behind: false,
             lost: false,
+            returned: false,
             refused: None,
             cursors: Vec::new(),
             tip: None,
         };
-        let (queue, session, taking) = (VecDeque::new(), None, None);
-        let import = Import { link, newest, chain, from, queue, session, total: 0, taking, outcome };
+        let (queue, session, taking, lost) = (VecDeque::new(), None, None, false);
+        let import = Import { link, newest, lost, chain, from, queue, session, total: 0, taking, outcome };
         self.import = Some(Box::new(import));
     }
 
@@ -168,6 +175,11 @@ impl<I: Identity> Engine<I> {
             Frame::Orders(all) if !all.is_empty() => self.on_orders(link, all),
             Frame::Revocations(all) => self.on_revocations(link, all, store)?,
             Frame::Announce(announcement) => self.on_announce(link, announcement, store)?,
+            Frame::Lost if !begun => {
+                if let Some(import) = &mut self.import {
+                    import.lost = true;
+                }
+            }
             Frame::Hello(hello) if !begun => self.bundle_hello(hello, store)?,
             Frame::SafeAtRoot(lane, at) if begun => self.bundle_receipt(lane, at),
             Frame::Batch(batch) if begun => {
@@ -203,7 +215,6 @@ impl<I: Identity> Engine<I> {
         outcome.tip = hello.tip;
         let lineage = walk(hello.tip, store)?;
         let read = store.read_of_node(outcome.sender.node)?;
-        let of_lane = |all: &[(Lane, Cursor)], lane| all.iter().find(|(l, _)| *l == lane).map(|(_, c)| *c);
         let mut passed = [false; 3];
         for lane in Lane::ALL {
             let current = of_lane(&read, lane);
@@ -222,16 +233,33 @@ impl<I: Identity> Engine<I> {
         // The word of one that does not know what was read of it is of before that, or of a run of which nothing was.
         let knows = (lineage.is_some() || read.is_empty()) && !outcome.older && !outcome.behind;
         let counts = knows || (!outcome.behind && is_unread(hello.tip, store)?);
-        let sets_back = counts && outcome.older && import.newest;
-        let agrees = self.bundle_acknowledges(outcome, direction, counts, sets_back, store)?;
+        // Who is linked says itself how far it has come, and from where it goes on.
+        let is_word = counts && self.links_of(outcome.sender.node).is_empty();
+        outcome.returned = is_word && import.newest && outcome.older;
+        let sets_back = is_word && import.newest && (outcome.older || import.lost);
+        let agrees = self.bundle_acknowledges(outcome, direction, is_word, sets_back, store)?;
+        let stands = match outcome.returned {
+            true => stands_in(&read, hello.tip, Some(hello.run), store)?,
+            false => read,
+        };
         let mut lanes: [Reading; 3] = Default::default();
         for lane in Lane::ALL {
-            let (current, from) = (of_lane(&read, lane), of_lane(&import.from, lane));
+            let (mut current, from) = (of_lane(&stands, lane), of_lane(&import.from, lane));
             let order = |cursor: Option<Cursor>| cursor.and_then(|c| lineage.as_ref()?.order(c.at));
+            if outcome.returned
+                && current
+                    .is_some_and(|current| lineage.as_ref().is_some_and(|known| known.covers(current.at)))
+                && order(from) <= order(current)
+                && has_stood(lane, from, store)?
+            {
+                // What lies between is read once more.
+                current = from;
+            }
             let reached = current.is_none() || order(current).is_some();
             let leads_on = agrees && reached && order(from) <= order(current);
             let ahead = !passed[lane as usize] && !leads_on;
-            lanes[lane as usize] = Reading { ahead, at: from, stretch: Vec::new() };
+            let back = outcome.returned.then_some(current);
+            lanes[lane as usize] = Reading { ahead, at: from, back, stretch: Vec::new() };
         }
         let lineage = lineage.unwrap_or_default();
         import.session = Some(Session { direction, lineage, agrees, counts, lanes });
@@ -239,8 +267,8 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    /// The cursors of a reader: what they name is durable there, if the word counts; and if it is the latest of one that came
-    /// back from a backup, nothing else is. False when it does not know this node's feed, or this node no longer does.
+    /// The cursors of a reader: what they name is durable there, if the word counts; and if it sets back what was known, nothing
+    /// else is. False when it does not know this node's feed, or this node no longer does.
     fn bundle_acknowledges(
         &mut self,
         outcome: &mut Imported,
@@ -261,6 +289,10 @@ impl<I: Identity> Engine<I> {
                 }
                 Resolved::Forked(segment) => Some(segment),
                 Resolved::Beyond(segment) if self.live == Some(segment) => Some(segment),
+                Resolved::Beyond(segment) if cursor.is_some_and(|cursor| cursor.at.pos == POSITION_MAX) => {
+                    outcome.lost = true;
+                    Some(segment)
+                }
                 Resolved::Lost | Resolved::Beyond(_) => {
                     (outcome.lost, agrees) = (true, false);
                     rival
@@ -271,8 +303,6 @@ impl<I: Identity> Engine<I> {
                 self.fork(segment);
             }
         }
-        // A parent to which there is a link says itself how far it has come.
-        let counts = counts && self.links_of(outcome.sender.node).is_empty();
         if agrees && counts && direction == Direction::Up {
             let to_root = outcome.sender.role == Role::Root;
             for (lane, seq) in places {
@@ -353,13 +383,16 @@ impl<I: Identity> Engine<I> {
             import.outcome.gaps.push(slot);
         }
         let node = import.outcome.sender.node;
-        let read = store.read_of_node(node)?;
-        let current = read.iter().find(|(l, _)| *l == slot).map(|(_, cursor)| *cursor);
+        let current = match lane.back {
+            Some(back) => back,
+            None => of_lane(&store.read_of_node(node)?, slot),
+        };
         // Whoever does not know us passes over what it takes us to have.
         let moves = session.agrees && is_same_place(begin, current);
         if moves && !session.lineage.covers(end.at) {
             return wrong("it leads further than its sender's feed");
         }
+        lane.back = lane.back.filter(|_| !moves);
         let from = Sender {
             link: import.link,
             direction: session.direction,
@@ -430,6 +463,12 @@ impl<I: Identity> Engine<I> {
         let mut homes = homes.iter().chain([entry.home()]);
         Ok(homes.any(|home| self.places.reach(home, issued, self.place())))
     }
+}
+
+/// Whether this node has stood just there, at the beginning it always has.
+fn has_stood(lane: Lane, place: Option<Cursor>, store: &impl Store) -> Result<bool, StoreError> {
+    let Some(place) = place else { return Ok(true) };
+    Ok(store.read_before(lane, place.at)? == Some(place))
 }
 
 /// Whether nothing was ever read of the run that ends there.

@@ -24,12 +24,20 @@ impl Stick {
 }
 
 impl Node {
-    fn exports(&self, to: u8, since: Since<'_>) -> Stick {
+    fn exports(&self, to: u8, since: Since) -> Stick {
         self.exports_after(&[], to, since)
     }
 
-    fn exports_after(&self, last: &[(Lane, Cursor)], to: u8, since: Since<'_>) -> Stick {
-        let heard = Heard { last: last.to_vec(), ..Heard::default() };
+    /// With what the neighbour has said.
+    fn exports_from(&self, has: &[(Lane, Cursor)], to: u8) -> Stick {
+        self.exports_as(&Heard { has: has.to_vec(), ..Heard::default() }, to, Since::Acknowledged)
+    }
+
+    fn exports_after(&self, last: &[(Lane, Cursor)], to: u8, since: Since) -> Stick {
+        self.exports_as(&Heard { last: last.to_vec(), ..Heard::default() }, to, since)
+    }
+
+    fn exports_as(&self, heard: &Heard, to: u8, since: Since) -> Stick {
         let mut export = self.engine.export(info(to), since, heard, &self.store, self.now).unwrap().unwrap();
         let from = export.from().to_vec();
         let mut frames = Vec::new();
@@ -83,7 +91,7 @@ fn counts(imported: &Imported) -> (u64, u64, u64) {
 #[test]
 fn rows_go_up_and_acknowledgements_come_down() {
     let (mut child, mut hub, mut root) = (child_with(3), Node::new(HUB), Node::new(ROOT));
-    let up = child.exports(HUB, Since::Known(&[]));
+    let up = child.exports(HUB, Since::Acknowledged);
     assert_eq!((up.from.len(), up.entries(), child.hub_has()), (0, 3, 0));
     let imported = hub.imports(CHILD, &up);
     assert_eq!((counts(&imported), imported.gaps), ((3, 0, 0), vec![]));
@@ -93,7 +101,7 @@ fn rows_go_up_and_acknowledgements_come_down() {
     assert_eq!(hub.store.tip().unwrap(), tip);
     assert!(hub.commits >= commits);
 
-    let down = hub.exports(CHILD, Since::Known(&[]));
+    let down = hub.exports(CHILD, Since::Acknowledged);
     assert_eq!(down.entries(), 0, "what came from it is not given back");
     assert_eq!(child.hub_has(), 0);
     child.imports(HUB, &down);
@@ -101,10 +109,10 @@ fn rows_go_up_and_acknowledgements_come_down() {
     assert_eq!(child.store.frontier(Frontier::Hub, Lane::Normal).unwrap(), 3, "it is kept");
 
     // The root has it, and the news goes down in two steps.
-    root.imports(HUB, &hub.exports(ROOT, Since::Known(&[])));
-    hub.imports(ROOT, &root.exports(HUB, Since::Known(&[])));
+    root.imports(HUB, &hub.exports(ROOT, Since::Acknowledged));
+    hub.imports(ROOT, &root.exports(HUB, Since::Acknowledged));
     assert_eq!((hub.hub_has(), hub.root_has()), (3, 3));
-    child.imports(HUB, &hub.exports(CHILD, Since::Known(&[])));
+    child.imports(HUB, &hub.exports(CHILD, Since::Acknowledged));
     assert_eq!(child.root_has(), 3);
     // Nothing of an older bundle takes it back.
     child.imports(HUB, &down);
@@ -112,7 +120,7 @@ fn rows_go_up_and_acknowledgements_come_down() {
 
     // The next one holds only what is new.
     child.writes(4);
-    let next = child.exports(HUB, Since::Known(&[]));
+    let next = child.exports(HUB, Since::Acknowledged);
     assert_eq!((next.from[0].1.at.pos, next.entries()), (3, 1));
     assert_eq!(child.exports(HUB, Since::Start).entries(), 4);
     assert_eq!(counts(&hub.imports(CHILD, &next)), (1, 0, 0));
@@ -121,21 +129,21 @@ fn rows_go_up_and_acknowledgements_come_down() {
 #[test]
 fn a_stick_that_overtakes_another_is_taken_and_the_place_stays() {
     let (mut child, mut hub) = (child_with(2), Node::new(HUB));
-    let first = child.exports(HUB, Since::Known(&[]));
+    let first = child.exports(HUB, Since::Acknowledged);
     child.writes(3);
-    let second = child.exports(HUB, Since::Known(std::slice::from_ref(&first.upto)));
+    let second = child.exports_from(&first.upto, HUB);
     assert_eq!((second.from[0].1.at.pos, second.entries()), (2, 1));
     let imported = hub.imports(CHILD, &second);
     assert_eq!((counts(&imported), &imported.gaps[..]), ((1, 0, 0), &[Lane::Normal][..]));
     assert_eq!(hub.store.read_of_node(info(CHILD).node).unwrap(), []);
     // So it is not acknowledged, though it is there.
-    child.imports(HUB, &hub.exports(CHILD, Since::Known(&[])));
+    child.imports(HUB, &hub.exports(CHILD, Since::Acknowledged));
     assert_eq!(child.hub_has(), 0);
 
     assert_eq!(counts(&hub.imports(CHILD, &first)), (2, 0, 0));
     let imported = hub.imports(CHILD, &second);
     assert_eq!((counts(&imported), &imported.gaps[..]), ((0, 1, 0), &[][..]));
-    child.imports(HUB, &hub.exports(CHILD, Since::Known(&[])));
+    child.imports(HUB, &hub.exports(CHILD, Since::Acknowledged));
     assert_eq!(child.hub_has(), 3);
     // A lost one is made good by the next from where the other is known to be.
     assert_eq!(hub.store.tip().unwrap(), 3);
@@ -183,7 +191,7 @@ fn what_is_secret_stays_and_is_counted() {
     child.writes(3);
     let export = child
         .engine
-        .export(info(HUB), Since::Start, Heard::default(), &child.store, child.now)
+        .export(info(HUB), Since::Start, &Heard::default(), &child.store, child.now)
         .unwrap()
         .unwrap();
     assert_eq!(child.engine.export_keeps_back(&export, &child.store).unwrap(), 1);
@@ -213,7 +221,7 @@ fn nothing_leaves_the_part_of_the_tree_that_it_is_for() {
     assert_eq!(counts(&child.imports(HUB, &hub.exports(CHILD, Since::Start))), (1, 0, 0));
     assert_eq!(hub.exports(SISTER, Since::Start).entries(), 0);
     let stranger =
-        hub.engine.export(info(AUNT), Since::Start, Heard::default(), &hub.store, hub.now).unwrap();
+        hub.engine.export(info(AUNT), Since::Start, &Heard::default(), &hub.store, hub.now).unwrap();
     assert!(stranger.is_err(), "the aunt is no neighbour");
 }
 
@@ -281,10 +289,10 @@ fn another_writer_under_the_same_name_moves_no_place() {
     hub.imports(CHILD, &first);
     one.writes(2);
     other.writes(3);
-    let of_one = one.exports(HUB, Since::Known(std::slice::from_ref(&first.upto)));
+    let of_one = one.exports_from(&first.upto, HUB);
     hub.imports(CHILD, &of_one);
     other.writes(4);
-    let whole = other.exports(HUB, Since::Known(std::slice::from_ref(&of_one.upto)));
+    let whole = other.exports_from(&of_one.upto, HUB);
     // It knows of no row 2 like that of the first machine: it begins at the beginning, and all of it comes.
     assert_eq!(whole.from.len(), 0);
     let mut late = whole.clone();
@@ -329,7 +337,7 @@ fn what_a_restored_node_has_lost_is_not_passed_over() {
     child.imports(HUB, &hub.exports(CHILD, Since::Start));
     child.writes(2);
     // The child takes the hub to remember its row 9, and passes it over.
-    let stick = child.exports(HUB, Since::Known(&[]));
+    let stick = child.exports(HUB, Since::Acknowledged);
     assert_eq!(stick.entries(), 1);
     let mut restored = Node { store: copy.store, ..hub.clone() };
     restored.restarts();
@@ -341,13 +349,9 @@ fn what_a_restored_node_has_lost_is_not_passed_over() {
     let down = restored.exports(CHILD, Since::Start);
     let heard = child.imports(HUB, &down);
     assert!(heard.behind || heard.older);
-    let tip = Some(heard.tip);
-    let has = Since::Known(std::slice::from_ref(&heard.cursors));
-    let restored = Heard { restored: tip, ..Heard::default() };
-    let export = child.engine.export(info(HUB), has, restored, &child.store, child.now).unwrap();
-    let mut export = export.unwrap();
-    while child.engine.export_next(&mut export, &child.store).unwrap().is_some() {}
-    assert_eq!(export.entries().iter().sum::<u64>(), 2);
+    let mut known = Heard::default();
+    known.hears(&heard);
+    assert_eq!(child.exports_as(&known, HUB, Since::Acknowledged).entries(), 2);
 }
 
 #[test]
@@ -359,12 +363,12 @@ fn what_is_kept_without_a_place_is_given_to_the_other_machine_of_that_name() {
     other.writes(2);
     let lost = other.exports(HUB, Since::Start).upto;
     other.writes(3);
-    let late = other.exports(HUB, Since::Known(&[lost]));
+    let late = other.exports_from(&lost, HUB);
     assert_eq!(hub.imports(CHILD, &late).gaps, [Lane::Normal]);
     // The first one comes to that place with a row of its own.
     one.writes(4);
     one.writes(5);
-    hub.imports(CHILD, &one.exports(HUB, Since::Known(std::slice::from_ref(&first.upto))));
+    hub.imports(CHILD, &one.exports_from(&first.upto, HUB));
     assert_eq!(hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at.pos, 3);
     let down = hub.exports(CHILD, Since::Start);
     assert_eq!(counts(&one.imports(HUB, &down)), (1, 0, 0));
@@ -412,7 +416,7 @@ fn a_word_from_before_a_backup_does_not_count() {
     hub.writes(9);
     child.imports(HUB, &hub.exports(CHILD, Since::Start));
     child.writes(3);
-    hub.imports(CHILD, &child.exports(HUB, Since::Known(&[])));
+    hub.imports(CHILD, &child.exports(HUB, Since::Acknowledged));
     let late = hub.exports(CHILD, Since::Start);
     let mut taken = child.clone();
     taken.imports(HUB, &late);
@@ -440,10 +444,10 @@ fn the_latest_word_of_a_parent_that_came_back_from_a_backup_sets_back_what_it_ha
     child.imports(HUB, &hub.exports(CHILD, Since::Start));
     let copy = hub.store.clone();
     child.writes(2);
-    hub.imports(CHILD, &child.exports(HUB, Since::Known(&[])));
+    hub.imports(CHILD, &child.exports(HUB, Since::Acknowledged));
     hub.writes(9);
     let read = child.store.read_of_node(info(HUB).node).unwrap();
-    child.imports(HUB, &hub.exports(CHILD, Since::Known(&[read])));
+    child.imports(HUB, &hub.exports_from(&read, CHILD));
     assert_eq!(child.hub_has(), 2);
     hub.store = copy;
     hub.restarts();
@@ -455,8 +459,174 @@ fn the_latest_word_of_a_parent_that_came_back_from_a_backup_sets_back_what_it_ha
     assert_eq!(late.hub_has(), 2);
     assert!(child.imports(HUB, &down).older);
     assert_eq!((child.hub_has(), child.store.frontier(Frontier::Hub, Lane::Normal).unwrap()), (1, 1));
-    // So the next bundle for it goes on from there. It gives back what was kept without its place.
-    assert_eq!(counts(&hub.imports(CHILD, &child.exports(HUB, Since::Known(&[])))), (1, 1, 0));
-    // The child still names a place that the hub has lost: nothing is counted until a link stands.
-    assert_eq!(hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at.pos, 1);
+    // So the next bundle for it goes on from there, and gives back what it has lost. The child has found itself in the new
+    // feed: what it brings is read on.
+    assert_eq!(counts(&hub.imports(CHILD, &child.exports(HUB, Since::Acknowledged))), (2, 0, 0));
+    let read = hub.store.read(Lane::Normal, run(CHILD, 1)).unwrap().unwrap().cursor.at;
+    assert_eq!(Some(read), child.engine.position(child.engine.tip));
+}
+
+/// A node with what its host knows of the other one.
+#[derive(Clone)]
+struct Host {
+    node: Node,
+    heard: Heard,
+    /// When the newest bundle was made that it has taken.
+    made: u64,
+}
+
+impl Host {
+    fn new(node: u8) -> Self {
+        Self { node: Node::new(node), heard: Heard::default(), made: 0 }
+    }
+
+    /// Everything is as it was then, and another process begins.
+    fn is_put_back(&mut self, copy: &Self) {
+        self.node.store = copy.node.store.clone();
+        (self.heard, self.made) = (copy.heard.clone(), copy.made);
+        self.node.restarts();
+    }
+
+    fn exports(&mut self, to: u8, since: Since) -> Stick {
+        let stick = self.node.exports_as(&self.heard, to, since);
+        self.heard.last.clone_from(&stick.upto);
+        stick
+    }
+
+    fn imports(&mut self, by: u8, made: u64, stick: &Stick) -> Imported {
+        let imported = self.node.imports_in_order(by, stick, made > self.made);
+        assert_eq!(imported.refused, None);
+        if made > self.made {
+            self.made = made;
+            self.heard.hears(&imported);
+        }
+        imported
+    }
+
+    fn entries(&self) -> BTreeSet<RecordId> {
+        let rows = 1..=self.node.store.tip().unwrap();
+        rows.filter_map(|row| self.node.store.entry(row).unwrap())
+            .map(|entry| entry.record().clone())
+            .collect()
+    }
+}
+
+/// One carries a bundle up and another down. Nothing that then counts as safe is not there.
+fn carried(child: &mut Host, hub: &mut Host, made: &mut u64) {
+    *made += 2;
+    let up = child.exports(HUB, Since::Acknowledged);
+    hub.imports(CHILD, *made, &up);
+    let down = hub.exports(CHILD, Since::Acknowledged);
+    child.imports(HUB, *made + 1, &down);
+}
+
+/// How many journeys up and down it takes until everything is at both, and known to be at the parent.
+fn rounds_until_agreed(child: &mut Host, hub: &mut Host, made: &mut u64) -> u64 {
+    for round in 1..=6 {
+        carried(child, hub, made);
+        let known = child.node.hub_has() >= child.node.engine.frontier(Frontier::Last, Lane::Normal);
+        if known && child.entries() == hub.entries() {
+            return round;
+        }
+    }
+    let lacks =
+        |one: &Host, other: &Host| other.entries().difference(&one.entries()).cloned().collect::<Vec<_>>();
+    let last = child.node.engine.frontier(Frontier::Last, Lane::Normal);
+    panic!(
+        "the child knows {} of {last} to be there and lacks {:?}, the hub lacks {:?}",
+        child.node.hub_has(),
+        lacks(child, hub),
+        lacks(hub, child)
+    );
+}
+
+#[test]
+fn after_a_restore_sticks_alone_agree_anew() {
+    let (mut child, mut hub, mut made) = (Host::new(CHILD), Host::new(HUB), 0);
+    (1..=3).for_each(|n| drop(child.node.writes(n)));
+    hub.node.writes(100);
+    assert_eq!(rounds_until_agreed(&mut child, &mut hub, &mut made), 1);
+    let copies = [child.clone(), hub.clone()];
+    (4..=6).for_each(|n| drop(child.node.writes(n)));
+    hub.node.writes(101);
+    assert_eq!(rounds_until_agreed(&mut child, &mut hub, &mut made), 1);
+    for (child_too, hub_too) in [(true, false), (false, true), (true, true)] {
+        let (mut child, mut hub) = (child.clone(), hub.clone());
+        for (host, copy, too) in [(&mut child, &copies[0], child_too), (&mut hub, &copies[1], hub_too)] {
+            if too {
+                host.is_put_back(copy);
+            }
+        }
+        child.node.writes(7);
+        hub.node.writes(102);
+        let rounds = rounds_until_agreed(&mut child, &mut hub, &mut made);
+        assert!(rounds <= 4, "{child_too} {hub_too}: {rounds}");
+        let lost = child_too && hub_too;
+        assert_eq!(child.entries().len(), if lost { 6 } else { 10 });
+        // And from then on as ever.
+        child.node.writes(8);
+        let next = child.exports(HUB, Since::Acknowledged);
+        assert_eq!(next.entries(), 1, "{child_too} {hub_too}");
+        assert_eq!(rounds_until_agreed(&mut child, &mut hub, &mut made), 1);
+    }
+}
+
+#[test]
+fn whatever_is_put_back_and_whatever_comes_late_sticks_agree_in_the_end() {
+    let mut worst = 0;
+    for seed in 0..4_000_u64 {
+        let mut state = seed;
+        let mut below = move |n: u64| {
+            // Knuth's MMIX generator.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        let mut hosts = [Host::new(CHILD), Host::new(HUB)];
+        let nodes = [CHILD, HUB];
+        let (mut copies, mut sticks, mut made, mut written) = (Vec::new(), Vec::new(), 0, 1);
+        // The hub has heard where its child stands.
+        hosts[0].node.writes(1);
+        let [child, hub] = &mut hosts;
+        carried(child, hub, &mut made);
+        for _ in 0..below(40) + 5 {
+            let side = below(2) as usize;
+            match below(12) {
+                0..4 => {
+                    for _ in 0..=below(3) {
+                        written += 1;
+                        hosts[side].node.writes(written);
+                    }
+                }
+                4..6 => {
+                    made += 1;
+                    let since =
+                        [Since::Acknowledged, Since::Last, Since::Start][below(5).saturating_sub(2) as usize];
+                    sticks.push((side, made, hosts[side].exports(nodes[1 - side], since)));
+                }
+                6..9 if !sticks.is_empty() => {
+                    let (side, made, stick) = &sticks[below(sticks.len() as u64) as usize];
+                    hosts[1 - side].imports(nodes[*side], *made, stick);
+                }
+                9 => copies.push((side, hosts[side].clone())),
+                10 if !copies.is_empty() => {
+                    let (side, copy) = &copies[below(copies.len() as u64) as usize];
+                    hosts[*side].is_put_back(copy);
+                }
+                _ => hosts[side].node.restarts(),
+            }
+        }
+        let [child, hub] = &mut hosts;
+        // Whoever has written nothing since it was put back says what an old bundle could say as well.
+        for host in [&mut *child, &mut *hub] {
+            written += 1;
+            host.node.writes(written);
+        }
+        worst = worst.max(rounds_until_agreed(child, hub, &mut made));
+        let there = hub.entries();
+        for row in 1..=child.node.hub_has() {
+            let entry = child.node.store.entry(row).unwrap().unwrap();
+            assert!(there.contains(entry.record()), "seed {seed}: row {row} is said to be at the hub");
+        }
+    }
+    assert_eq!(worst, 3);
 }

@@ -345,7 +345,7 @@ fn a_courier_carries_what_is_allowed_to_couriers() {
         hub.keeps("3", 3, Secrecy::ToiMat);
         let mut export = hub
             .engine
-            .export(info(ROOT), Since::Start, Heard::default(), &hub.store, hub.now)
+            .export(info(ROOT), Since::Start, &Heard::default(), &hub.store, hub.now)
             .unwrap()
             .unwrap();
         let mut entries = 0;

@@ -44,7 +44,6 @@ pub(super) struct Couriers {
 #[derive(Default)]
 struct Heard {
     made: u64,
-    has: Vec<(Lane, Cursor)>,
     known: engine::Heard,
 }
 
@@ -87,20 +86,15 @@ impl World<'_> {
             .collect();
         let Some(to) = couriers.rng.pick(&near).copied() else { return Ok(()) };
         let heard = couriers.heard.entry((machine, to)).or_default();
-        let places = vec![heard.has.clone(), heard.known.last.clone()];
-        let mut known = heard.known.clone();
         let since = match couriers.rng.below(4) {
             0 => Since::Start,
-            1 => Since::Known(&places),
-            _ => Since::Known(&places[..1]),
+            1 => Since::Last,
+            _ => Since::Acknowledged,
         };
-        if !matches!(since, Since::Known([_, _])) {
-            known.given.clear();
-        }
         let store = &self.machines[machine].store;
         let peer = self.plan.nodes[to].info.clone();
         let now = self.clock(machine);
-        let export = engine.export(peer, since, known, store, now).map_err(store_failed)?;
+        let export = engine.export(peer, since, &heard.known, store, now).map_err(store_failed)?;
         let Ok(mut export) = export else { return Ok(()) };
         let most = if couriers.rng.one_in(3) { couriers.rng.below(STEPS_MAX) } else { u64::MAX };
         let from = export.from().to_vec();
@@ -244,9 +238,7 @@ impl World<'_> {
         let heard = couriers.heard.entry((machine, sender)).or_default();
         if imported.refused.is_none() && made > heard.made {
             heard.made = made;
-            heard.has = imported.cursors.clone();
-            heard.known.restored = (imported.older || imported.behind).then_some(imported.tip);
-            heard.known.told = imported.told.clone();
+            heard.known.hears(imported);
         }
         Ok(())
     }

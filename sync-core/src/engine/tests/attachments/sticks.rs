@@ -49,12 +49,9 @@ impl Sticks {
     /// A bundle that is closed after so many steps of attachments.
     fn exports(&mut self, from: u8, to: u8, goes_on: bool, steps: usize) -> Stick {
         let heard = self.heard.entry((from, to)).or_default();
-        let mut known = heard.clone();
-        if !goes_on {
-            known.given.clear();
-        }
+        let since = if goes_on { Since::Last } else { Since::Acknowledged };
         let Node { engine, store, now, .. } = &self.net.nodes[&from];
-        let mut export = engine.export(info(to), Since::Start, known, store, *now).unwrap().unwrap();
+        let mut export = engine.export(info(to), since, heard, store, *now).unwrap().unwrap();
         let (mut frames, mut taken) = (Vec::new(), 0);
         loop {
             let before = export.clone();
