@@ -244,17 +244,8 @@ impl<I: Identity> Engine<I> {
         };
         let mut lanes: [Reading; 3] = Default::default();
         for lane in Lane::ALL {
-            let (mut current, from) = (of_lane(&stands, lane), of_lane(&import.from, lane));
+            let (current, from) = (of_lane(&stands, lane), of_lane(&import.from, lane));
             let order = |cursor: Option<Cursor>| cursor.and_then(|c| lineage.as_ref()?.order(c.at));
-            if outcome.returned
-                && current
-                    .is_some_and(|current| lineage.as_ref().is_some_and(|known| known.covers(current.at)))
-                && order(from) <= order(current)
-                && has_stood(lane, from, store)?
-            {
-                // What lies between is read once more.
-                current = from;
-            }
             let reached = current.is_none() || order(current).is_some();
             let leads_on = agrees && reached && order(from) <= order(current);
             let ahead = !passed[lane as usize] && !leads_on;
@@ -463,12 +454,6 @@ impl<I: Identity> Engine<I> {
         let mut homes = homes.iter().chain([entry.home()]);
         Ok(homes.any(|home| self.places.reach(home, issued, self.place())))
     }
-}
-
-/// Whether this node has stood just there, at the beginning it always has.
-fn has_stood(lane: Lane, place: Option<Cursor>, store: &impl Store) -> Result<bool, StoreError> {
-    let Some(place) = place else { return Ok(true) };
-    Ok(store.read_before(lane, place.at)? == Some(place))
 }
 
 /// Whether nothing was ever read of the run that ends there.
