@@ -125,7 +125,8 @@ pub fn progress(step: &Progress) -> String {
 /// How safe an entry is, for people.
 pub fn safe(safe: &str) -> &str {
     match safe {
-        "secret" => "only here: secret",
+        "damaged" => "damaged here",
+        "secret" => "here, secret",
         "local" => "only here",
         "hub" => "at the hub",
         "root" => "at the centre",

@@ -458,6 +458,9 @@ pub struct Status {
     /// is not safe.
     #[serde(default)]
     pub secret: u64,
+    /// Entries that the last check of the store has found damaged or gone, and that nobody who was asked has.
+    #[serde(default)]
+    pub damaged: u64,
     /// To whom what is secret may go, as `config.json` says.
     #[serde(default)]
     pub profiles: Vec<ProfileLine>,
@@ -727,6 +730,9 @@ pub struct Synced {
     pub not_at_hub: Unsafe,
     /// Entries that the root has not made durable.
     pub not_at_root: Unsafe,
+    /// Attachments that are not there.
+    #[serde(default)]
+    pub attachments: Contents,
     /// What of it waits for its time.
     #[serde(default)]
     pub bulk: Option<Waiting>,

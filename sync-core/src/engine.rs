@@ -205,10 +205,15 @@ pub enum Alert {
         /// The name that both used.
         segment: Incarnation,
     },
-    /// An order has moved this node.
+    /// An order has moved this node, or says where its parent listens.
     Moved {
         /// Where it stands now.
         to: OrgPath,
+    },
+    /// A row that should have gone to a neighbour cannot be read, and was passed over. A check of the store is due.
+    Unread {
+        /// The row.
+        row: Seq,
     },
     /// What the neighbour gives for an attachment of a record is something else. It is not taken, and asked for elsewhere.
     NoContent {

@@ -126,6 +126,38 @@ fn what_was_damaged_behind_the_nodes_back_is_named_and_healed() {
     assert!(!country.hub.has_alert("forked", "") && !country.root.has_alert("restored", ""));
 }
 
+/// What cannot be read when it should go up is passed over, and nobody is told that it is safe.
+#[test]
+fn what_was_damaged_before_it_was_sent_is_not_called_safe() {
+    let mut country = Country::new();
+    country.leaf.put(records(1, "dong-van", 3));
+    country.leaf.wait_safe();
+    country.leaf.pause();
+    country.leaf.put(["a", "b"].map(|id| format!(r#"{{"resourceType":"Patient","id":"{id}"}}"#)));
+    country.leaf.kill();
+    behind_the_back(&country.leaf, "UPDATE feed SET entry = zeroblob(length(entry)) WHERE seq = 4");
+    country.leaf.start();
+    country.leaf.resume();
+    // By itself: nobody asks for a check.
+    let status = country.leaf.wait("it is found", |status| status.damaged == 1);
+    let safe = |node: &Node, id: &str| {
+        let list =
+            Request::List { resource_type: Some("Patient".into()), unread: false, after: None, limit: 100 };
+        let page: node::admin::Listing = node.ask(&list);
+        page.records.into_iter().find(|one| one.record.as_str() == id).unwrap().safe
+    };
+    country.leaf.wait("the other is at the root", |_| safe(&country.leaf, "Patient/b") == "root");
+    assert_eq!((status.alerts.is_empty(), safe(&country.leaf, "Patient/a")), (false, "damaged".to_owned()));
+    let said = tuyen_tests::run::tuyen(&country.leaf.dir, &["status", "--check"], b"").expect(5);
+    assert!(said.out.starts_with("1 entry is damaged on this disk"), "{said:?}");
+    // A start forgets it as little.
+    country.leaf.kill();
+    country.leaf.start();
+    assert_eq!(country.leaf.status().damaged, 1);
+    let rows = named(&verify(&country.leaf, None)).0;
+    assert_eq!((rows, country.leaf.status().damaged), ([4].into(), 1));
+}
+
 /// What an edit adds on a machine that cannot read an older one does not take its name, and both are there when it can.
 #[test]
 fn a_record_with_a_damaged_row_can_be_written_and_heals() {

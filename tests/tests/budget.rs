@@ -142,10 +142,25 @@ fn bulk_is_let_through_once_when_somebody_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let (hub, leaf) = pair(dir.path());
     link(&leaf.dir, &["set", "--metered", "yes", "--bulk-window", &window(5)]).expect(0);
+    // Files wait as well, also when nothing else does, and nobody is told that the parent has everything.
+    let file = data_encoding::BASE64.encode(&vec![7; 300_000]);
+    let document = json!({"resourceType": "DocumentReference", "id": "d1", "status": "current",
+           "content": [{"attachment": {"contentType": "image/png", "data": file}}]});
+    leaf.put([document.to_string()]);
+    leaf.wait("the document is there", |status| status.not_at_hub.entries == 0);
+    let said = tuyen(&leaf.dir, &["sync", "now", "--wait", "--json"], b"").expect(5).json();
+    let files =
+        [&said["bulk"]["attachments"], &said["bulk"]["entries"], &said["attachments"]["not_at_hub_bytes"]];
+    assert_eq!(files, [&json!(1), &json!(0), &json!(300_000)], "{said:#}");
+    let out = tuyen(&leaf.dir, &["sync", "now", "--wait"], b"").expect(5).out;
+    assert!(out.starts_with("Connected. 1 attachment (300.0 kB) is not yet at the parent."), "{out}");
+    assert!(out.contains("\n1 attachment (300.0 kB) waits until "), "{out}");
     leaf.put([event("e1")]);
     tuyen(&leaf.dir, &["sync", "now", "--wait"], b"").expect(5);
-    tuyen(&leaf.dir, &["sync", "now", "--wait", "--bulk"], b"").expect(0);
+    let out = tuyen(&leaf.dir, &["sync", "now", "--wait", "--bulk"], b"").expect(0).out;
+    assert_eq!(out, "In sync: the parent has everything of this node.\n");
     assert_eq!(entries_of(&hub, "AuditEvent/e1"), 1);
+    assert_eq!((hub.status().attachments.here, hub.status().attachments.here_bytes), (1, 300_000));
 }
 
 #[test]

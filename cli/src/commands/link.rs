@@ -77,6 +77,8 @@ pub struct LineBody<'a> {
 #[derive(Serialize)]
 pub struct WaitingBody {
     entries: u64,
+    attachments: u64,
+    attachment_bytes: u64,
     until: String,
     why: Why,
 }
@@ -84,7 +86,8 @@ pub struct WaitingBody {
 impl WaitingBody {
     /// The JSON of this.
     pub fn new(waiting: &Waiting) -> Self {
-        Self { entries: waiting.entries, until: render::rfc3339(waiting.until), why: waiting.why }
+        let Waiting { entries, attachments, attachment_bytes, until, why, .. } = *waiting;
+        Self { entries, attachments, attachment_bytes, until: render::rfc3339(until), why }
     }
 }
 
@@ -188,9 +191,21 @@ pub fn waits(waiting: &Waiting) -> Option<String> {
         Why::Window => "because the line is metered",
         Why::Cap => "because the month's amount is used up",
     };
-    let entries = many(waiting.entries, "entry of bulk waits", "entries of bulk wait");
-    (waiting.entries > 0)
-        .then(|| format!("{entries} until {}, {why}", waiting.utc_offset.show(waiting.until)))
+    let entries = many(waiting.entries, "entry of bulk", "entries of bulk");
+    let files = attachments(waiting.attachments, waiting.attachment_bytes);
+    let (what, several) = match (waiting.entries, waiting.attachments) {
+        (0, 0) => return None,
+        (0, n) => (files, n > 1),
+        (n, 0) => (entries, n > 1),
+        _ => (format!("{entries} and {files}"), true),
+    };
+    let wait = if several { "wait" } else { "waits" };
+    Some(format!("{what} {wait} until {}, {why}", waiting.utc_offset.show(waiting.until)))
+}
+
+/// So many attachments, and how large they are together.
+pub fn attachments(number: u64, size: u64) -> String {
+    format!("{} ({})", many(number, "attachment", "attachments"), bytes(size))
 }
 
 fn text(line: &Line) -> String {
@@ -246,6 +261,8 @@ mod tests {
             month_bytes: Some(412_000_000),
             bulk: Some(Waiting {
                 entries: 35,
+                attachments: 0,
+                attachment_bytes: 0,
                 until: 1_795_964_400_000,
                 why: Why::Window,
                 utc_offset: Offset::VIETNAM,

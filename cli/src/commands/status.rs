@@ -74,6 +74,7 @@ struct StatusBody<'a> {
     waiting: u64,
     unreadable: u64,
     secret: u64,
+    damaged: u64,
     profiles: &'a [ProfileLine],
     policies: &'a [Policy],
     unfolded: u64,
@@ -133,6 +134,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         waiting: status.waiting,
         unreadable: status.unreadable,
         secret: status.secret,
+        damaged: status.damaged,
         profiles: &status.profiles,
         policies: &status.policies,
         unfolded: status.unfolded,
@@ -158,7 +160,8 @@ fn alert_body(alert: &AlertLine) -> AlertBody<'_> {
 }
 
 fn is_safe(status: &Answer) -> bool {
-    status.not_at_hub.entries == 0 && status.not_at_root.entries == 0 && status.attachments.not_at_root == 0
+    let missing = [status.not_at_hub.entries, status.not_at_root.entries, status.attachments.not_at_root];
+    missing == [0; 3] && status.damaged == 0
 }
 
 /// What a person has to look at, as stable names.
@@ -168,6 +171,7 @@ fn attention(status: &Answer) -> Vec<&'static str> {
     let mut add = |holds: bool, name| names.extend(holds.then_some(name));
     add(status.conflicts > 0, "conflicts");
     add(status.unreadable > 0, "unreadable");
+    add(status.damaged > 0, "damaged");
     add(!status.alerts.is_empty(), "alerts");
     add(status.up.as_ref().is_some_and(refused), "refused");
     add(status.paused, "paused");
@@ -182,6 +186,12 @@ fn summary(status: &Answer) -> String {
     let waits = |not: &Unsafe| {
         not.oldest_seconds.map_or(String::new(), |s| format!("; the oldest has waited {}", age(s)))
     };
+    if status.damaged > 0 {
+        let damaged = many(status.damaged, "entry is", "entries are");
+        return format!(
+            "{damaged} damaged on this disk, and nobody who was asked has them: see `tuyen verify`."
+        );
+    }
     if status.role == Role::Root {
         return match records {
             0 => "This is the centre. It holds no records yet.".into(),
@@ -303,7 +313,8 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
         "entries",
         format!("{}, digest {}", count(status.entries), render::shorten(&status.digest, 13)),
     ));
-    let Contents { here, here_bytes, not_at_root, not_at_root_bytes, away, away_bytes } = status.attachments;
+    let Contents { here, here_bytes, not_at_root, not_at_root_bytes, away, away_bytes, .. } =
+        status.attachments;
     if here + away > 0 {
         let part = |number, bytes, what: &str| match number {
             0 => String::new(),
@@ -369,6 +380,7 @@ mod tests {
             waiting: 0,
             unreadable: 0,
             secret: 0,
+            damaged: 0,
             profiles: Vec::new(),
             policies: Vec::new(),
             unfolded: 0,

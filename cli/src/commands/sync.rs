@@ -1,7 +1,7 @@
 //! `tuyen sync`: sync at once, pause and resume.
 
 use clap::Subcommand;
-use node::admin::{Failure, FailureKind, Peers, Request, Synced};
+use node::admin::{Contents, Failure, FailureKind, Peers, Request, Synced};
 use serde::Serialize;
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
 pub enum Command {
     /// Dial the parent at once
     ///
-    /// With --wait, the command ends when everything that was written before is durable at the parent, or
+    /// With --wait, the command ends when everything that was written before is durable at the parent, attachments too, or
     /// fails when the parent cannot be reached (exit code 1) or refuses this node (exit code 4). Bulk that waits for its
     /// time is not waited for; then the exit code is 5. With --bulk it does not wait, this once.
     #[command(
@@ -47,6 +47,7 @@ struct SyncedBody<'a> {
     connected: bool,
     not_at_hub: UnsafeBody<'a>,
     not_at_root: UnsafeBody<'a>,
+    attachments: Contents,
     bulk: Option<WaitingBody>,
 }
 
@@ -67,11 +68,12 @@ impl Command {
             connected: synced.connected,
             not_at_hub: UnsafeBody::new(&synced.not_at_hub),
             not_at_root: UnsafeBody::new(&synced.not_at_root),
+            attachments: synced.attachments,
             bulk: synced.bulk.as_ref().map(WaitingBody::new),
         };
         context.output.result(text(&synced), &body)?;
         // Whoever waited for all of it has to hear that it is not.
-        let waits = wait && synced.bulk.is_some_and(|waiting| waiting.entries > 0);
+        let waits = wait && synced.bulk.is_some_and(|waiting| waiting.entries + waiting.attachments > 0);
         Ok(if waits { Exit::Attention } else { Exit::Ok })
     }
 }
@@ -82,8 +84,15 @@ fn text(synced: &Synced) -> String {
         .not_at_hub
         .oldest_seconds
         .map_or(String::new(), |s| format!("; the oldest has waited {}", age(s)));
-    let left = many(entries, "entry is", "entries are");
-    let base: String = match (synced.paused, synced.connected, entries) {
+    let files = synced.attachments.not_at_hub;
+    let sized = link::attachments(files, synced.attachments.not_at_hub_bytes);
+    let left = match (entries, files) {
+        (_, 0) => many(entries, "entry is", "entries are"),
+        (0, 1) => format!("{sized} is"),
+        (0, _) => format!("{sized} are"),
+        _ => format!("{} and {sized} are", many(entries, "entry", "entries")),
+    };
+    let base: String = match (synced.paused, synced.connected, entries + files) {
         (true, _, 0) => "Syncing is paused. `tuyen sync resume` starts it again.\n".into(),
         (true, _, _) => format!("Syncing is paused. {left} not yet at the parent{waits}.\n"),
         (false, true, 0) => "In sync: the parent has everything of this node.\n".into(),
@@ -133,6 +142,7 @@ mod tests {
             connected: true,
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
+            attachments: Contents::default(),
             bulk: None,
         };
         assert_eq!(text(&synced), "In sync: the parent has everything of this node.\n");
@@ -141,15 +151,30 @@ mod tests {
             text(&synced),
             "Connected. 37 entries are not yet at the parent; the oldest has waited 3 h.\n"
         );
-        let night =
-            Waiting { entries: 35, until: 1_795_964_400_000, why: Why::Window, utc_offset: Offset::VIETNAM };
+        let night = Waiting {
+            entries: 35,
+            attachments: 0,
+            attachment_bytes: 0,
+            until: 1_795_964_400_000,
+            why: Why::Window,
+            utc_offset: Offset::VIETNAM,
+        };
         synced.bulk = Some(night);
         let waits = "35 entries of bulk wait until 2026-11-29 22:00, because the line is metered; all else goes on. \
                      `tuyen sync now --bulk` lets it through once.\n";
         assert!(text(&synced).ends_with(waits), "{}", text(&synced));
         synced.bulk = Some(Waiting { entries: 0, ..night });
         assert!(!text(&synced).contains("bulk"), "nothing waits");
+        synced.bulk = Some(Waiting { entries: 0, attachments: 1, attachment_bytes: 3_000_000, ..night });
+        assert!(text(&synced).contains("\n1 attachment (3.0 MB) waits until 2026-11-29 22:00, because"));
+        let file = Contents { not_at_hub: 1, not_at_hub_bytes: 3_000_000, ..Contents::default() };
+        let all = Unsafe::default();
+        let only = text(&Synced { attachments: file, not_at_hub: all, bulk: None, ..synced });
+        assert_eq!(only, "Connected. 1 attachment (3.0 MB) is not yet at the parent.\n");
+        synced.attachments = file;
         synced.paused = true;
-        assert!(text(&synced).starts_with("Syncing is paused. 37 entries"));
+        assert!(
+            text(&synced).starts_with("Syncing is paused. 37 entries and 1 attachment (3.0 MB) are not yet")
+        );
     }
 }

@@ -44,7 +44,13 @@ pub struct Contents {
     pub here: u64,
     /// Their bytes.
     pub here_bytes: u64,
-    /// Those of them that are not known to be at the root.
+    /// Those of them that are not known to be at the parent.
+    #[serde(default)]
+    pub not_at_hub: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub not_at_hub_bytes: u64,
+    /// Those that are not known to be at the root.
     pub not_at_root: u64,
     /// Their bytes.
     pub not_at_root_bytes: u64,

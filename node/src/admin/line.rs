@@ -27,6 +27,12 @@ pub struct Line {
 pub struct Waiting {
     /// How many entries of it are not at the parent.
     pub entries: u64,
+    /// How many attachments are not there.
+    #[serde(default)]
+    pub attachments: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub attachment_bytes: u64,
     /// Until when, in milliseconds since 1970.
     pub until: i64,
     /// Why.

@@ -9,7 +9,8 @@ use data_encoding::BASE64;
 use serde_json::Value;
 use sync_core::{
     attachment::{Attachment, Held, Kept, Name, PIECE_BYTES},
-    engine::Event,
+    bundle::{ContentPlaces, decode_contents, encode_contents},
+    engine::{Event, Fetching},
     id::{ContentHash, RecordId, Secrecy},
     store::{Op, Store, StoreError},
 };
@@ -17,7 +18,10 @@ use tokio::sync::mpsc;
 
 use super::core::{Core, Outcome, refuse, send};
 use crate::{
-    admin::{Answer, AttachmentLine, AttachmentPart, Attachments, Contents, Failure, FailureKind, Progress},
+    admin::{
+        Answer, AttachmentLine, AttachmentPart, Attachments, Contents, Failure, FailureKind, Progress,
+        Waiting,
+    },
     clock,
     fhir::attachment,
 };
@@ -26,6 +30,10 @@ use crate::{
 const PAGE_RECORDS: usize = 1_000;
 /// Bytes of one part of content that is given.
 const PART_BYTES: u64 = 64 * PIECE_BYTES as u64;
+/// The setting that holds what people have asked for and is not here.
+const WISHES: &str = "attachment-wishes";
+/// So many are remembered.
+const WISHES_MAX: usize = 4_096;
 /// How often somebody who waits hears how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
@@ -127,10 +135,13 @@ impl Core {
     /// How much content is not where it has to be.
     pub fn contents(&self) -> Result<Contents, StoreError> {
         let counts = self.reader.content_counts()?;
-        let unkept = if self.engine.is_root() { (0, 0) } else { counts.unkept };
+        let up = |counted| if self.engine.is_root() { (0, 0) } else { counted };
+        let (only_here, unkept) = (up(counts.only_here), up(counts.unkept));
         Ok(Contents {
             here: counts.whole.0,
             here_bytes: counts.whole.1,
+            not_at_hub: only_here.0,
+            not_at_hub_bytes: only_here.1,
             not_at_root: unkept.0,
             not_at_root_bytes: unkept.1,
             away: counts.lacking.0,
@@ -174,12 +185,42 @@ impl Core {
         let name = self.which(record, hash)?;
         self.engine.handle(Event::Fetch(name.clone()), &self.store, clock::now())?;
         self.let_out()?;
+        self.wishes_for(&name)?;
         self.numbers.dial.notify_one();
         let bytes = self.engine.fetching(&name, &self.store)?.bytes;
         let (since, tell_at) = (Instant::now(), Instant::now());
         self.fetchers.push(Fetcher { name, answers, patience, bytes, since, tell_at });
         self.answer_fetchers()?;
         Ok(())
+    }
+
+    /// Somebody has asked for content that is not all here: that is remembered over a restart.
+    fn wishes_for(&mut self, name: &Name) -> Result<(), StoreError> {
+        let is_lacking = |name: &Name| {
+            Ok::<_, StoreError>(self.store.attachment(name)?.is_some_and(|held| !held.is_whole()))
+        };
+        let mut wishes = self.wishes()?;
+        wishes.insert(name.clone(), 0);
+        let mut left = ContentPlaces::new();
+        for (name, at) in wishes {
+            if left.len() < WISHES_MAX && is_lacking(&name)? {
+                left.insert(name, at);
+            }
+        }
+        self.store.set_setting(WISHES, &encode_contents(&left))
+    }
+
+    fn wishes(&self) -> Result<ContentPlaces, StoreError> {
+        // What cannot be read has to be asked for again.
+        Ok(decode_contents(&self.store.setting(WISHES)?.unwrap_or_default()).unwrap_or_default())
+    }
+
+    /// What people have asked for before the start is asked for on.
+    pub fn wish_on(&mut self) -> Result<(), StoreError> {
+        for name in self.wishes()?.into_keys() {
+            self.engine.handle(Event::Fetch(name), &self.store, clock::now())?;
+        }
+        self.let_out().map(drop)
     }
 
     /// Whether somebody waits for content.
@@ -205,7 +246,7 @@ impl Core {
                 (fetcher.bytes, fetcher.since) = (fetching.bytes, Instant::now());
             }
             if fetcher.since.elapsed() > fetcher.patience {
-                let failure = why_not(&fetcher.name, fetching.has_link, fetching.bytes);
+                let failure = why_not(&fetcher.name, &fetching, self.waiting_bulk()?);
                 let _ = fetcher.answers.send(Answer::Failed(failure));
                 continue;
             }
@@ -255,9 +296,17 @@ impl Core {
     }
 }
 
-fn why_not(name: &Name, has_link: bool, bytes: u64) -> Failure {
-    let (record, size) = (&name.record, name.attachment.size);
-    if has_link {
+fn why_not(name: &Name, fetching: &Fetching, waiting: Option<Waiting>) -> Failure {
+    let (record, size, bytes) = (&name.record, name.attachment.size, fetching.bytes);
+    if let Some(Waiting { until, utc_offset, .. }) = waiting {
+        let text = format!(
+            "{bytes} of {size} bytes of the attachment of {record} are here, and the rest waits until {}, because files go when bulk \
+             may (`tuyen link show`). It comes by itself then; `tuyen sync now --bulk` lets it through once",
+            utc_offset.show(until)
+        );
+        return Failure::new(FailureKind::Unreachable, text);
+    }
+    if fetching.has_link {
         let text = format!(
             "{bytes} of {size} bytes of the attachment of {record} are here, and nobody who is connected has the rest now; \
              it comes by itself as soon as somebody has it. Ask again later, or where the record was written"
@@ -266,8 +315,8 @@ fn why_not(name: &Name, has_link: bool, bytes: u64) -> Failure {
     }
     let text = format!(
         "{bytes} of {size} bytes of the attachment of {record} are here, and there is no link over which the rest could come; \
-         see `tuyen peers` and `tuyen link show`. It is fetched when there is one, and goes on where it stopped; until this node \
-         is restarted it is also asked for in each bundle that is exported for the parent"
+         see `tuyen peers` and `tuyen link show`. It is fetched when there is one, and goes on where it stopped; it is also asked \
+         for in each bundle that is exported for the parent"
     );
     Failure::new(FailureKind::Unreachable, text)
 }

@@ -65,7 +65,7 @@ pub(super) struct Budgets {
     looked_at: Instant,
     /// Which warning stands.
     warned: Option<(Month, bool)>,
-    /// Bulk is let through until this row of its lane is at the parent.
+    /// Bulk is let through until this row of its lane is at the parent, and attachments are.
     let_through: Option<(Seq, Instant)>,
 }
 
@@ -178,9 +178,14 @@ impl Core {
             }
         }
         let at_parent = self.engine.frontier(Frontier::Hub, Lane::Bulk);
-        self.budgets
+        let is_over = self
+            .budgets
             .let_through
-            .take_if(|(upto, since)| at_parent >= *upto && since.elapsed() >= LET_THROUGH);
+            .is_some_and(|(upto, since)| at_parent >= upto && since.elapsed() >= LET_THROUGH);
+        // Attachments come last, and somebody may wait for one.
+        if is_over && !self.has_fetchers() && self.contents()?.not_at_hub == 0 {
+            self.budgets.let_through = None;
+        }
         let kbits = self.config.budget.rate_kbits(now);
         self.numbers.pace_up.set(kbits);
         self.numbers.pace_down.set(kbits);
@@ -252,7 +257,9 @@ impl Core {
     pub fn waiting_bulk(&self) -> Result<Option<Waiting>, StoreError> {
         let Some(Wait { until, why }) = self.bulk_waits() else { return Ok(None) };
         let utc_offset = self.config.budget.utc_offset;
-        Ok(Some(Waiting { entries: self.bulk_not_at_hub()?, until, why, utc_offset }))
+        let (entries, contents) = (self.bulk_not_at_hub()?, self.contents()?);
+        let (attachments, attachment_bytes) = (contents.not_at_hub, contents.not_at_hub_bytes);
+        Ok(Some(Waiting { entries, attachments, attachment_bytes, until, why, utc_offset }))
     }
 
     /// What may be used of the line to the parent, and what is; none at the root.

@@ -187,6 +187,7 @@ impl Core {
         let unasked = Event::FetchUnasked(self.config.fetch_attachments_up_to);
         self.engine.handle(unasked, &self.store, clock::now())?;
         self.let_out()?;
+        self.wish_on()?;
         self.stand_where_orders_say();
         self.tell_if_closed();
         // Before anybody gives an order that takes the number of one that a power cut has prevented.
@@ -307,6 +308,10 @@ impl Core {
                 if direction == Direction::Up {
                     self.parent_at = Instant::now();
                     self.dialled = Some(peer.node);
+                    let stands = self.engine.places().now(&peer.place);
+                    if self.config.place.parent() == Some(stands) {
+                        self.parent_answers();
+                    }
                 } else {
                     self.end_certificates_before(&peer, &chain)?;
                 }
@@ -438,7 +443,7 @@ impl Core {
                 }
                 Effect::Written(ticket) => written.push(ticket),
                 Effect::Survey(link, homes, allowed) => self.survey(link, homes, allowed),
-                Effect::Audited(link, audited) => self.audited(link, audited),
+                Effect::Audited(link, audited) => self.audited(link, audited)?,
                 Effect::Imported(_, imported) => self.courier.imported(*imported),
                 Effect::Forgotten(purge) => self.forgotten.push(purge),
                 Effect::Alert(alert) => self.raise(alert),
@@ -509,13 +514,16 @@ impl Core {
                 let places: Vec<_> = self.peers.values().map(|peer| peer.info.place.clone()).collect();
                 self.audit_soon(places);
                 let text = format!(
-                    "two machines wrote as the same run {}; this one goes on under a new name and both sides' \
-                     entries are kept. Find the second copy of this machine and switch it off",
+                    "somebody else wrote as the same run {} of this machine; this one goes on under a new name and both sides' \
+                     entries are kept. If this node was put back from a backup, that is why, and nothing is to be done. \
+                     Otherwise there is a second copy of this machine: find it and switch it off",
                     segment.short()
                 );
                 self.alert("forked", text);
             }
-            Alert::Moved { .. } => self.stand_where_orders_say(),
+            // What it finds is told.
+            Alert::Unread { .. } => self.check_soon(),
+            Alert::Moved { .. } => self.was_ordered(),
             Alert::NoContent { peer, record } => {
                 let text = format!(
                     "{} gives something else for an attachment of {record}; nothing of it was taken, and it is asked for \
@@ -583,6 +591,14 @@ impl Core {
                 _ => self.outages.unreached(&parent),
             }
         }
+        let text = match (kind, &self.config.parent_before) {
+            (FailureKind::Failed, Some(_)) => format!(
+                "{text}. An order of the root has named this address; if it is wrong, let the root give it again: `tuyen org move \
+                 {} --to ... --address HOST:PORT --effective now`",
+                self.config.place.org()
+            ),
+            _ => text,
+        };
         self.fail_waiters(kind, &text);
         self.no_parent = Some((kind, text));
         Ok(())
@@ -628,7 +644,12 @@ impl Core {
             };
             let settled = self.engine.is_root()
                 || self.engine.links().any(|link| link.direction == Direction::Up && link.settled);
-            if settled && (self.engine.is_root() || Lane::ALL.into_iter().all(reached)) {
+            // Attachments go when bulk may.
+            let is_up = |core: &Self| -> Result<bool, StoreError> {
+                Ok(Lane::ALL.into_iter().all(reached)
+                    && (!core.engine.lanes_up().has(Lane::Bulk) || core.contents()?.not_at_hub == 0))
+            };
+            if settled && (self.engine.is_root() || is_up(self)?) {
                 let synced = self.synced()?;
                 send(&waiter.answers, &synced);
             } else if !waiter.answers.is_closed() {
@@ -642,9 +663,14 @@ impl Core {
         let began = Instant::now();
         if began >= waiter.tell_at {
             let left = self.not_at(Frontier::Hub)?.entries;
+            let bytes = self.contents()?.not_at_hub_bytes;
+            let (what, done) = match left {
+                0 => ("bytes of attachments not yet at the hub", bytes),
+                _ => ("entries not yet at the hub", left),
+            };
             waiter.tell_at = Instant::now() + PROGRESS_EVERY.max(began.elapsed() * PROGRESS_COST);
-            let what = "entries not yet at the hub".to_owned();
-            let _ = waiter.answers.send(Answer::Progress(Progress { what, done: left, total: None }));
+            let what = what.to_owned();
+            let _ = waiter.answers.send(Answer::Progress(Progress { what, done, total: None }));
         }
         self.waiters.push(waiter);
         Ok(())

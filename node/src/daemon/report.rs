@@ -57,6 +57,7 @@ impl Core {
             waiting: counts.waiting,
             unreadable: counts.unreadable,
             secret: counts.secret,
+            damaged: self.left_damaged(),
             profiles: self.profiles(),
             policies: self.config.policies.clone(),
             unfolded: self.store.tip()?.saturating_sub(self.store.folded()?),
@@ -187,6 +188,7 @@ impl Core {
             connected: self.engine.is_root() || self.engine.links().any(up),
             not_at_hub: self.not_at(Frontier::Hub)?,
             not_at_root: self.not_at(Frontier::Root)?,
+            attachments: self.contents()?,
             bulk: self.waiting_bulk()?,
         })
     }
@@ -257,6 +259,13 @@ impl Core {
             let text = format!(
                 "{org} stands at {stands}, and no name is used twice: have it moved here by its root (`tuyen org move`), or \
                  invite the new one under another name"
+            );
+            return refuse(FailureKind::Usage, text);
+        }
+        if let Some(heir) = self.engine.places().successor(&org) {
+            let text = format!(
+                "{org} is closed by an order of the root, and what was its own is {heir}'s; a name that was closed is not \
+                 free again, so invite the new one under another"
             );
             return refuse(FailureKind::Usage, text);
         }

@@ -38,6 +38,8 @@ const CHECKED_AT: &str = "checked-at";
 const EVERY_MILLIS: i64 = 24 * 3_600_000;
 /// Not so soon after a start, when there is most to do.
 const AFTER_START: Duration = Duration::from_secs(600);
+/// A row that cannot be read is a reason for a check, but not so soon after the last one.
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// How often whoever waits hears how far the check is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// An audit for which somebody was busy is tried again after so long.
@@ -53,8 +55,11 @@ pub(super) struct Verify {
     started: Instant,
     running: Option<Instant>,
     waiting: Vec<(Option<OrgId>, Answers)>,
-    /// When the last one was done, by this machine's clock.
+    /// When the last one was done, by this machine's clock, and since the start.
     checked_at: i64,
+    checked: Option<Instant>,
+    /// How many rows the last one before the start had left damaged.
+    left_damaged: u64,
     /// The audit that is under way.
     audit: Option<UnderWay>,
     /// With whom an audit is to be made by itself, and not before when.
@@ -66,14 +71,18 @@ impl Verify {
     /// The name of the setting that [`Verify::new`] is given.
     pub const SETTING: &str = CHECKED_AT;
 
-    pub fn new(core: mpsc::Sender<Message>, checked_at: Option<Vec<u8>>) -> Self {
-        let at = checked_at.and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_be_bytes);
+    pub fn new(core: mpsc::Sender<Message>, kept: Option<Vec<u8>>) -> Self {
+        let kept = kept.unwrap_or_default();
+        let number = |nth: usize| kept.get(nth * 8..nth * 8 + 8).and_then(|bytes| bytes.try_into().ok());
+        let (at, left) = (number(0).map_or(0, i64::from_be_bytes), number(1).map_or(0, u64::from_be_bytes));
         Self {
             core,
             started: Instant::now(),
             running: None,
             waiting: Vec::new(),
             checked_at: at,
+            checked: None,
+            left_damaged: left,
             audit: None,
             todo: VecDeque::new(),
             not_before: Instant::now(),
@@ -122,8 +131,10 @@ impl Core {
 
     /// Begins what is due by itself.
     pub fn verify_daily(&mut self) -> Result<(), StoreError> {
+        // Whatever the last one had left may be somewhere by now.
+        let left = self.verify.checked.is_none() && self.verify.left_damaged > 0;
         if self.verify.running.is_none()
-            && is_due(self.verify.checked_at, wall(), self.verify.started.elapsed())
+            && (left || is_due(self.verify.checked_at, wall(), self.verify.started.elapsed()))
         {
             self.begin_check();
         }
@@ -151,6 +162,27 @@ impl Core {
             }
         }
         self.verify.not_before = Instant::now() + BUSY_AGAIN;
+    }
+
+    /// A row cannot be read: the store is checked now, unless that was done a moment ago.
+    pub fn check_soon(&mut self) {
+        if self.verify.checked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
+            self.begin_check();
+        }
+    }
+
+    /// How many rows are known to be damaged here and healed by nobody: they may be nowhere else.
+    pub fn left_damaged(&self) -> u64 {
+        match self.verify.checked {
+            Some(_) => self.engine.damaged().count() as u64,
+            None => self.verify.left_damaged,
+        }
+    }
+
+    /// What the last check has left, for the next start.
+    fn keep_what_is_damaged(&mut self) -> Result<(), StoreError> {
+        let kept = [self.verify.checked_at.to_be_bytes(), self.left_damaged().to_be_bytes()];
+        self.store.set_setting(CHECKED_AT, &kept.concat())
     }
 
     fn begin_check(&mut self) {
@@ -200,11 +232,11 @@ impl Core {
     /// The check has ended.
     pub fn checked(&mut self, outcome: Result<Checked, String>) -> Result<(), StoreError> {
         let began = self.verify.running.take().unwrap_or_else(Instant::now);
-        self.verify.checked_at = wall();
-        self.store.set_setting(CHECKED_AT, &self.verify.checked_at.to_be_bytes())?;
+        (self.verify.checked_at, self.verify.checked) = (wall(), Some(Instant::now()));
         let checked = match outcome {
             Ok(checked) => checked,
             Err(error) => {
+                self.keep_what_is_damaged()?;
                 let text = format!("the check of the store could not be finished: {error}");
                 self.alert("damaged", text.clone());
                 self.verify.fail(FailureKind::Integrity, &text);
@@ -219,6 +251,7 @@ impl Core {
             self.engine.handle(Event::Rotten(checked.pieces.clone()), &self.store, clock::now())?;
         }
         self.let_out()?;
+        self.keep_what_is_damaged()?;
         let verified = Verified {
             rows: checked.rows,
             findings: checked.findings.iter().map(line).collect(),
@@ -281,11 +314,11 @@ impl Core {
     }
 
     /// An audit that this node has begun is over.
-    pub fn audited(&mut self, link: LinkId, audited: Audited) {
+    pub fn audited(&mut self, link: LinkId, audited: Audited) -> Result<(), StoreError> {
         let Some(UnderWay { began, who, .. }) = self.verify.audit.take_if(|audit| audit.link == link) else {
-            return;
+            return Ok(());
         };
-        let Some(place) = self.peers.get(&link).map(|peer| peer.info.place.clone()) else { return };
+        let Some(place) = self.peers.get(&link).map(|peer| peer.info.place.clone()) else { return Ok(()) };
         let Audited::Done { entries, here, there, missed } = audited else {
             match who {
                 Some((answers, _)) => {
@@ -293,8 +326,9 @@ impl Core {
                 }
                 None => self.audit_soon([place]),
             }
-            return;
+            return Ok(());
         };
+        self.keep_what_is_damaged()?;
         tracing::info!(with = %place, entries, here, there, missed, "audited");
         if here + there > 0 {
             let text = format!(
@@ -313,6 +347,7 @@ impl Core {
             verified.audit = Some(Audit { with: place, entries, here, there, missed, millis });
             let _ = answers.send(Answer::Done(json(&verified)));
         }
+        Ok(())
     }
 
     /// The rows that are damaged still, in words.

@@ -28,6 +28,8 @@ pub struct ContentCounts {
     pub whole: (u64, u64),
     /// Attachments that are whole here and not known to be at the root, and their bytes; without those of secret records.
     pub unkept: (u64, u64),
+    /// Those of them that are not known to be at the parent either.
+    pub only_here: (u64, u64),
     /// Attachments of which something is lacking here, and their bytes.
     pub lacking: (u64, u64),
 }
@@ -221,6 +223,7 @@ impl Reader {
             Ok(ContentCounts {
                 whole: count("lacking = 0")?,
                 unkept: count("lacking = 0 AND kept < 2 AND record NOT IN (SELECT record FROM secret)")?,
+                only_here: count("lacking = 0 AND kept < 1 AND record NOT IN (SELECT record FROM secret)")?,
                 lacking: count("lacking > 0")?,
             })
         })

@@ -24,6 +24,8 @@ pub(super) struct Stretch {
     wanted: u64,
     pub(super) chosen: Vec<(u64, Entry)>,
     bytes: usize,
+    /// The first of those that cannot be read.
+    pub(super) unread: Option<Seq>,
 }
 
 /// The batches of a stretch that ends at `at`: one for each origin; the last one moves the reader's cursor.
@@ -248,13 +250,17 @@ impl<I: Identity> Engine<I> {
         let index = self.segments.partition_point(|s| s.base < first) - 1;
         let segment = self.segments[index];
         let segment_end = self.segments.get(index + 1).map_or(self.tip, |next| next.base);
-        let mut stretch = Stretch { segment, last: first, rows: 1, wanted: 0, chosen: Vec::new(), bytes: 0 };
+        let mut stretch =
+            Stretch { segment, last: first, rows: 1, wanted: 0, chosen: Vec::new(), bytes: 0, unread: None };
         for (rows, head) in (1..).zip(heads.iter().take_while(|head| head.seq <= segment_end)) {
             let lineage = &lineage[lane as usize];
             let wanted = scope::wants(&state.neighbour(), head, lineage, &self.places, state.allowed);
             // One that cannot be read is passed over: an audit brings it when it is healed. And whatever the store says of
             // its record, what an entry says of itself holds.
             let entry = wanted.then(|| store.entry(head.seq)).transpose()?.flatten();
+            if wanted && entry.is_none() {
+                stretch.unread = stretch.unread.or(Some(head.seq));
+            }
             let entry = entry.filter(|entry| entry.secrecy() <= state.allowed);
             if let Some(entry) = entry
                 && !comes_before_its_mark(head, &entry, store)?
@@ -367,7 +373,10 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
         now: Now,
     ) -> Result<(), StoreError> {
-        let Stretch { segment, last, rows, wanted, chosen, bytes } = stretch;
+        let Stretch { segment, last, rows, wanted, chosen, bytes, unread } = stretch;
+        if let Some(row) = unread.filter(|row| !self.damaged.contains_key(row)) {
+            self.effects.push_back(Effect::Alert(Alert::Unread { row }));
+        }
         let state = self.links.get_mut(&link).expect("a stretch is of a live link");
         let is_up = state.direction == Direction::Up;
         let out = &mut state.out[lane as usize];

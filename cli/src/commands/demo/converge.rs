@@ -163,6 +163,7 @@ mod tests {
             waiting: 0,
             unreadable: 0,
             secret: 0,
+            damaged: 0,
             profiles: Vec::new(),
             policies: Vec::new(),
             unfolded: 0,

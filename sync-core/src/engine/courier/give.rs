@@ -29,6 +29,7 @@ pub struct Export {
     /// The time at which it was begun.
     pub(super) now: Now,
     lost: bool,
+    unread: Option<Seq>,
     pub(super) told: Told,
     pub(super) giving: Giving,
 }
@@ -52,6 +53,11 @@ impl Export {
     /// Up to which byte the neighbour was given each attachment, by this one and those before it.
     pub fn given(&self) -> &ContentPlaces {
         &self.giving.given
+    }
+
+    /// A row that should be in it and cannot be read: see [`Alert::Unread`].
+    pub fn unread(&self) -> Option<Seq> {
+        self.unread
     }
 
     /// Pieces of attachments, each with its number, that it leaves out because they are not what they were: see
@@ -118,6 +124,7 @@ impl<I: Identity> Engine<I> {
             entries: [0; 3],
             now,
             lost: heard.lost,
+            unread: None,
             told: heard.told.clone(),
             giving: Giving::after(given),
         }))
@@ -144,6 +151,7 @@ impl<I: Identity> Engine<I> {
             for upto in [export.last[slot], export.tip] {
                 if let Some(stretch) = self.stretch_after(&export.link, lane, upto, store)? {
                     export.link.out[slot].next = Some(stretch.last);
+                    export.unread = export.unread.or(stretch.unread);
                     if stretch.chosen.is_empty() {
                         export.silent[slot] = true;
                         return Ok(Some(Vec::new()));
