@@ -24,7 +24,11 @@ use sync_core::{
     scope::{Profiles, Way},
 };
 
-use crate::{budget::Budget, fhir::types::is_type, transport::LinkSettings};
+use crate::{
+    budget::Budget,
+    fhir::types::is_type,
+    transport::{KEEP_ALIVE_SECONDS, LinkSettings},
+};
 
 /// The name of the settings file.
 pub const FILE: &str = "config.json";
@@ -74,6 +78,7 @@ pub enum ConfigError {
 
 /// A node's settings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where the node stands.
     pub place: OrgPath,
@@ -83,6 +88,10 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Where its parent listens: `host:port`. None at the root.
     pub parent: Option<String>,
+    /// Where the parent listened before an order of the root named another one that has not answered yet. It is dialled now and
+    /// then, because an order that corrects the address comes from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_before: Option<String>,
     /// How the link to the parent is driven.
     #[serde(default)]
     pub link: LinkSettings,
@@ -229,7 +238,20 @@ impl Config {
             .map_err(|error| ConfigError::Damaged { path: path.clone(), error })?;
         config.check_profiles(&path)?;
         config.check_policies(&path)?;
+        config.check_link(&path)?;
         Ok(config)
+    }
+
+    /// A sign of life has to come before a link is given up.
+    fn check_link(&self, path: &Path) -> Result<(), ConfigError> {
+        match self.link.keep_alive_seconds {
+            Some(seconds) if !KEEP_ALIVE_SECONDS.contains(&seconds) => Err(ConfigError::Decision {
+                path: path.to_owned(),
+                what: format!("a link.keep_alive_seconds of {seconds}"),
+                problem: "is not between 1 and 100, and after 120 s of silence a link is given up",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Writes the settings: whole and durable, or not at all.

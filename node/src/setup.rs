@@ -138,6 +138,7 @@ fn finish(
         role: info.role,
         listen,
         parent,
+        parent_before: None,
         link: Default::default(),
         profiles: Vec::new(),
         policies: Vec::new(),

@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use node::{
-    admin::{FailureKind, Request, Revoked, Status},
+    admin::{FailureKind, Request, Revoked, Status, Synced},
     ca::Facts,
     clock,
     keys::IdentityFolder,
@@ -13,7 +13,7 @@ use node::{
 use serde_json::Value;
 use sync_core::identity::{Reason, Role};
 use tuyen_tests::{
-    cluster::{Country, Node, has_alert, org, wait_equal, wait_for},
+    cluster::{Country, Node, free_address, has_alert, org, wait_equal, wait_for},
     run::{Ran, tuyen},
 };
 
@@ -115,6 +115,10 @@ fn country(dir: &Path) -> (Country, Node) {
     let other = country.root.child(&dir.join("tq"), Role::Hub, "tuyen-quang");
     country.leaf.put(basic("before"));
     country.leaf.wait_safe();
+    country.root.wait("the second hub is known", |_| {
+        let tree: node::admin::Tree = country.root.ask(&Request::Tree);
+        tree.orgs.iter().any(|line| line.org == org("tuyen-quang"))
+    });
     (country, other)
 }
 
@@ -282,6 +286,40 @@ fn a_hub_goes_below_another_with_all_below_it() {
     }
 }
 
+/// Whoever was sent to where nobody listens is told the right address all the same.
+#[test]
+fn a_wrong_address_in_an_order_can_be_corrected() {
+    let dir = tempfile::tempdir().unwrap();
+    let (country, other) = country(dir.path());
+    let nowhere = free_address().to_string();
+    let moves = |address: &str| {
+        let move_ = ["move", "dong-van", "--to", "tuyen-quang", "--address", address, "--effective", "now"];
+        org_at(&country.root, &move_)
+    };
+    moves(&nowhere).expect(0);
+    country.leaf.wait("it dials nobody", |s| {
+        let config = country.leaf.config();
+        place(s) == LEAF && config.parent.as_ref() == Some(&nowhere) && config.parent_before.is_some()
+    });
+    country.leaf.put(basic("written-meanwhile"));
+    // Where its parent was before it hears of it.
+    let again = moves(&address(&other)).expect(0).json();
+    assert_eq!((again["order"].as_u64(), again["steps"].as_array().map(Vec::len)), (Some(2), Some(1)));
+    refused(
+        &country.root,
+        &["move", "dong-van", "--to", "tuyen-quang", "--address", &address(&other), "--effective", "now"],
+        "stands below tuyen-quang already",
+    );
+    country.leaf.wait("connected at last", |s| {
+        // Whoever does not wait for the timeouts of QUIC says so.
+        let _: Synced = country.leaf.ask(&Request::SyncNow { wait: false, bulk: false });
+        is_connected(s)
+    });
+    let status = country.leaf.wait_safe();
+    assert_eq!(place(&status), LEAF);
+    assert_eq!(country.leaf.config().parent_before, None);
+}
+
 #[test]
 fn a_plan_waits_for_its_day_and_can_be_taken_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -342,11 +380,15 @@ fn what_cannot_be_ordered_is_told_why() {
     let now = ["--effective", "now"];
     let at = |node: &Node, arguments: &[&str]| org_at(node, &[arguments, &now].concat());
     let (hub, root) = (&country.hub, &country.root);
+    let dir = tempfile::tempdir().unwrap();
+    let other = root.child(&dir.path().join("meo-vac"), Role::Leaf, "meo-vac");
+    other.put(basic("of-a-leaf"));
+    other.wait_safe();
     let from_below = ["move", "dong-van", "--to", "trung-uong", "--address", "h:1", "--effective", "now"];
     refused(hub, &from_below, "rearranged at its root alone, trung-uong");
     for (arguments, words) in [
         (&["move", "dong-vang", "--to", "trung-uong", "--address", "h:1"][..], "dong-vang is not known here"),
-        (&["move", "dong-van", "--to", "ha-giang", "--address", "h:1"], "stands below ha-giang already"),
+        (&["move", "dong-van", "--to", "ha-giang"], "stands below ha-giang already"),
         (&["move", "dong-van", "--to", "trung-uong"], "would not find trung-uong: say where"),
         (&["move", "dong-van", "--to", "trung-uong", "--address", "h"], "'h' is no address"),
         (&["move", "dong-van", "--to", "trung-uong", "--address", "h:0"], "'h:0' is no address"),
@@ -359,9 +401,14 @@ fn what_cannot_be_ordered_is_told_why() {
         (&["close", "trung-uong"], "is the root of the tree"),
         (&["close", "ha-giang", "dong-van", "--address", "h:1"], "has another parent"),
         (&["merge", "ha-giang", "--into", "ha-giang", "--address", "h:1"], "stands below ha-giang already"),
+        (&["merge", "ha-giang", "--into", "meo-vac", "--address", "h:1"], "meo-vac is a leaf, and nobody"),
     ] {
         refused(root, &[arguments, &now].concat(), words);
     }
+    let to_a_leaf = ["move", "dong-van", "--to", "meo-vac", "--address", "h:1", "--effective", "2099-01-01"];
+    refused(root, &to_a_leaf, "meo-vac is a leaf, and nobody can stand below it");
+    let past = ["move", "dong-van", "--to", "trung-uong", "--address", "h:1", "--effective", "2020-01-01"];
+    refused(root, &past, "that day is over");
     // A clinic without children needs no address; what was its own is its hub's.
     let closed = at(root, &["close", "dong-van"]).expect(0).json();
     assert_eq!(closed["steps"][0]["successor"], "ha-giang");
@@ -373,6 +420,9 @@ fn what_cannot_be_ordered_is_told_why() {
         Request::Invite { role: Role::Leaf, org: org("dong-van"), expires_seconds: 60, address: None };
     let failure = country.root.try_ask::<node::admin::Invited>(&invite).unwrap_err();
     assert!(failure.text.contains("dong-van stands at trung-uong/ha-giang/dong-van"), "{failure}");
+    // Nor one that is closed.
+    let failure = country.hub.try_ask::<node::admin::Invited>(&invite).unwrap_err();
+    assert!(failure.text.contains("dong-van is closed"), "{failure}");
     let failure = country.hub.try_ask::<node::admin::Tree>(&Request::CancelPlan { plan: 1 }).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Usage);
 }

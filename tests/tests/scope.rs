@@ -376,6 +376,19 @@ fn what_a_policy_speaks_of_stays_below_the_root() {
         let error = Config::load(&leaf.dir).unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");
     }
+    // So does a setting that nobody knows: it may be a policy that protects nobody, or a link that cannot live so.
+    for (key, value, problem) in [
+        ("polcies", json!([policy(&["*"])]), "unknown field `polcies`"),
+        ("link", json!({"keep_alive_seconds": 300}), "300 that is not between 1 and 100"),
+    ] {
+        good.save(&leaf.dir).unwrap();
+        let path = leaf.dir.join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[key] = value;
+        std::fs::write(&path, config.to_string()).unwrap();
+        let error = Config::load(&leaf.dir).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
     root.stop();
 }
 

@@ -1,7 +1,7 @@
 //! `tuyen org`: how the root rearranges the tree, and what the tree is. Not here: what an order means to nodes; see
 //! `sync_core::scope`.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use clap::{Args, Subcommand};
 use node::{
@@ -350,15 +350,23 @@ fn show(context: &Context, tree: &Tree) -> Outcome {
 }
 
 fn in_words(tree: &Tree) -> String {
-    let row = |line: &OrgLine| {
-        let indent = "  ".repeat(line.place.depth().saturating_sub(1));
+    // Below the root not all are known: whose parent is not in the list stands there with its whole place.
+    let mut levels: BTreeMap<&OrgPath, usize> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for line in &tree.orgs {
+        let above = line.place.parent().and_then(|parent| levels.get(&parent).copied());
+        let (level, name) = match above {
+            Some(level) => (level + 1, line.org.to_string()),
+            None => (0, line.place.to_string()),
+        };
+        levels.insert(&line.place, level);
         let closed = line.successor.as_ref().map(|heir| format!(" (closed, its own is {heir}'s)"));
-        vec![
-            format!("{indent}{}{}", line.org, closed.unwrap_or_default()),
+        rows.push(vec![
+            format!("{}{name}{}", "  ".repeat(level), closed.unwrap_or_default()),
             many(line.entries, "entry", "entries"),
-        ]
-    };
-    let mut text = render::table(&tree.orgs.iter().map(row).collect::<Vec<_>>());
+        ]);
+    }
+    let mut text = render::table(&rows);
     for order in &tree.orders {
         let _ = writeln!(text, "\nOrder {}, given on {}:", order.number, render::local(order.at));
         for line in &order.steps {
@@ -401,6 +409,18 @@ mod tests {
 
     fn org(name: &str) -> OrgId {
         OrgId::new(name).unwrap()
+    }
+
+    #[test]
+    fn whose_parent_is_not_known_stands_in_the_list_with_its_place() {
+        let line = |place: &str| {
+            let place: OrgPath = place.parse().unwrap();
+            OrgLine { org: place.org().clone(), place, successor: None, entries: 1 }
+        };
+        let orgs = ["tw", "tw/hg", "tw/hg/dv", "tw/tq/qb"].map(line).to_vec();
+        let text = in_words(&Tree { orgs, orders: Vec::new(), plans: Vec::new() });
+        let names: Vec<_> = text.lines().map(|line| line.trim_end_matches("1 entry").trim_end()).collect();
+        assert_eq!(names, ["tw", "  hg", "    dv", "tw/tq/qb"]);
     }
 
     #[test]

@@ -410,7 +410,10 @@ mod tests {
         let (dialled, arrived) = meet(&leaf, &hub).await;
         let (dialled, arrived) = (dialled.unwrap(), link(arrived));
         let (core, mut told) = mpsc::channel(10);
-        let numbers = Arc::new(Numbers::new(false, Stand { place: "tw/hg".parse().unwrap(), parent: None }));
+        let numbers = Arc::new(Numbers::new(
+            false,
+            Stand { place: "tw/hg".parse().unwrap(), parent: None, before: None },
+        ));
         let id = numbers.next_link();
         let (Message::Connected { outbox, .. }, queues) = connected(&dialled, id, Direction::Up) else {
             panic!("that is what it makes")

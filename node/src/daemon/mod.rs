@@ -121,6 +121,8 @@ enum Message {
 pub(crate) struct Stand {
     place: OrgPath,
     parent: Option<String>,
+    /// See [`Config::parent_before`].
+    before: Option<String>,
 }
 
 /// What the tasks and the core share.
@@ -138,6 +140,8 @@ pub(crate) struct Numbers {
     pace_down: Arc<pace::Pace>,
     /// Whether what the link to the parent carries is paid for.
     metered: AtomicBool,
+    /// Whether the last dial went to where the parent was before an order.
+    dialled_as_before: AtomicBool,
     /// Whether something urgent is not at the parent.
     urgent_waits: AtomicBool,
     /// Set before [`Message::Stop`] is sent: what waits before it in the queue is left undone.
@@ -157,6 +161,7 @@ impl Numbers {
             pace_up: Arc::default(),
             pace_down: Arc::default(),
             metered: AtomicBool::new(false),
+            dialled_as_before: AtomicBool::new(false),
             urgent_waits: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
@@ -278,7 +283,11 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Failure> {
 
 async fn serve(opened: Opened) -> Result<(), Failure> {
     let Opened { dir, config, folder, identity, clock, key, store, reader, damaged, _lock } = opened;
-    let stand = Stand { place: config.place.clone(), parent: config.parent.clone() };
+    let stand = Stand {
+        place: config.place.clone(),
+        parent: config.parent.clone(),
+        before: config.parent_before.clone(),
+    };
     let numbers = Arc::new(Numbers::new(config.paused, stand));
     numbers.metered.store(config.budget.metered, Ordering::Relaxed);
     let any = "0.0.0.0:0".parse().expect("this is an address");

@@ -4,12 +4,16 @@
 //! One that cannot be followed any more is told, and left to a person. What always holds: an order is signed after it was
 //! checked, and has become the engine's before anybody is told so. Not here: what an order means (`sync_core::scope`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use serde::{Deserialize, Serialize};
 use sync_core::{
     engine::Event,
     id::{OrgId, OrgPath},
+    identity::{NodeInfo, Role},
     order::{ADDRESS_MAX_BYTES, STEPS_MAX, Step},
     scope::{OrderError, Places},
     session::Direction,
@@ -28,11 +32,14 @@ use crate::{
     },
     ca::{Facts, trust},
     clock,
+    config::Config,
     keys::Identity,
     store::SqliteStore,
 };
 
 const SETTING: &str = "org-plans";
+/// A day that began within so much is no past one, wherever the operator's clock stands.
+const DAY_MILLIS: i64 = 24 * 3_600_000;
 
 /// What waits for its day. Kept whole as one setting of the store.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -71,8 +78,19 @@ impl Core {
             let text = format!("the tree is rearranged at its root alone, {root}, where all of it is known");
             return refuse(FailureKind::Usage, text);
         }
+        if arrange.effective < wall() - DAY_MILLIS {
+            let text =
+                "that day is over, and an order is never taken back: say --effective now, or a day to come";
+            return refuse(FailureKind::Usage, text.to_owned());
+        }
         let before = self.places_on(arrange.effective)?;
-        let (steps, after) = steps(&before, &arrange.change, arrange.address.as_deref())?;
+        let steps = match self.names_another_address(&arrange, &before)? {
+            Some(step) => vec![step],
+            None => steps(&before, &arrange.change, arrange.address.as_deref())?.0,
+        };
+        let after =
+            before.check(&steps).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+        self.are_no_leaves(&steps)?;
         let mut arranged = Arranged {
             steps: steps.iter().map(StepLine::from).collect(),
             nodes: self.changes(&before, &after)?,
@@ -90,6 +108,42 @@ impl Core {
             arranged.order = Some(self.order(steps)?);
         }
         Ok(arranged)
+    }
+
+    /// Of who stands there already only the address of its parent can be told anew, at once: should it have been wrong.
+    fn names_another_address(&self, arrange: &Arrange, places: &Places) -> Result<Option<Step>, Failure> {
+        let (Rearrangement::Move { org, to }, Some(address)) = (&arrange.change, &arrange.address) else {
+            return Ok(None);
+        };
+        let Some(stands) =
+            places.stands(org).filter(|stands| stands.parent().is_some_and(|up| up.org() == to))
+        else {
+            return Ok(None);
+        };
+        if arrange.effective > wall() || places.address_above(org) == Some(address.as_str()) {
+            return Ok(None);
+        }
+        let address = checked(address)?.to_owned();
+        Ok(Some(Step::Move { from: stands.clone(), to: stands.clone(), address }))
+    }
+
+    /// Nobody is to stand below a node that has nobody below it: a leaf listens nowhere.
+    fn are_no_leaves(&self, steps: &[Step]) -> Outcome<()> {
+        let nodes = self.store.nodes()?;
+        for step in steps {
+            let Step::Move { to, .. } = step else { continue };
+            let Some(parent) = to.parent() else { continue };
+            let of_parent = |info: &&NodeInfo| info.place.org() == parent.org();
+            let mut roles = nodes.iter().filter(of_parent).map(|info| info.role).peekable();
+            if roles.peek().is_some() && roles.all(|role| role == Role::Leaf) {
+                let text = format!(
+                    "{} is a leaf, and nobody can stand below it: enrol it as a hub, or name another one",
+                    parent.org()
+                );
+                return refuse(FailureKind::Usage, text);
+            }
+        }
+        Ok(())
     }
 
     /// Where everybody will stand on a day, as far as it is planned.
@@ -220,6 +274,7 @@ impl Core {
         if place == self.config.place {
             return;
         }
+        let address = self.engine.places().address_above(place.org()).map(str::to_owned);
         let parent = |place: &OrgPath| place.parent().map(|parent| parent.org().clone());
         let is_other_parent = parent(&place) != parent(&self.config.place);
         let text = format!(
@@ -227,15 +282,55 @@ impl Core {
             self.config.place
         );
         self.alert("moved", text);
-        if is_other_parent && let Some(address) = self.engine.places().address_above(place.org()) {
-            self.config.parent = Some(address.to_owned());
+        self.config.place = place;
+        self.dial(address.filter(|_| is_other_parent));
+    }
+
+    /// An order of the root has come that is about this node. One that says only where its parent listens counts unless this
+    /// node was enrolled, or its certificates renewed, after that was given.
+    pub fn was_ordered(&mut self) {
+        if *self.engine.place() != self.config.place {
+            return self.stand_where_orders_say();
         }
-        self.config.place = place.clone();
+        let own = self.config.place.org();
+        let names = |step: &Step| matches!(step, Step::Move { to, .. } if to.org() == own);
+        let places = self.engine.places();
+        let last = places.orders().iter().rfind(|order| order.steps.iter().any(names));
+        let certified = self.engine.identity().files().chain.first().and_then(Facts::read);
+        let is_newer = last.is_some_and(|order| certified.is_none_or(|facts| order.at >= facts.not_before));
+        let address = places.address_above(own).filter(|_| is_newer).map(str::to_owned);
+        if address.is_some() && address != self.config.parent {
+            let text =
+                "by an order of the root the parent of this node listens at another address. Nothing is lost";
+            self.alert("moved", text.to_owned());
+            self.dial(address);
+        }
+    }
+
+    /// Dials the parent there from now on, for as long as nobody has answered there also where it was before.
+    fn dial(&mut self, address: Option<String>) {
+        if let Some(address) = address {
+            let before = self.config.parent.replace(address);
+            self.config.parent_before = self.config.parent_before.take().or(before);
+        }
+        self.keep_stand();
+    }
+
+    /// The parent has answered where it is dialled.
+    pub fn parent_answers(&mut self) {
+        let as_before = self.numbers.dialled_as_before.load(Ordering::Relaxed);
+        if !as_before && self.config.parent_before.take().is_some() {
+            self.keep_stand();
+        }
+    }
+
+    fn keep_stand(&mut self) {
         if let Err(error) = self.config.save(&self.dir) {
             // The order is followed all the same, at the next start again.
             self.alert("moved", format!("the new place could not be written into the settings: {error}"));
         }
-        self.numbers.stand.send_replace(Stand { place, parent: self.config.parent.clone() });
+        let Config { place, parent, parent_before, .. } = self.config.clone();
+        self.numbers.stand.send_replace(Stand { place, parent, before: parent_before });
         self.numbers.dial.notify_one();
     }
 

@@ -247,7 +247,7 @@ mod tests {
     const DAY: i64 = 86_400_000;
 
     fn stand() -> Stand {
-        Stand { place: path("trung-uong/ha-giang/dong-van"), parent: None }
+        Stand { place: path("trung-uong/ha-giang/dong-van"), parent: None, before: None }
     }
 
     /// A leaf whose clock says `leaf_says` meets a hub whose clock says `hub_says`: whether it asks for certificates,

@@ -8,7 +8,7 @@ use std::{
 use sync_core::session::Direction;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::{Message, Numbers, links, renewal::Renewal};
+use super::{Message, Numbers, Stand, links, renewal::Renewal};
 use crate::{
     admin::FailureKind,
     transport::{Link, LinkError, LinkSettings, Transport},
@@ -25,6 +25,9 @@ const GOOD_LINK: Duration = Duration::from_secs(10);
 /// A dial that had no answer for so long is begun anew when somebody asks: QUIC repeats its first packet later and
 /// later, up to half a minute apart.
 const STALE_DIAL: Duration = Duration::from_secs(5);
+
+/// Of so many dials that nobody answers one goes to the parent of before an order. A dead address costs a minute.
+const DIALS_A_TURN: u32 = 2;
 
 /// What the uplink is told.
 pub struct Control {
@@ -43,6 +46,8 @@ pub async fn keep(
     numbers: Arc<Numbers>,
 ) {
     let mut wait = BACKOFF_FIRST;
+    // Dials since the last answer.
+    let mut unanswered: u32 = 0;
     loop {
         while *control.paused.borrow_and_update() {
             if control.paused.changed().await.is_err() {
@@ -51,15 +56,17 @@ pub async fn keep(
         }
         let began = tokio::time::Instant::now();
         let dialled = tokio::select! {
-            dialled = dial(&renewal.transport, &settings, &numbers) => dialled,
+            dialled = dial(&renewal.transport, &settings, &numbers, unanswered) => dialled,
             () = paused(&mut control.paused) => continue,
             () = asked_again(&control.now) => {
                 wait = BACKOFF_FIRST;
+                unanswered = unanswered.saturating_add(1);
                 continue;
             }
         };
         match dialled {
             Ok(link) => {
+                unanswered = 0;
                 let id = numbers.next_link();
                 let (message, queues) = links::connected(&link, id, Direction::Up);
                 if core.send(message).await.is_err() {
@@ -86,6 +93,7 @@ pub async fn keep(
                     LinkError::Refused { .. } | LinkError::RefusedByPeer { .. } => FailureKind::Refused,
                     _ => FailureKind::Failed,
                 };
+                unanswered = if kind == FailureKind::Failed { unanswered.saturating_add(1) } else { 0 };
                 if core.send(Message::NoParent(kind, error.to_string())).await.is_err() {
                     return;
                 }
@@ -130,8 +138,18 @@ async fn asked_again(now: &Notify) {
 }
 
 /// Whoever answers there is the engine's to judge: one of the two may not have heard yet that it was moved.
-async fn dial(transport: &Transport, settings: &LinkSettings, numbers: &Numbers) -> Result<Link, LinkError> {
-    let address = numbers.stand.borrow().parent.clone().unwrap_or_default();
+async fn dial(
+    transport: &Transport,
+    settings: &LinkSettings,
+    numbers: &Numbers,
+    unanswered: u32,
+) -> Result<Link, LinkError> {
+    let (address, as_before) = {
+        let stand = numbers.stand.borrow();
+        let address = whom(&stand, unanswered);
+        (address.clone().unwrap_or_default(), *address != stand.parent)
+    };
+    numbers.dialled_as_before.store(as_before, Ordering::Relaxed);
     let settings = &match numbers.metered.load(Ordering::Relaxed) {
         true => settings.for_metered(),
         false => settings.clone(),
@@ -150,6 +168,13 @@ async fn dial(transport: &Transport, settings: &LinkSettings, numbers: &Numbers)
     reached
 }
 
+/// The address to dial after so many dials that nobody answered. Now and then that is the one before an order: should the order
+/// have named a wrong one, nobody else can say so.
+fn whom(stand: &Stand, unanswered: u32) -> &Option<String> {
+    let is_turn = unanswered > 0 && unanswered.is_multiple_of(DIALS_A_TURN);
+    if is_turn && stand.before.is_some() { &stand.before } else { &stand.parent }
+}
+
 /// The longest wait between two dials.
 fn longest(numbers: &Numbers) -> Duration {
     let metered = numbers.metered.load(Ordering::Relaxed);
@@ -166,11 +191,23 @@ fn jitter(wait: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Stand, *};
+    use super::*;
+
+    #[test]
+    fn the_parent_of_before_an_order_is_dialled_now_and_then() {
+        let (parent, before) = (Some("new:1".to_owned()), Some("old:1".to_owned()));
+        let mut stand = Stand { place: "tw/hg".parse().unwrap(), parent, before };
+        let dialled = |stand: &Stand| (0..9).map(|n| whom(stand, n).clone().unwrap()).collect::<Vec<_>>();
+        let old: Vec<_> =
+            dialled(&stand).iter().enumerate().filter(|(_, to)| *to == "old:1").map(|(n, _)| n).collect();
+        assert_eq!(old, [2, 4, 6, 8]);
+        stand.before = None;
+        assert!(dialled(&stand).iter().all(|to| to == "new:1"));
+    }
 
     #[test]
     fn a_metered_line_is_dialled_seldom_unless_something_urgent_waits() {
-        let stand = Stand { place: "tw/hg".parse().unwrap(), parent: None };
+        let stand = Stand { place: "tw/hg".parse().unwrap(), parent: None, before: None };
         let numbers = Numbers::new(false, stand);
         assert_eq!(longest(&numbers), BACKOFF_MOST);
         numbers.metered.store(true, Ordering::Relaxed);

@@ -24,6 +24,8 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(50);
 /// The same on a line on which every byte is paid for. A sign of life that is lost is sent again, later and later: what is
 /// left of [`IDLE_TIMEOUT`] outlives a line that stutters for 30 s. A link that ends costs as much as 37 of them.
 pub const METERED_KEEP_ALIVE: Duration = Duration::from_secs(90);
+/// What may take the place of [`KEEP_ALIVE`], in seconds: what is left of [`IDLE_TIMEOUT`] has to outlive a line that stutters.
+pub const KEEP_ALIVE_SECONDS: std::ops::RangeInclusive<u16> = 1..=100;
 /// How long a handshake may take. At 600 ms and 15 % loss it takes a few seconds; a dead address costs all of it.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections that have not shown a certificate, at most: those of a crowd of 700 and some. One takes up to 130 kB.

@@ -6,7 +6,10 @@
 //! those who have left it.
 
 use super::{commit::Draft, grants::Gained, *};
-use crate::{order::Order, store::Gain};
+use crate::{
+    order::{Order, Step},
+    store::Gain,
+};
 
 /// Rows that are looked at in one commit for what children have gained.
 const GAIN_ROWS: usize = 4_096;
@@ -60,7 +63,10 @@ impl<I: Identity> Engine<I> {
             self.above = std::array::from_fn(|lane| self.above[lane].max(self.root[lane]));
             self.reached.extend(Lane::ALL.map(|lane| (Frontier::Above, lane)));
         }
-        if before != after {
+        let own = after.org();
+        let names_address =
+            |step: &Step| matches!(step, Step::Move { from, to, .. } if from == to && to.org() == own);
+        if before != after || news.iter().flat_map(|order| &order.steps).any(names_address) {
             self.effects.push_back(Effect::Alert(Alert::Moved { to: after }));
         }
         let links: Vec<_> = self.links.keys().copied().collect();

@@ -376,7 +376,10 @@ fn effective(orders: &[Order]) -> (Vec<Move>, Vec<(OrgId, OrgPath)>) {
             .filter(|gone| gone != to)
             .map(|gone| gone.moved(from, to).unwrap_or(gone))
             .collect();
-        left.push(from.clone());
+        // One that names another address and the same place leaves nothing.
+        if from != to {
+            left.push(from.clone());
+        }
         moves.push(Move { before, from: from.clone(), to: to.clone(), address: address.clone() });
     }
     (moves, void)
@@ -565,6 +568,17 @@ mod tests {
         places.follow(&order(1, vec![step("tw/hg/dd", "tw/tq/dd", "tq.example:7401")]));
         assert_eq!(places.address_above(&org("dd")), Some("tq.example:7401"));
         assert_eq!(places.address_above(&org("dv")), None, "its parent is the same");
+        // Another address alone: nobody has left, and who moves later moves from there.
+        places.follow(&order(2, vec![step("tw/tq/dd", "tw/tq/dd", "tq2.example:7401")]));
+        assert_eq!(places.address_above(&org("dd")), Some("tq2.example:7401"));
+        assert!(!places.has_left(&org("dd"), &org("tq")) && stands(&places, "dv") == "tw/tq/dd/dv");
+        places.follow(&order(3, vec![step("tw/tq/dd", "tw/hg/dd", "hg.example:7401")]));
+        assert_eq!(
+            (stands(&places, "dv"), places.has_left(&org("dd"), &org("tq"))),
+            ("tw/hg/dd/dv".into(), true)
+        );
+        let mut places = country();
+        places.follow(&order(1, vec![step("tw/hg/dd", "tw/tq/dd", "tq.example:7401")]));
         places.follow(&order(3, vec![step("tw/hg/dd", "tw/tq/dd", "")]));
         places.follow(&order(2, vec![step("tw/tq/dd", "tw/hg/dd", "hg.example:7401")]));
         assert_eq!(places.address_above(&org("dd")), None);
