@@ -200,10 +200,13 @@ struct ImportBody {
     known: u64,
     aside: u64,
     attachments: u64,
+    attachments_in_part: u64,
+    attachments_without_record: u64,
     gaps: Vec<Lane>,
     more: bool,
     older: bool,
     lost: bool,
+    linked: bool,
 }
 
 #[derive(Serialize)]
@@ -408,13 +411,17 @@ impl Import {
             known: taken.known,
             aside: taken.aside,
             attachments: taken.attachments,
+            attachments_in_part: taken.attachments_in_part,
+            attachments_without_record: taken.attachments_without_record,
             gaps: taken.gaps.clone(),
             more: taken.more,
             older: taken.older,
             lost: taken.lost,
+            linked: taken.linked,
         };
         context.output.result(self.in_words(&taken), &body)?;
-        let look = !taken.gaps.is_empty() || taken.older || taken.lost;
+        let files = taken.attachments_without_record > 0 || (taken.attachments_in_part > 0 && !taken.more);
+        let look = !taken.gaps.is_empty() || taken.older || taken.lost || files;
         Ok(if look { Exit::Attention } else { Exit::Ok })
     }
 
@@ -454,6 +461,25 @@ impl Import {
         if taken.lost {
             text += &format!(
                 "{sender} has read more of this node than this node knows: this node was put back from a backup. {GO_ON}\n"
+            );
+        }
+        if taken.attachments_in_part > 0 {
+            let files = many(taken.attachments_in_part, "attachment is", "attachments are");
+            text += &format!(
+                "{files} here in part: other bundles of {sender} have the rest, or the next one after a bundle from here.\n"
+            );
+        }
+        if taken.attachments_without_record > 0 {
+            let files = many(taken.attachments_without_record, "attachment", "attachments");
+            text += &format!(
+                "Nothing was taken of {files}, because their records are not here: import the bundle that has those, and then \
+                 this one again.\n"
+            );
+        }
+        if taken.linked {
+            text += &format!(
+                "{sender} is connected, so it says itself what it has, and what this bundle acknowledges did not count. If that line \
+                 is dead, import this again when `tuyen peers` does not say \"connected\" any more.\n"
             );
         }
         if taken.more {

@@ -322,18 +322,27 @@ struct EndedBody<'a> {
     patient: &'a RecordId,
     to: &'a OrgId,
     records: u64,
+    still_open_by: &'a [String],
 }
 
 impl End {
     fn run(self, context: &Context) -> Outcome {
         let Self { grant, why, writer } = self;
         let ended: GrantEnded = context.call(&Request::EndGrant { grant, by: writer.name(), why })?;
-        let GrantEnded { grant, patient, to, records } = &ended;
-        let text = format!(
-            "{patient} is not open to {to} any more: {}. What is there is forgotten as soon as {to} hears of it.\n",
-            many(*records, "record", "records"),
-        );
-        context.output.result(text, &EndedBody { grant, patient, to, records: *records })?;
+        let GrantEnded { grant, patient, to, records, still_open_by } = &ended;
+        let amount = many(*records, "record", "records");
+        let text = match &still_open_by[..] {
+            [] => format!(
+                "{patient} is not open to {to} any more: {amount}. What is there is forgotten as soon as {to} hears of it.\n"
+            ),
+            others => format!(
+                "This grant is ended ({amount}), and {patient} is STILL OPEN to {to} by another: {}. End that as well if nobody \
+                 there is to read on: tuyen grant end {} --why ...\n",
+                others.join(", "),
+                others[0]
+            ),
+        };
+        context.output.result(text, &EndedBody { grant, patient, to, records: *records, still_open_by })?;
         Ok(Exit::Ok)
     }
 }

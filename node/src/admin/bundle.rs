@@ -98,6 +98,12 @@ pub struct BundleImported {
     pub aside: u64,
     /// Attachments that are whole here by it.
     pub attachments: u64,
+    /// Attachments of which something was in it, and something is still lacking here.
+    #[serde(default)]
+    pub attachments_in_part: u64,
+    /// Attachments of which nothing was taken, because their records are not here.
+    #[serde(default)]
+    pub attachments_without_record: u64,
     /// Lanes in which an earlier bundle is missing.
     pub gaps: Vec<Lane>,
     /// Whether more was waiting at the sender than fitted.
@@ -106,6 +112,9 @@ pub struct BundleImported {
     pub older: bool,
     /// The sender has read more of this node than this node knows: this one came back from an older copy.
     pub lost: bool,
+    /// There was a link to the sender, so nothing counted of what the bundle acknowledges.
+    #[serde(default)]
+    pub linked: bool,
 }
 
 /// Answer to [`super::Request::BundleCard`].

@@ -80,6 +80,9 @@ pub struct GrantEnded {
     pub to: OrgId,
     /// Records that are not open by it any more.
     pub records: u64,
+    /// Other grants by which they are open to the same organization all the same.
+    #[serde(default)]
+    pub still_open_by: Vec<String>,
 }
 
 /// Answer to [`super::Request::LookUp`].

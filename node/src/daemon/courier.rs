@@ -22,7 +22,7 @@ use sync_core::{
     engine::{Event, Export, Heard, Identity as _, Imported, LinkId, Since, Told},
     feed::{Cursor, Position},
     id::{Lane, NodeId, OrgId},
-    identity::NodeInfo,
+    identity::{NodeInfo, Role},
     store::{Store as _, StoreError},
     wire::Frame,
 };
@@ -215,6 +215,9 @@ impl Core {
                 let reached = self.engine.export_reached(&export, &self.store)?;
                 let (org, given) = (to.place.org().clone(), export.given().clone());
                 self.courier.made.insert((to.node, made), Made { org, reached: reached.clone(), given });
+                if export.unread().is_some() {
+                    self.check_soon();
+                }
                 if !export.rotten().is_empty() {
                     let rotten = Event::Rotten(export.rotten().to_vec());
                     self.engine.handle(rotten, &self.store, clock::now())?;
@@ -381,11 +384,30 @@ impl Core {
         Ok(found.ok_or_else(|| Failure::new(FailureKind::Refused, text)))
     }
 
+    /// Why no bundle goes there, whoever that is.
+    fn is_no_neighbour(&self, org: &OrgId) -> Option<String> {
+        let own = self.engine.place();
+        let parent = own.parent();
+        let stands = self.engine.places().stands(org);
+        let is_parent = parent.as_ref().is_some_and(|parent| parent.org() == org);
+        let is_child = stands.is_some_and(|stands| stands.parent().as_ref() == Some(own));
+        if is_parent || is_child || (stands.is_none() && self.config.role != Role::Leaf) {
+            return None;
+        }
+        let known = stands.map_or(String::new(), |stands| format!(", and {org} stands at {stands}"));
+        let parent =
+            parent.map_or(String::new(), |parent| format!("; the parent of this node is {}", parent.org()));
+        Some(format!("bundles go between a node and its parent only{known}{parent}"))
+    }
+
     fn bundle_for(
         &mut self,
         org: &OrgId,
         since: BundleSince,
     ) -> Result<Result<Started, Failure>, StoreError> {
+        if let Some(problem) = self.is_no_neighbour(org) {
+            return Ok(Err(Failure::new(FailureKind::Refused, problem)));
+        }
         let Verified { info: to, key, .. } = match self.node_of(org)? {
             Ok(verified) => verified,
             Err(failure) => return Ok(Err(failure)),
@@ -630,14 +652,31 @@ impl Couriers {
         let made_at = head.made;
         let imported = self.ask(|answer| Ask::Taken(link, head, answer))?;
         let imported = imported.ok_or_else(|| gone("it did not answer"))?;
-        let Imported { sender, new, known, aside, attachments, gaps, older, lost, refused, .. } = imported;
+        let Imported { sender, new, known, aside, attachments, gaps, older, lost, linked, refused, .. } =
+            imported;
+        let (attachments_in_part, attachments_without_record) = (imported.in_part, imported.without_record);
         if let Some((_, text)) = refused {
             let text = format!("the bundle of {} was not taken: {text}. {}", sender.place, kept(new));
             return Err(Failure::new(FailureKind::Refused, text));
         }
         tracing::info!(from = %sender.place, new, known, aside, attachments, "a bundle was imported");
         let (node, sender, more) = (sender.node, sender.place, tail.more);
-        Ok(BundleImported { node, sender, made_at, new, known, aside, attachments, gaps, more, older, lost })
+        Ok(BundleImported {
+            node,
+            sender,
+            made_at,
+            new,
+            known,
+            aside,
+            attachments,
+            attachments_in_part,
+            attachments_without_record,
+            gaps,
+            more,
+            older,
+            lost,
+            linked,
+        })
     }
 
     fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Failure> {

@@ -305,7 +305,13 @@ impl Core {
         self.write_permission(&permission, by, why)?;
         let looked = self.look_at(&permission.patient)?;
         let Permission { patient, grant, .. } = permission;
-        Ok(GrantEnded { grant: id.to_string(), patient, to: grant.to, records: looked.closed + 2 })
+        let is_other = |one: &&Granted| {
+            let Granted { grant: other, over } = one;
+            other.to == grant.to && other.id != id && over.is_none() && other.until > wall()
+        };
+        let still_open_by = grants.iter().filter(is_other).map(|one| one.grant.id.to_string()).collect();
+        let (grant, to) = (id.to_string(), grant.to.clone());
+        Ok(GrantEnded { grant, patient, to, records: looked.closed + 2, still_open_by })
     }
 
     /// The grant whose name begins so.

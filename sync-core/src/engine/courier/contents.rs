@@ -48,6 +48,8 @@ pub(super) struct Giving {
 pub(super) struct Taking {
     name: Name,
     tree: Option<Tree>,
+    /// Its record is here.
+    has_record: bool,
     /// The pieces that are not here, once the tree has come.
     lacking: BTreeSet<usize>,
     /// The next byte, once one has come, and what there is of its piece.
@@ -55,6 +57,8 @@ pub(super) struct Taking {
     piece: Vec<u8>,
     /// Pieces that fit, and wait for others.
     pieces: Vec<Op>,
+    /// Where it is known to be, once it is whole here: it comes from there.
+    kept: Option<Kept>,
     /// It is not what it is said to be.
     is_other: bool,
 }
@@ -208,11 +212,19 @@ impl<I: Identity> Engine<I> {
         if holds.len() < WAITING_MAX {
             holds.insert(name.clone());
         }
-        let (lacking, piece, pieces) = (BTreeSet::new(), Vec::new(), Vec::new());
-        let of = name.clone();
-        import.taking =
-            Some(Taking { name: of, tree: None, lacking, next: None, piece, pieces, is_other: false });
         let kept = if kept == Kept::Root || from_root { Kept::Root } else { Kept::Parent };
+        import.content_ends();
+        import.taking = Some(Taking {
+            name: name.clone(),
+            tree: None,
+            has_record: held.is_some(),
+            lacking: BTreeSet::new(),
+            next: None,
+            piece: Vec::new(),
+            pieces: Vec::new(),
+            kept: counts.then_some(kept),
+            is_other: false,
+        });
         if counts && held.is_some_and(|held| held.is_whole() && held.kept < kept) {
             self.keep_content(name.clone(), Op::Kept(name, kept));
         }
@@ -272,8 +284,14 @@ impl<I: Identity> Engine<I> {
             taking.pieces.push(Op::Piece { name: taking.name.clone(), nth, bytes });
             import.outcome.attachments += u64::from(taking.lacking.is_empty());
         }
-        if taking.lacking.is_empty() || taking.pieces.len() == PIECES_AT_A_TIME {
+        let whole = taking.lacking.is_empty();
+        let kept = taking.kept.filter(|_| whole && !taking.pieces.is_empty());
+        if whole || taking.pieces.len() == PIECES_AT_A_TIME {
+            let name = taking.name.clone();
             self.bundle_keeps_pieces();
+            if let Some(kept) = kept {
+                self.keep_content(name.clone(), Op::Kept(name, kept));
+            }
         }
         true
     }
@@ -294,6 +312,15 @@ impl<I: Identity> Engine<I> {
         let Some((name, pieces)) = pieces.filter(|(_, pieces)| !pieces.is_empty()) else { return false };
         pieces.into_iter().for_each(|op| self.keep_content(name.clone(), op));
         true
+    }
+}
+
+impl Import {
+    /// No more comes of what came.
+    pub(super) fn content_ends(&mut self) {
+        let Some(Taking { next: Some(_), has_record, lacking, .. }) = self.taking.take() else { return };
+        self.outcome.without_record += u64::from(!has_record);
+        self.outcome.in_part += u64::from(has_record && !lacking.is_empty());
     }
 }
 

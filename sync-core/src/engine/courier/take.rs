@@ -24,6 +24,10 @@ pub struct Imported {
     pub aside: u64,
     /// Attachments that are whole here by it.
     pub attachments: u64,
+    /// Attachments of which something was in it, and something is lacking here still.
+    pub in_part: u64,
+    /// Attachments of which nothing was taken, because their records are not here.
+    pub without_record: u64,
     /// What the sender has said of attachments.
     pub told: Told,
     /// Lanes in which it goes on from a place that this node has not come to.
@@ -35,6 +39,8 @@ pub struct Imported {
     pub behind: bool,
     /// The sender has read more of this node than this node knows: it came back from an older copy.
     pub lost: bool,
+    /// There was a link to the sender, which says itself what it has: what it acknowledges here did not count.
+    pub linked: bool,
     /// By its latest word the sender came back from an older copy: the next bundle for it names the places that both know.
     pub returned: bool,
     /// Why the rest was not taken.
@@ -107,11 +113,14 @@ impl<I: Identity> Engine<I> {
             known: 0,
             aside: 0,
             attachments: 0,
+            in_part: 0,
+            without_record: 0,
             told: Told::default(),
             gaps: Vec::new(),
             older: false,
             behind: false,
             lost: false,
+            linked: false,
             returned: false,
             refused: None,
             cursors: Vec::new(),
@@ -154,7 +163,8 @@ impl<I: Identity> Engine<I> {
     }
 
     fn bundle_ends(&mut self) {
-        let Some(import) = self.import.take() else { return };
+        let Some(mut import) = self.import.take() else { return };
+        import.content_ends();
         let Import { link, session, total, mut outcome, .. } = *import;
         let open = session.is_none_or(|session| session.lanes.iter().any(|lane| !lane.stretch.is_empty()));
         if open && outcome.refused.is_none() {
@@ -234,7 +244,8 @@ impl<I: Identity> Engine<I> {
         let knows = (lineage.is_some() || read.is_empty()) && !outcome.older && !outcome.behind;
         let counts = knows || (!outcome.behind && is_unread(hello.tip, store)?);
         // Who is linked says itself how far it has come, and from where it goes on.
-        let is_word = counts && self.links_of(outcome.sender.node).is_empty();
+        outcome.linked = !self.links_of(outcome.sender.node).is_empty();
+        let is_word = counts && !outcome.linked;
         outcome.returned = is_word && import.newest && outcome.older;
         let sets_back = is_word && import.newest && (outcome.older || import.lost);
         let agrees = self.bundle_acknowledges(outcome, direction, is_word, sets_back, store)?;

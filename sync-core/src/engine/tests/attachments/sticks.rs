@@ -192,11 +192,7 @@ fn a_leaf_is_given_what_it_has_asked_for_and_nothing_else() {
     assert_eq!(sticks.exports(HUB, SISTER, false, usize::MAX).attachments, (0, 0));
     assert_eq!(sticks.carries(HUB, CHILD).attachments, 1);
     assert!(sticks.net.has(CHILD, &names[0], &bytes));
-    assert_eq!(
-        sticks.net.kept(CHILD, &names[0]),
-        Some(Kept::Here),
-        "it was not known whole when the bundle said so"
-    );
+    assert_eq!(sticks.net.kept(CHILD, &names[0]), Some(Kept::Parent), "it comes from there");
     assert_eq!(sticks.net.held(CHILD, &names[1]).unwrap().lacking, 3);
     // Its newest word counts: it asks for nothing any more.
     sticks.carries(CHILD, HUB);
