@@ -24,6 +24,7 @@ use sync_core::{
 
 mod attachment;
 mod bundle;
+mod certificates;
 mod grant;
 mod line;
 mod outages;
@@ -34,6 +35,7 @@ pub use self::attachment::{AttachmentLine, AttachmentPart, Attachments, Contents
 pub use self::bundle::{
     BundleCard, BundleExported, BundleImported, BundleInspected, BundleMet, BundlePlace, BundleSince,
 };
+pub use self::certificates::{Admitted, RenewalRequested, Renewed};
 pub use self::grant::{Give, Given, GrantEnded, GrantInfo, Grants, LookedUp};
 pub use self::line::{Line, Waiting};
 pub use self::outages::{ClockStep, Neighbour, Outage, Outages, Stretch};
@@ -322,6 +324,18 @@ pub enum Request {
     BundleMeet {
         /// What the file holds.
         card: String,
+    },
+    /// Answers a request for certificates that has come as a file. Answered by [`Admitted`].
+    Admit {
+        /// What the file holds.
+        request: String,
+    },
+    /// Makes the request of this node for its next certificates, as a file. Answered by [`RenewalRequested`].
+    RenewalRequest,
+    /// Takes the answer to that. Answered by [`Renewed`].
+    RenewalAnswer {
+        /// What the file holds.
+        answer: String,
     },
     /// Says that a backup is durable where it was to be. Answered by null.
     BackupKept {

@@ -11,6 +11,7 @@
 //! | `node.crt` | its certificate and the issuers of that, PEM, without the root's |
 //! | `trust.crt` | the root CA's certificate |
 //! | `ca.key`, `ca.crt` | root and hub only: the CA's private key, its certificate and issuers; at the root the root's |
+//! | `enrolment` | while an answer by file is awaited: the token, and where the node is to listen, JSON |
 //! | `last-known-good` | the latest time that the node had from its tree, milliseconds since 1970 |
 
 use std::{
@@ -213,6 +214,8 @@ pub struct Identity {
 /// The files of an identity folder.
 pub const IDENTITY_FILES: [&str; 6] =
     ["node.key", "node.crt", "trust.crt", "ca.key", "ca.crt", LAST_KNOWN_GOOD];
+/// The file that is there while the answer to a request by file is awaited.
+const ENROLMENT: &str = "enrolment";
 /// The file with the latest time that the node had from its tree.
 pub const LAST_KNOWN_GOOD: &str = "last-known-good";
 
@@ -325,6 +328,33 @@ impl IdentityFolder {
     /// Writes the latest time that the node had from its tree.
     pub fn save_last_known_good(&self, ms: i64) -> Result<(), KeyError> {
         self.write(LAST_KNOWN_GOOD, format!("{ms}\n").as_bytes(), PUBLIC_MODE)
+    }
+
+    /// Remembers what is needed to take the answer to a request. It has the token in it.
+    pub fn save_enrolment(&self, json: &[u8]) -> Result<(), KeyError> {
+        self.create()?;
+        self.write(ENROLMENT, json, KEY_MODE)
+    }
+
+    /// What [`IdentityFolder::save_enrolment`] has remembered; none when no answer is awaited.
+    pub fn enrolment(&self) -> Result<Option<Vec<u8>>, KeyError> {
+        let path = self.path.join(ENROLMENT);
+        match fs::read(&path) {
+            Ok(json) => Ok(Some(json)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(KeyError::File { doing: "read", path, source }),
+        }
+    }
+
+    /// The node is enrolled: no answer is awaited any more.
+    pub fn forget_enrolment(&self) -> Result<(), KeyError> {
+        let path = self.path.join(ENROLMENT);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(KeyError::File { doing: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn create(&self) -> Result<(), KeyError> {

@@ -1,9 +1,10 @@
-//! Making a node: founding a root, or enrolling below a parent with a token.
+//! Making a node: founding a root, or enrolling below a parent with a token, over a link or by files.
 
-use std::{fs::File, net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path};
 
+use serde::{Deserialize, Serialize};
 use sync_core::{
-    id::OrgId,
+    id::{NodeId, OrgId},
     identity::{NodeInfo, Role},
 };
 
@@ -12,6 +13,8 @@ use crate::{
     budget::Change,
     ca::{
         self, Token, TrustStore, TrustedClock,
+        enrol::{self, EnrolError, Enrolled},
+        file::{self, Answer, Kind},
         trust::{Fingerprint, When},
     },
     clock,
@@ -46,45 +49,147 @@ pub fn init(dir: &Path, role: Role, org: OrgId, listen: SocketAddr) -> Result<No
     }
     let (identity, _) = ca::found(org, clock::wall()).map_err(failed)?;
     folder.save(&identity).map_err(failed)?;
-    finish(dir, &identity, Some(listen), None)
+    let config = first_settings(&identity, Some(listen), None)?;
+    open_or_create(dir, &config)?;
+    config.save(dir).map_err(failed)?;
+    info_of(&identity)
 }
 
 /// Enrols this machine below the parent that made the token. A folder that holds the node that the token is for gets
 /// new certificates for it, and is otherwise left as it is: that is for one whose own have expired.
 pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<NodeInfo, Failure> {
-    let token: Token =
-        token.parse().map_err(|e: ca::TokenError| Failure::new(FailureKind::Usage, e.to_string()))?;
-    let known = lock_of_known(dir, &token, listen)?;
-    let stands = known.as_ref().map(|_| load(dir)).transpose()?.map(|config| config.place);
-    if token.role == Role::Hub && listen.is_none() && known.is_none() {
+    let token = parse(token)?;
+    let known = known(dir, &token, listen)?;
+    let _lock = known.as_ref().map(|_| daemon::lock(dir)).transpose()?;
+    let stands = known.as_ref().map(|config| &config.place);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let folder = IdentityFolder::of_node(dir);
+    let enrolled = runtime
+        .block_on(transport::enrol(&token, &folder, &[], stands, clock::wall()))
+        .map_err(|error| Failure::new(kind_of(&error), text_of(&error)))?;
+    become_node(dir, &token, listen, &enrolled, known)
+}
+
+/// What a folder remembers while the answer to its request is awaited.
+#[derive(Serialize, Deserialize)]
+struct Awaited {
+    token: String,
+    listen: Option<SocketAddr>,
+}
+
+/// A request that was made for a stick.
+#[derive(Debug)]
+pub struct Requested {
+    /// The node that asks.
+    pub node: NodeId,
+    /// What its token says.
+    pub token: Token,
+    /// What the file of the request holds.
+    pub request: String,
+}
+
+/// Makes the request with which this machine enrols by file below the parent that made the token, and remembers what
+/// is needed to take the answer. The same request is made again with the same token; with another one the answer to
+/// the last one counts. A folder that holds a node is treated as [`enrol`] does, and its daemon may run.
+pub fn request(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<Requested, Failure> {
+    let token = parse(token)?;
+    known(dir, &token, listen)?;
+    let folder = IdentityFolder::of_node(dir);
+    let json = enrol::ask(&token, &folder).map_err(failed)?;
+    let (key, _) = folder.keys_for_enrolment(false).map_err(failed)?;
+    let awaited = Awaited { token: token.to_string(), listen };
+    let awaited = serde_json::to_vec(&awaited).expect("this is plain data");
+    folder.save_enrolment(&awaited).map_err(failed)?;
+    Ok(Requested { node: key.id(), token, request: file::write(Kind::Enrolment, &json) })
+}
+
+/// Takes the answer to the request of this folder, which is a node then. An attempt that breaks off can be made again.
+pub fn answer(dir: &Path, answer: &[u8]) -> Result<NodeInfo, Failure> {
+    let folder = IdentityFolder::of_node(dir);
+    let Some(awaited) = folder.enrolment().map_err(failed)? else { return Err(nothing_awaited(dir)) };
+    let damaged = |_| {
+        let text = format!(
+            "{} does not hold what it should: make the request again with `tuyen enrol TOKEN --request FILE`",
+            folder.path().join("enrolment").display()
+        );
+        Failure::new(FailureKind::Integrity, text)
+    };
+    let Awaited { token, listen } = serde_json::from_slice(&awaited).map_err(damaged)?;
+    let token = parse(&token)?;
+    let known = known(dir, &token, listen)?;
+    let _lock = known.as_ref().map(|_| daemon::lock(dir)).transpose()?;
+    let request = enrol::ask(&token, &folder).map_err(failed)?;
+    let response = Answer::read(answer, &request)?;
+    let stands = known.as_ref().map(|config| &config.place);
+    let enrolled = enrol::take(&token, &folder, stands, response, clock::wall())?;
+    become_node(dir, &token, listen, &enrolled, known)
+}
+
+fn nothing_awaited(dir: &Path) -> Failure {
+    let text = match Config::load(dir) {
+        Ok(config) => format!(
+            "no answer is awaited here: this folder holds the node of {}, which is enrolled. An answer is taken once; that \
+             to a request to renew is taken with `tuyen renew --answer FILE`",
+            config.place
+        ),
+        Err(_) => format!(
+            "no answer is awaited in {}: no request was made there; name the folder of the request, or make one with \
+             `tuyen enrol TOKEN --request FILE`",
+            dir.display()
+        ),
+    };
+    Failure::new(FailureKind::Usage, text)
+}
+
+fn parse(token: &str) -> Result<Token, Failure> {
+    token.parse().map_err(|e: ca::TokenError| Failure::new(FailureKind::Usage, e.to_string()))
+}
+
+/// The settings of a folder that already holds the node that the token is for, when nothing is asked that they would
+/// not show; none for a folder that is free.
+fn known(dir: &Path, token: &Token, listen: Option<SocketAddr>) -> Result<Option<Config>, Failure> {
+    let config = match Config::load(dir) {
+        Err(ConfigError::NotANode(_)) => None,
+        config => Some(config.map_err(failed)?),
+    };
+    if let Some(config) = config {
+        let root = IdentityFolder::of_node(dir).load().map_err(failed)?.root;
+        let known = (config.place.org(), config.role, Fingerprint::of(&root));
+        if known == (&token.org, token.role, token.root) && listen.is_none_or(|it| config.listen == Some(it))
+        {
+            return Ok(Some(config));
+        }
+    }
+    must_be_free(dir)?;
+    if token.role == Role::Hub && listen.is_none() {
         let text =
             "this token enrols a hub, which must be reachable for its children; add --listen ADDRESS:PORT";
         return Err(Failure::new(FailureKind::Usage, text));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let folder = IdentityFolder::of_node(dir);
-    let identity = runtime
-        .block_on(transport::enrol(&token, &folder, &[], stands.as_ref(), clock::wall()))
-        .map_err(|error| Failure::new(kind_of(&error), text_of(&error)))?;
-    if known.is_some() {
-        return info_of(&identity);
-    }
-    finish(dir, &identity, listen, token.addresses.first().cloned())
+    Ok(None)
 }
 
-/// The lock of a folder that already holds the node that the token is for, with nothing that its settings would not
-/// show; none for a folder that is free.
-fn lock_of_known(dir: &Path, token: &Token, listen: Option<SocketAddr>) -> Result<Option<File>, Failure> {
-    let config = match Config::load(dir) {
-        Err(ConfigError::NotANode(_)) => return must_be_free(dir).map(|()| None),
-        config => config.map_err(failed)?,
+/// The identity is there: the settings and the store follow, if the folder has none, and what is known of the parent.
+fn become_node(
+    dir: &Path,
+    token: &Token,
+    listen: Option<SocketAddr>,
+    enrolled: &Enrolled,
+    known: Option<Config>,
+) -> Result<NodeInfo, Failure> {
+    let Enrolled { identity, parent, parent_chain, .. } = enrolled;
+    let (config, is_new) = match known {
+        Some(config) => (config, false),
+        None => (first_settings(identity, listen, token.addresses.first().cloned())?, true),
     };
-    let root = IdentityFolder::of_node(dir).load().map_err(failed)?.root;
-    let known = (config.place.org(), config.role, Fingerprint::of(&root));
-    if known != (&token.org, token.role, token.root) || listen.is_some() {
-        return must_be_free(dir).map(|()| None);
+    let mut store = open_or_create(dir, &config)?;
+    daemon::keep_neighbour(&mut store, parent, parent_chain).map_err(failed)?;
+    if is_new {
+        // Last: a folder with settings is a node.
+        config.save(dir).map_err(failed)?;
     }
-    daemon::lock(dir).map(Some)
+    IdentityFolder::of_node(dir).forget_enrolment().map_err(failed)?;
+    info_of(identity)
 }
 
 /// Who an identity is, by its certificates.
@@ -96,6 +201,7 @@ pub(crate) fn info_of(identity: &Identity) -> Result<NodeInfo, Failure> {
 /// Who was refused is told so; a parent that does not answer, a folder or a disk is another matter.
 fn kind_of(error: &EnrolLinkError) -> FailureKind {
     match error {
+        EnrolLinkError::Enrol(EnrolError::Keys(_)) => FailureKind::Failed,
         EnrolLinkError::Link(LinkError::Refused { .. } | LinkError::RefusedByPeer { .. })
         | EnrolLinkError::Enrol(_)
         | EnrolLinkError::Refused(_) => FailureKind::Refused,
@@ -126,15 +232,14 @@ fn must_be_free(dir: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(dir).map_err(|error| failed(ConfigError::Io { path: dir.to_owned(), error }))
 }
 
-fn finish(
-    dir: &Path,
+fn first_settings(
     identity: &Identity,
     listen: Option<SocketAddr>,
     parent: Option<String>,
-) -> Result<NodeInfo, Failure> {
+) -> Result<Config, Failure> {
     let info = info_of(identity)?;
-    let config = Config {
-        place: info.place.clone(),
+    Ok(Config {
+        place: info.place,
         role: info.role,
         listen,
         parent,
@@ -146,15 +251,14 @@ fn finish(
         fetch_attachments_up_to: 0,
         paused: false,
         store_key: None,
-    };
+    })
+}
+
+fn open_or_create(dir: &Path, config: &Config) -> Result<SqliteStore, Failure> {
     let (key_path, database) = (config.key_path(dir), dir.join(DATABASE));
-    if !database.exists() {
-        let key =
-            if key_path.exists() { Key::read(&key_path) } else { new_key(&key_path) }.map_err(failed)?;
-        SqliteStore::create(&database, &key).map_err(failed)?;
-    }
-    config.save(dir).map_err(failed)?;
-    Ok(info)
+    let key = if key_path.exists() { Key::read(&key_path) } else { new_key(&key_path) }.map_err(failed)?;
+    let store = if database.exists() { SqliteStore::open } else { SqliteStore::create };
+    store(&database, &key).map_err(failed)
 }
 
 /// Changes what a node that is stopped may use of its line to its parent. Nothing is counted meanwhile.

@@ -3,6 +3,7 @@
 pub mod attachment;
 pub mod backup;
 pub mod bundle;
+pub mod certificates;
 pub mod children;
 pub mod conflicts;
 pub mod daemon;
@@ -80,6 +81,8 @@ pub enum Command {
     Init(membership::Init),
     Invite(children::Invite),
     Enrol(membership::Enrol),
+    Admit(certificates::Admit),
+    Renew(certificates::Renew),
     Revoke(children::Revoke),
     Replace(children::Replace),
     /// Rearrange the tree: move, split, merge and close organizations
@@ -161,6 +164,8 @@ impl Command {
             Command::Init(command) => command.run(context),
             Command::Invite(command) => command.run(context),
             Command::Enrol(command) => command.run(context),
+            Command::Admit(command) => command.run(context),
+            Command::Renew(command) => command.run(context),
             Command::Revoke(command) => command.run(context),
             Command::Replace(command) => command.run(context),
             Command::Org(command) => command.run(context),

@@ -20,7 +20,9 @@ use sync_core::{
 };
 use webpki::EndEntityCert;
 
-use super::{BACKDATE_MS, CA_LIFETIME_MS, CA_MAX_DEPTH, NODE_LIFETIME_MS, RENEW_AFTER_PART};
+use super::{
+    BACKDATE_MS, CA_LIFETIME_MS, CA_MAX_DEPTH, NODE_LIFETIME_MS, OVERDUE_AFTER_PARTS, RENEW_AFTER_PART,
+};
 use crate::keys::{CaFiles, Identity, Key, KeyError, PublicKey};
 
 /// Length of the serial numbers that are drawn, in bytes.
@@ -129,6 +131,12 @@ impl Facts {
     /// Whether the time has come to ask for the next one.
     pub fn renewal_due(&self, now: i64) -> bool {
         now >= self.not_before + (self.not_after - self.not_before) / RENEW_AFTER_PART
+    }
+
+    /// Whether that was so long ago that a person has to see to it.
+    pub fn renewal_overdue(&self, now: i64) -> bool {
+        let (parts, of) = OVERDUE_AFTER_PARTS;
+        now >= self.not_before + (self.not_after - self.not_before) / of * parts
     }
 }
 

@@ -2,31 +2,32 @@
 //!
 //! The same two texts travel over a link or as files on a stick. What always holds: a token is spent in the same
 //! step in which the certificate is issued ([`InviteStore::redeem`]), and asking again with the same key gets a
-//! certificate again, because an answer may be lost on the way; the request proves that its sender holds the
-//! keys, and for which parent it was made; the new node believes an answer only if it leads to the root that the
-//! token names. Not here: the connection (`transport::enrol`), the memory of invitations (the store).
+//! certificate again, because an answer may be lost on the way; the request proves that its sender holds the token
+//! and the keys, names the parent for which it was made, and holds no secret; the new node believes an answer only if
+//! it leads to the root that the token names and was issued by the parent that the token names. Not here: the
+//! connection (`transport::enrol`), the form as a file (`file`), the memory of invitations (the store).
 
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sync_core::{
     id::{NodeId, OrgId, OrgPath},
-    identity::{Date, Refusal, Role},
+    identity::{Date, NodeInfo, Refusal, Role},
 };
 
 use super::{
     certificate::{Ca, CaError, Facts, Grant, Issued, Order},
-    token::{SECRET_BYTES, Secret, SecretHash, Token},
+    token::{SecretHash, TOKEN_NAME_BYTES, Token, TokenName},
     trust::{Fingerprint, TrustStore, TrustedClock, When},
 };
-use crate::keys::{CaFiles, Identity, Key, PublicKey};
+use crate::keys::{CaFiles, Identity, IdentityFolder, Key, KeyError, PublicKey};
 
 /// Largest request, in bytes. A real one has about 900.
 pub const REQUEST_MAX_BYTES: usize = 8_192;
-/// Largest response, in bytes: two chains of seven certificates of 2 kB and a root, in base64.
+/// Largest response, in bytes: three chains of seven certificates of 2 kB and a root, in base64.
 pub const RESPONSE_MAX_BYTES: usize = 65_536;
 
-const PROOF_DOMAIN: &[u8] = b"tuyen enrolment v1\0";
+const PROOF_DOMAIN: &[u8] = b"tuyen enrolment v2\0";
 
 /// What a parent remembers of a token.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -80,12 +81,12 @@ impl Invite {
 pub trait InviteStore: Send + Sync {
     /// In one transaction: finds the invitation ([`EnrolRefusal::Unknown`] when there is none), calls `decide`
     /// with it, and if that succeeds makes durable both the node that used it and what was issued, before it
-    /// returns. When `decide` fails nothing is changed.
+    /// returns what was granted. When `decide` fails nothing is changed.
     fn redeem(
         &self,
-        secret: &SecretHash,
-        decide: &mut dyn FnMut(&Invite) -> Result<Issued, EnrolRefusal>,
-    ) -> Result<(), EnrolRefusal>;
+        token: &TokenName,
+        decide: &mut dyn FnMut(&SecretHash, &Invite) -> Result<Grant, EnrolRefusal>,
+    ) -> Result<Grant, EnrolRefusal>;
 }
 
 /// Why a parent does not enrol a node.
@@ -131,11 +132,22 @@ pub enum EnrolRefusal {
         /// The role asked for.
         asked: Role,
     },
-    /// The sender does not hold the keys, or the request was made for another parent.
+    /// The sender does not hold the token or the keys.
     #[error(
-        "the request does not prove that its sender holds the keys, or was made for another parent; enrol again from the start"
+        "the request does not prove that its sender holds the token and the keys: somebody has changed it; make it again"
     )]
     Proof,
+    /// Made for another parent.
+    #[error(
+        "the request is for node {}, and this is node {}; carry it to the node that has made the token", asked.short(),
+        own.short()
+    )]
+    OtherParent {
+        /// For whom it was made.
+        asked: NodeId,
+        /// Who was asked.
+        own: NodeId,
+    },
     /// Not a request.
     #[error(
         "the request cannot be read ({0}); the two nodes may run different versions: compare `tuyen --version`"
@@ -160,6 +172,7 @@ impl EnrolRefusal {
             EnrolRefusal::Proof => 207,
             EnrolRefusal::Malformed(_) => 208,
             EnrolRefusal::Parent(_) => 209,
+            EnrolRefusal::OtherParent { .. } => 211,
         }
     }
 }
@@ -222,15 +235,22 @@ pub enum EnrolError {
     /// Not a response.
     #[error("the answer of the parent cannot be read ({0}); compare `tuyen --version` on both nodes")]
     Malformed(String),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
 }
 
-/// A request for certificates, in JSON.
+/// A request for certificates, in JSON. Nothing in it is secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    secret: String,
+    /// The name of the token.
+    token: String,
+    parent: NodeId,
     org: OrgId,
     role: Role,
+    /// Proves the possession of the token.
+    mac: String,
     key: String,
     proof: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,26 +267,22 @@ struct CaRequest {
 impl Request {
     /// Asks with a token for certificates of these keys; `ca_key` for a hub only.
     pub fn new(token: &Token, key: &Key, ca_key: Option<&Key>) -> Self {
-        let signed = to_prove(
-            token.parent,
-            &token.secret,
-            &token.org,
-            token.role,
-            key.public(),
-            ca_key.map(Key::public),
-        );
+        let (hash, ca_public) = (token.secret.hash(), ca_key.map(Key::public));
+        let statement = to_prove(&hash.name(), token.parent, &token.org, token.role, key.public(), ca_public);
+        let proof = |key: &Key| base64(&key.sign(&statement));
         Self {
-            secret: base64(&token.secret.0),
+            token: base64(&hash.name().0),
+            parent: token.parent,
             org: token.org.clone(),
             role: token.role,
+            mac: base64(&hash.prove(&statement)),
             key: base64(&key.public().spki()),
-            proof: base64(&key.sign(&signed)),
-            ca: ca_key
-                .map(|ca| CaRequest { key: base64(&ca.public().spki()), proof: base64(&ca.sign(&signed)) }),
+            proof: proof(key),
+            ca: ca_key.map(|ca| CaRequest { key: base64(&ca.public().spki()), proof: proof(ca) }),
         }
     }
 
-    /// The text to send or to put on a stick. It holds the token's secret.
+    /// The text to send or to put on a stick; the same each time for the same token and keys.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a request has only strings")
     }
@@ -279,19 +295,24 @@ impl Request {
         serde_json::from_slice(json).map_err(|e| EnrolRefusal::Malformed(e.to_string()))
     }
 
-    fn open(&self, parent: NodeId) -> Result<(Secret, Order), EnrolRefusal> {
+    /// What is asked, once it is proved that the sender holds the keys; the token is still to be proved.
+    fn open(&self, own: NodeId) -> Result<Opened, EnrolRefusal> {
+        if self.parent != own {
+            return Err(EnrolRefusal::OtherParent { asked: self.parent, own });
+        }
         let malformed = |what: &str| EnrolRefusal::Malformed(what.to_owned());
-        let secret = unbase64(&self.secret).and_then(|bytes| <[u8; SECRET_BYTES]>::try_from(bytes).ok());
-        let secret = Secret(secret.ok_or_else(|| malformed("the secret has not 16 bytes"))?);
+        let token = unbase64(&self.token).and_then(|bytes| <[u8; TOKEN_NAME_BYTES]>::try_from(bytes).ok());
+        let token = TokenName(token.ok_or_else(|| malformed("the name of its token has not 16 bytes"))?);
+        let mac = unbase64(&self.mac).ok_or_else(|| malformed("its proof of the token is not base64"))?;
         let read_key = |text: &str| unbase64(text).and_then(|der| PublicKey::from_spki(&der));
         let key = read_key(&self.key).ok_or_else(|| malformed("the key is not Ed25519"))?;
         let ca_key = match &self.ca {
             Some(ca) => Some(read_key(&ca.key).ok_or_else(|| malformed("the CA's key is not Ed25519"))?),
             None => None,
         };
-        let signed = to_prove(parent, &secret, &self.org, self.role, &key, ca_key.as_ref());
+        let statement = to_prove(&token, own, &self.org, self.role, &key, ca_key.as_ref());
         let proves =
-            |key: &PublicKey, proof: &str| unbase64(proof).is_some_and(|p| key.verifies(&signed, &p));
+            |key: &PublicKey, proof: &str| unbase64(proof).is_some_and(|p| key.verifies(&statement, &p));
         let ca_proves = match (&self.ca, &ca_key) {
             (Some(ca), Some(ca_key)) => proves(ca_key, &ca.proof),
             _ => true,
@@ -299,21 +320,30 @@ impl Request {
         if !proves(&key, &self.proof) || !ca_proves {
             return Err(EnrolRefusal::Proof);
         }
-        Ok((secret, Order { org: self.org.clone(), role: self.role, key, ca_key }))
+        let order = Order { org: self.org.clone(), role: self.role, key, ca_key };
+        Ok(Opened { token, mac, statement, order })
     }
 }
 
+/// A request whose keys are proved.
+struct Opened {
+    token: TokenName,
+    mac: Vec<u8>,
+    statement: Vec<u8>,
+    order: Order,
+}
+
 fn to_prove(
+    token: &TokenName,
     parent: NodeId,
-    secret: &Secret,
     org: &OrgId,
     role: Role,
     key: &PublicKey,
     ca_key: Option<&PublicKey>,
 ) -> Vec<u8> {
     let mut hash = Sha256::new();
+    hash.update(token.0);
     hash.update(parent.0);
-    hash.update(secret.0);
     hash.update(key.spki());
     hash.update(ca_key.map(PublicKey::spki).unwrap_or_default());
     hash.update(role.as_str());
@@ -334,6 +364,8 @@ pub enum Response {
         ca_chain: Option<Vec<String>>,
         /// The root's.
         root: String,
+        /// Those of the node that answers, without the root's: bundles for it can be sealed with them.
+        parent: Vec<String>,
     },
     /// No.
     Refused {
@@ -350,18 +382,18 @@ impl From<&EnrolRefusal> for Response {
     }
 }
 
-impl From<&Grant> for Response {
-    fn from(grant: &Grant) -> Self {
+impl Response {
+    /// The answer of a parent that grants this.
+    pub fn granting(grant: &Grant, parent: &Identity) -> Self {
         let texts = |chain: &[CertificateDer<'_>]| chain.iter().map(|der| base64(der)).collect();
         Response::Granted {
             chain: texts(&grant.chain),
             ca_chain: grant.ca_chain.as_deref().map(texts),
             root: base64(&grant.root),
+            parent: texts(&parent.chain),
         }
     }
-}
 
-impl Response {
     /// The text to send or to put on a stick. Nothing in it is secret.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a response has only strings and numbers")
@@ -376,15 +408,16 @@ impl Response {
     }
 
     /// The certificates, or the parent's refusal. Nothing of them is checked yet.
-    pub(super) fn granted(self) -> Result<Granted, EnrolError> {
+    pub(crate) fn granted(self) -> Result<Granted, EnrolError> {
         let all =
             |texts: Vec<String>| texts.iter().map(|text| certificate(text)).collect::<Result<Vec<_>, _>>();
         match self {
             Response::Refused { code, text } => Err(EnrolError::Refused { code, text }),
-            Response::Granted { chain, ca_chain, root } => Ok(Granted {
+            Response::Granted { chain, ca_chain, root, parent } => Ok(Granted {
                 chain: all(chain)?,
                 ca_chain: ca_chain.map(all).transpose()?,
                 root: certificate(&root)?,
+                parent: all(parent)?,
             }),
         }
     }
@@ -397,8 +430,8 @@ impl Response {
         key: Key,
         ca_key: Option<Key>,
         now: i64,
-    ) -> Result<(Identity, OrgPath), EnrolError> {
-        let Granted { chain, ca_chain, root } = self.granted()?;
+    ) -> Result<Enrolled, EnrolError> {
+        let Granted { chain, ca_chain, root, parent } = self.granted()?;
         let found = Fingerprint::of(&root);
         if found != token.root {
             return Err(EnrolError::OtherRoot { expected: token.root, found });
@@ -412,6 +445,13 @@ impl Response {
             return Err(EnrolError::NotAsked("a certificate for another organization or role"));
         }
         let place = verified.info.place;
+        // Who may issue for a place stands directly above it: another CA of the tree does not.
+        let above = trust.verify_chain(&parent, When::Issued)?.info;
+        if above.node != token.parent || place.parent().as_ref() != Some(&above.place) {
+            return Err(EnrolError::NotAsked(
+                "certificates of another parent than the one that the token names",
+            ));
+        }
         let ca = match (ca_key, ca_chain) {
             (None, None) => None,
             (Some(key), Some(chain)) => {
@@ -420,15 +460,62 @@ impl Response {
             }
             _ => return Err(EnrolError::NotAsked("a CA's certificate that was not asked for, or none")),
         };
-        Ok((Identity { key, chain, root, ca }, place))
+        Ok(Enrolled {
+            identity: Identity { key, chain, root, ca },
+            place,
+            parent: above,
+            parent_chain: parent,
+        })
     }
 }
 
 /// What a parent grants, as it came.
-pub(super) struct Granted {
+pub(crate) struct Granted {
     pub chain: Vec<CertificateDer<'static>>,
     pub ca_chain: Option<Vec<CertificateDer<'static>>>,
     pub root: CertificateDer<'static>,
+    pub parent: Vec<CertificateDer<'static>>,
+}
+
+/// What a new node is, all of it checked.
+#[derive(Debug)]
+pub struct Enrolled {
+    /// Its keys and certificates.
+    pub identity: Identity,
+    /// Its place.
+    pub place: OrgPath,
+    /// Its parent.
+    pub parent: NodeInfo,
+    /// Its parent's certificate and the issuers of that, without the root's.
+    pub parent_chain: Vec<CertificateDer<'static>>,
+}
+
+/// The request of a folder, whose keys are made if it has none.
+pub fn ask(token: &Token, folder: &IdentityFolder) -> Result<Vec<u8>, KeyError> {
+    let (key, ca_key) = folder.keys_for_enrolment(token.role == Role::Hub)?;
+    Ok(Request::new(token, &key, ca_key.as_ref()).to_json())
+}
+
+/// Checks the answer to [`ask`] and writes the identity into the folder. One that holds a node gets new certificates
+/// for that node, at its place or where it `stands` by an order, or stays as it is. `now` as in [`Response::accept`].
+pub fn take(
+    token: &Token,
+    folder: &IdentityFolder,
+    stands: Option<&OrgPath>,
+    response: Response,
+    now: i64,
+) -> Result<Enrolled, EnrolError> {
+    let (key, ca_key) = folder.keys_for_enrolment(token.role == Role::Hub)?;
+    let enrolled = response.accept(token, key, ca_key, now)?;
+    if folder.is_complete() {
+        let before = folder.load()?.chain.first().and_then(Facts::read).map(|facts| facts.subject.place);
+        let found = &enrolled.place;
+        if let Some(here) = before.filter(|here| here != found && stands != Some(found)) {
+            return Err(EnrolError::OtherPlace { here, found: found.clone() });
+        }
+    }
+    folder.save(&enrolled.identity)?;
+    Ok(enrolled)
 }
 
 /// A CA is good if what it issues leads to the root: so it issues something and looks.
@@ -463,18 +550,14 @@ pub fn answer(
     now: i64,
 ) -> Result<Grant, EnrolRefusal> {
     let request = Request::from_json(request)?;
-    let (secret, order) = request.open(identity.key.id())?;
+    let Opened { token, mac, statement, order } = request.open(identity.key.id())?;
     let ca = Ca::of(identity)?;
-    let mut grant = None;
-    store.redeem(&secret.hash(), &mut |invite| {
+    store.redeem(&token, &mut |secret, invite| {
+        if !secret.is_proved(&statement, &mac) {
+            return Err(EnrolRefusal::Proof);
+        }
         invite.allows(order.key.id(), &order, now)?;
-        let made = ca.issue(&order, now)?;
-        let issued = made.issued.clone();
-        grant = Some(made);
-        Ok(issued)
-    })?;
-    grant.ok_or_else(|| {
-        EnrolRefusal::Parent("its store did not look at the invitation; please report this".into())
+        Ok(ca.issue(&order, now)?)
     })
 }
 
@@ -505,23 +588,24 @@ impl MemoryInvites {
 impl InviteStore for MemoryInvites {
     fn redeem(
         &self,
-        secret: &SecretHash,
-        decide: &mut dyn FnMut(&Invite) -> Result<Issued, EnrolRefusal>,
-    ) -> Result<(), EnrolRefusal> {
+        token: &TokenName,
+        decide: &mut dyn FnMut(&SecretHash, &Invite) -> Result<Grant, EnrolRefusal>,
+    ) -> Result<Grant, EnrolRefusal> {
         let mut inner = self.lock();
-        let invite = inner.0.get_mut(secret).ok_or(EnrolRefusal::Unknown)?;
-        let issued = decide(invite)?;
-        invite.used_by = Some(issued.node);
-        inner.1.push(issued);
-        Ok(())
+        let found = inner.0.iter_mut().find(|(secret, _)| secret.name() == *token);
+        let (secret, invite) = found.ok_or(EnrolRefusal::Unknown)?;
+        let grant = decide(secret, invite)?;
+        invite.used_by = Some(grant.issued.node);
+        inner.1.push(grant.issued.clone());
+        Ok(grant)
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     data_encoding::BASE64.encode(bytes)
 }
 
-fn unbase64(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
     data_encoding::BASE64.decode(text.as_bytes()).ok()
 }
 
@@ -529,4 +613,15 @@ fn certificate(text: &str) -> Result<CertificateDer<'static>, EnrolError> {
     unbase64(text)
         .map(CertificateDer::from)
         .ok_or_else(|| EnrolError::Malformed("a certificate is not base64".into()))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// What a leaf's request to this parent has to prove.
+    pub fn statement(token: &TokenName, parent: &Identity, name: &str, key: &Key) -> Vec<u8> {
+        let org = OrgId::new(name).expect("a name");
+        to_prove(token, parent.key.id(), &org, Role::Leaf, key.public(), None)
+    }
 }

@@ -11,9 +11,11 @@
 //! * [`token`]: the one-time invitation that a person carries
 //! * [`renew`]: the next certificates of a node that has some
 //! * [`enrol`]: the request and the answer that turn a token into certificates, over a link or as files
+//! * [`file`](mod@file): requests and answers as files
 
 pub mod certificate;
 pub mod enrol;
+pub mod file;
 pub mod own;
 pub mod renew;
 #[cfg(test)]
@@ -24,7 +26,7 @@ pub mod trust;
 pub use certificate::{Ca, CaError, Facts, Grant, Issued, Order, found};
 pub use enrol::{EnrolRefusal, Invite, InviteStore, Request, Response};
 pub use own::Own;
-pub use token::{SecretHash, Token, TokenError};
+pub use token::{SecretHash, Token, TokenError, TokenName};
 pub use trust::{TrustStore, TrustedClock};
 
 /// A day in milliseconds.
@@ -37,6 +39,8 @@ pub const NODE_LIFETIME_MS: i64 = 3 * 365 * DAY;
 pub const CA_LIFETIME_MS: i64 = 20 * 365 * DAY;
 /// Renewal begins after this part of a certificate's life.
 pub const RENEW_AFTER_PART: i64 = 3;
+/// A node that has not been renewed in two of so many parts of its certificate's life tells a person.
+pub const OVERDUE_AFTER_PARTS: (i64, i64) = (2, 3);
 /// A certificate begins to be valid this long before it is issued, for readers whose clock is a little behind.
 pub const BACKDATE_MS: i64 = 3_600_000;
 /// How many CAs may stand one below the other, the root's included: the path builder follows six below a root.

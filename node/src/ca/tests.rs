@@ -188,6 +188,7 @@ fn nothing_outlives_its_issuer() {
     assert!(error.contains("set the clock right"), "{error}");
     let facts = Facts::read(&tree.leaf.chain[0]).unwrap();
     assert!(!facts.renewal_due(NOW + 300 * DAY) && facts.renewal_due(NOW + 366 * DAY));
+    assert!(!facts.renewal_overdue(NOW + 700 * DAY) && facts.renewal_overdue(NOW + 731 * DAY));
 }
 
 #[test]
@@ -328,9 +329,11 @@ fn a_token_becomes_certificates_by_file() {
     let request = Request::new(&token, &key, Some(&ca_key)).to_json();
     assert!(request.len() < 1_000, "{}", request.len());
     let grant = answer(&tree.root, &store, &request, NOW).unwrap();
-    let response = Response::from_json(&Response::from(&grant).to_json()).unwrap();
-    let (identity, place) = response.accept(&token, key, Some(ca_key), 0).unwrap();
-    assert_eq!(place, path("trung-uong/cao-bang"));
+    let response = Response::from_json(&Response::granting(&grant, &tree.root).to_json()).unwrap();
+    let enrolled = response.accept(&token, key, Some(ca_key), 0).unwrap();
+    let identity = enrolled.identity;
+    assert_eq!(enrolled.place, path("trung-uong/cao-bang"));
+    assert_eq!((enrolled.parent.node, enrolled.parent_chain), (tree.root.key.id(), tree.root.chain.clone()));
     assert_eq!(store.issued(), [grant.issued]);
 
     let dir = tempfile::tempdir().unwrap();
@@ -375,7 +378,9 @@ fn a_request_is_held_to_its_invitation() {
     };
     assert_eq!(ask(with(&|t| t.secret = Secret([0; SECRET_BYTES]))), EnrolRefusal::Unknown);
     assert!(matches!(ask(with(&|t| t.org = org("yen-minh"))), EnrolRefusal::WrongOrg { .. }));
-    assert_eq!(ask(with(&|t| t.parent = tree.root.key.id())), EnrolRefusal::Proof);
+    let (root, own) = (tree.root.key.id(), tree.hub.key.id());
+    let for_another = ask(with(&|t| t.parent = root));
+    assert_eq!(for_another, EnrolRefusal::OtherParent { asked: root, own });
     let hub = Token { role: Role::Hub, ..token.clone() };
     assert!(matches!(ask(Request::new(&hub, &key, Some(&ca_key))), EnrolRefusal::WrongRole { .. }));
     let other = Request::new(&token, &ca_key, None).to_json();
@@ -408,7 +413,10 @@ fn an_answer_is_held_to_the_token() {
     let mine = key();
     let pem = mine.to_pem();
     let grant = answer(&tree.hub, &store, &Request::new(&token, &mine, None).to_json(), NOW).unwrap();
-    let accept = |grant: &Grant, key: Key| Response::from(grant).accept(&token, key, None, NOW).map(|_| ());
+    let accept_from = |parent: &Identity, grant: &Grant, key: Key| {
+        Response::granting(grant, parent).accept(&token, key, None, NOW).map(|_| ())
+    };
+    let accept = |grant: &Grant, key: Key| accept_from(&tree.hub, grant, key);
     accept(&grant, mine).unwrap();
     assert!(matches!(accept(&grant, key()), Err(EnrolError::NotAsked(_))));
     let root = Grant { root: other.root.root.clone(), ..grant.clone() };
@@ -416,6 +424,132 @@ fn an_answer_is_held_to_the_token() {
     let chain = Grant { chain: other.leaf.chain.clone(), ..grant.clone() };
     let refused = accept(&chain, Key::from_pem(&pem).unwrap());
     assert!(matches!(refused, Err(EnrolError::Certificates(Refusal::WrongTree { .. }))));
+    // Another hub of the tree finds the request and issues for its key, whoever it says that it is.
+    let (elsewhere, _) = child(&tree.root, "cao-bang", Role::Hub);
+    let order = Order {
+        org: org("meo-vac"),
+        role: Role::Leaf,
+        key: *Key::from_pem(&pem).unwrap().public(),
+        ca_key: None,
+    };
+    let diverted = Ca::of(&elsewhere).unwrap().issue(&order, NOW).unwrap();
+    for parent in [&elsewhere, &tree.hub, &tree.root] {
+        let refused = accept_from(parent, &diverted, Key::from_pem(&pem).unwrap());
+        assert!(matches!(refused, Err(EnrolError::NotAsked(_))), "{refused:?}");
+    }
+    let refused = accept_from(&elsewhere, &grant, Key::from_pem(&pem).unwrap());
+    assert!(matches!(refused, Err(EnrolError::NotAsked(_))), "{refused:?}");
+}
+
+/// Whoever finds a request learns nothing with which to enrol, and can change nothing in it.
+#[test]
+fn a_request_proves_the_token_and_does_not_hold_it() {
+    let tree = Tree::new();
+    let (store, token) = invited(&tree.hub, "meo-vac", Role::Leaf);
+    let (key, thief) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let json = Request::new(&token, &key, None).to_json();
+    assert_eq!(Request::new(&token, &key, None).to_json(), json, "an answer belongs to it");
+    let text = String::from_utf8(json.clone()).unwrap();
+    let hash = token.secret.hash().0;
+    let hidden = [&token.secret.0[..], &hash[..], &key.seed()[..]];
+    for secret in hidden {
+        let base64 = data_encoding::BASE64.encode(secret);
+        assert!(!text.contains(&base64[..8]), "{base64}");
+        assert!(!text.contains(&data_encoding::HEXLOWER.encode(secret)[..8]));
+    }
+    // A thief who knows the name of the token guesses its secret, or puts his keys in the place of the clinic's.
+    let found: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let guess = Token { secret: Secret([0; SECRET_BYTES]), ..token.clone() };
+    let mut stolen: serde_json::Value =
+        serde_json::from_slice(&Request::new(&guess, &thief, None).to_json()).unwrap();
+    let answer = |request: &serde_json::Value| {
+        answer(&tree.hub, &store, &serde_json::to_vec(request).unwrap(), NOW).map(|grant| grant.issued.node)
+    };
+    assert_eq!(answer(&stolen), Err(EnrolRefusal::Unknown));
+    stolen["token"] = found["token"].clone();
+    assert_eq!(answer(&stolen), Err(EnrolRefusal::Proof), "its signature is over another name");
+    let hash = token.secret.hash();
+    let signed = enrol::tests::statement(&hash.name(), &tree.hub, "meo-vac", &thief);
+    stolen["proof"] = data_encoding::BASE64.encode(&thief.sign(&signed)).into();
+    assert_eq!(answer(&stolen), Err(EnrolRefusal::Proof), "he has not the token");
+    stolen["mac"] = found["mac"].clone();
+    assert_eq!(answer(&stolen), Err(EnrolRefusal::Proof), "that proof is of another statement");
+    for (field, value) in [
+        ("org", serde_json::json!("yen-minh")),
+        ("role", serde_json::json!("hub")),
+        ("mac", serde_json::json!(data_encoding::BASE64.encode(&[0; 32]))),
+        ("mac", serde_json::json!("")),
+    ] {
+        let mut altered = found.clone();
+        altered[field] = value;
+        assert_eq!(answer(&altered), Err(EnrolRefusal::Proof), "{field}");
+    }
+    // Under the neutral element as a key one signature is good for any message, also one that nobody can know.
+    let (mut neutral, mut signature) = ([0; 32], [0x66; 64]);
+    (neutral[0], signature[0]) = (1, 0x58);
+    signature[32..].fill(0);
+    signature[32] = 1;
+    let spki = [&key.public().spki()[..12], &neutral[..]].concat();
+    let weak = crate::keys::PublicKey::from_spki(&spki).unwrap();
+    assert!(weak.verifies(b"any message", &signature) && weak.verifies(b"another", &signature));
+    let mut forged = found.clone();
+    forged["key"] = data_encoding::BASE64.encode(&spki).into();
+    forged["proof"] = data_encoding::BASE64.encode(&signature).into();
+    assert_eq!(answer(&forged), Err(EnrolRefusal::Proof), "a signature alone proves no token");
+    assert_eq!(store.issued(), []);
+    assert_eq!(answer(&found), Ok(key.id()));
+    stolen["mac"] = data_encoding::BASE64.encode(&hash.prove(&signed)).into();
+    assert_eq!(
+        answer(&stolen),
+        Err(EnrolRefusal::Used { by: key.id().short() }),
+        "who has the token comes late"
+    );
+}
+
+#[test]
+fn a_renewal_by_file_is_as_good_as_the_connection() {
+    let tree = Tree::new();
+    let later = NOW + 400 * DAY;
+    for (parent, child, issued) in
+        [(&tree.root, &tree.hub, &tree.hub_issued), (&tree.hub, &tree.leaf, &tree.leaf_issued)]
+    {
+        let above = issued.place.parent().unwrap();
+        let json = renew::Request::new(child, &above).to_json();
+        assert_eq!(renew::Request::new(child, &above).to_json(), json, "an answer belongs to it");
+        let open = |json: &[u8], own: &OrgPath| renew::Request::from_json(json).and_then(|it| it.open(own));
+        let shown = open(&json, &above).unwrap();
+        assert_eq!(shown.place, issued.place);
+        assert_eq!(shown.chain, child.chain.iter().map(|der| der.to_vec()).collect::<Vec<_>>());
+        assert_eq!(shown.ca_key, child.ca.as_ref().map(|ca| *ca.key.public()));
+        let trust = TrustStore::of(child, TrustedClock::with_wall(0, later)).unwrap();
+        let response = renewed(parent, child, Some(issued), later);
+        renew::accept(response, child, &issued.place, &trust).unwrap();
+
+        let elsewhere = open(&json, &path("trung-uong/cao-bang"));
+        assert!(matches!(elsewhere, Err(renew::RenewRefusal::OtherParent { .. })));
+        let found: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let other_key = data_encoding::BASE64.encode(&Key::generate().unwrap().public().spki());
+        let own_chain = serde_json::json!([data_encoding::BASE64.encode(&tree.root.chain[0])]);
+        for (field, value) in [
+            ("ca_key", other_key.into()),
+            ("chain", own_chain),
+            ("proof", "".into()),
+            ("proof", "AAAA".into()),
+        ] {
+            let mut altered = found.clone();
+            altered[field] = value;
+            let refused = open(&serde_json::to_vec(&altered).unwrap(), &above);
+            assert!(matches!(refused, Err(renew::RenewRefusal::Proof)), "{field}: {refused:?}");
+        }
+        for (field, value) in
+            [("chain", serde_json::json!([])), ("chain", serde_json::json!(["AAAA"])), ("more", 1.into())]
+        {
+            let mut altered = found.clone();
+            altered[field] = value;
+            let refused = open(&serde_json::to_vec(&altered).unwrap(), &above);
+            assert!(matches!(refused, Err(renew::RenewRefusal::Malformed(_))), "{field}: {refused:?}");
+        }
+    }
 }
 
 /// What the parent would answer now to a child that shows this chain.
@@ -435,7 +569,7 @@ fn renewed_after(
     let shown = trust.verify_chain(&child.chain, When::Now(now)).unwrap();
     let ca_key = child.ca.as_ref().map(|ca| *ca.key.public());
     match renew::renew(parent, &shown, ca_key, known, places, now) {
-        Ok(grant) => Response::from(&grant),
+        Ok(grant) => Response::granting(&grant, parent),
         Err(refusal) => Response::from(&refusal),
     }
 }

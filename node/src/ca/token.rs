@@ -2,7 +2,7 @@
 //!
 //! What always holds: a token names what the new node must find (the parent's key and the root), so that it
 //! cannot be led to anybody else; it ends in a checksum, so that a slip of the pen is told apart from a refusal;
-//! the parent keeps only the hash of the secret. Not here: whether it is still good (`enrol`, and the store).
+//! the parent keeps only the hash of the secret, and the secret itself is in nothing that is sent. Not here: whether it is still good (`enrol`, and the store).
 //!
 //! Before it is written in base32: version (1), role (1), expiry in minutes since 1970 (u32), parent's node (16),
 //! root's fingerprint (16), secret (16), organization (u8 length), addresses (u8 count, then u8 length each),
@@ -11,6 +11,7 @@
 use std::{fmt, str::FromStr};
 
 use data_encoding::{Encoding, Specification};
+use ring::hmac;
 use sha2::{Digest, Sha256};
 use sync_core::{
     id::{NodeId, OrgId},
@@ -34,6 +35,10 @@ const CHECKSUM_BYTES: usize = 4;
 /// Characters between two strokes.
 const GROUP: usize = 5;
 const MINUTE_MS: i64 = 60_000;
+/// What stands before the hash of a secret where the name of its token is made.
+const NAME_DOMAIN: &[u8] = b"tuyen token v1\0";
+/// Length of the name of a token, in bytes.
+pub const TOKEN_NAME_BYTES: usize = 16;
 
 /// Why a text is not a token.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -81,9 +86,35 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The SHA-256 of a token's secret: the name of an invitation in the parent's store.
+/// The SHA-256 of a token's secret: what the parent keeps, and the key with which who has the token proves it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SecretHash(pub [u8; 32]);
+
+impl SecretHash {
+    /// By which name a request speaks of the token. It tells nothing of the secret or its hash.
+    pub fn name(&self) -> TokenName {
+        let hash = Sha256::new().chain_update(NAME_DOMAIN).chain_update(self.0).finalize();
+        TokenName(hash[..TOKEN_NAME_BYTES].try_into().expect("a SHA-256 has 32 bytes"))
+    }
+
+    /// Proves the possession of the token over a statement: HMAC-SHA-256.
+    pub fn prove(&self, statement: &[u8]) -> Vec<u8> {
+        hmac::sign(&self.key(), statement).as_ref().to_vec()
+    }
+
+    /// Whether whoever made this proof over the statement has the token.
+    pub fn is_proved(&self, statement: &[u8], proof: &[u8]) -> bool {
+        hmac::verify(&self.key(), statement, proof).is_ok()
+    }
+
+    fn key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+    }
+}
+
+/// The name of a token. It is no secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TokenName(pub [u8; TOKEN_NAME_BYTES]);
 
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

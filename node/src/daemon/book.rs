@@ -8,7 +8,7 @@ use sync_core::{
 };
 
 use crate::{
-    ca::{Invite, Issued, SecretHash},
+    ca::{Invite, Issued, SecretHash, TokenName},
     store::SqliteStore,
 };
 
@@ -48,9 +48,9 @@ impl Book {
         self.save(store)
     }
 
-    /// The invitation of a secret.
-    pub fn find(&self, secret: &SecretHash) -> Option<&Invite> {
-        self.invites.iter().find(|(hash, _)| hash == secret).map(|(_, invite)| invite)
+    /// The invitation of a token.
+    pub fn find(&self, token: &TokenName) -> Option<&(SecretHash, Invite)> {
+        self.invites.iter().find(|(secret, _)| secret.name() == *token)
     }
 
     /// An invitation is used, and this was issued.

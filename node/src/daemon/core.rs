@@ -62,6 +62,8 @@ const ANSWER_AWAITED: Duration = Duration::from_secs(6);
 const IDLE: Duration = Duration::from_secs(5);
 /// Alerts kept for `tuyen status`.
 const ALERTS_MAX: usize = 50;
+/// How the alert begins that this node was not renewed. It goes when it is.
+const NOT_RENEWED: &str = "the certificate of this node could not be renewed";
 /// How often a waiting `tuyen sync now` hears how far things are.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Counting what is left may take this part of the time at most.
@@ -361,12 +363,13 @@ impl Core {
                 self.alert("refused", text);
                 return Ok(());
             }
-            Message::FindInvite(secret, answer) => {
-                let _ = answer.send(self.book.find(&secret).cloned());
+            Message::FindInvite(token, answer) => {
+                let _ = answer.send(self.book.find(&token).cloned());
                 return Ok(());
             }
-            Message::Redeem(secret, issued, answer) => {
-                self.book.redeem(&secret, *issued, &mut self.store)?;
+            Message::Redeem(secret, grant, answer) => {
+                self.book.redeem(&secret, grant.issued.clone(), &mut self.store)?;
+                self.has_issued(&grant)?;
                 let _ = answer.send(());
                 return Ok(());
             }
@@ -376,13 +379,13 @@ impl Core {
             }
             Message::Renewed(identity) => {
                 tracing::info!("the certificates of this node are renewed");
+                self.alerts.retain(|alert| !alert.text.starts_with(NOT_RENEWED));
                 self.renewed(identity);
                 return Ok(());
             }
             Message::NotRenewed { until, why } => {
                 let text = format!(
-                    "the certificate of this node could not be renewed: {why}. Syncing goes on until it ends on {}; \
-                     the node asks again",
+                    "{NOT_RENEWED}: {why}. Syncing goes on until it ends on {}; the node asks again",
                     Date(until)
                 );
                 self.alert("renewal", text);
@@ -757,7 +760,10 @@ impl Core {
             Request::Backup { .. }
             | Request::BundleExport { .. }
             | Request::BundleInspect { .. }
-            | Request::BundleImport { .. } => refuse(FailureKind::Usage, "this is not done here"),
+            | Request::BundleImport { .. }
+            | Request::Admit { .. }
+            | Request::RenewalRequest
+            | Request::RenewalAnswer { .. } => refuse(FailureKind::Usage, "this is not done here"),
         };
         let answer = match outcome {
             Ok(value) => Answer::Done(value),

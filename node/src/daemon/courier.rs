@@ -39,12 +39,13 @@ use crate::{
         BundleSince, Failure, FailureKind, Progress,
     },
     ca::{
-        Own,
+        Grant, Issued, Own,
         trust::{Verified, When},
     },
     clock,
     courier::{self, CARD, CourierError, Summary, Writing},
     keys::PublicKey,
+    store::SqliteStore,
 };
 
 /// Where a bundle is kept while it is checked and taken.
@@ -163,6 +164,12 @@ impl Neighbour {
         Self { chain: self.chain, heard: self.heard, ..Self::of(self.node, word) }
     }
 
+    /// What is known of a neighbour that shows these certificates, when this was known before.
+    fn that_shows(known: Option<Self>, node: NodeId, chain: &[Vec<u8>]) -> Self {
+        let known = known.filter(|known| known.node == node).unwrap_or_else(|| Self::new(node));
+        Self { chain: chain.iter().map(|der| BASE64.encode(der)).collect(), ..known }
+    }
+
     fn chain(&self) -> Vec<Vec<u8>> {
         self.chain.iter().map(|text| BASE64.decode(text.as_bytes()).unwrap_or_default()).collect()
     }
@@ -191,6 +198,19 @@ impl Courier {
 
 fn setting_of(org: &OrgId) -> String {
     format!("courier:{org}")
+}
+
+/// A node that does not run learns the certificates of a neighbour: it can seal bundles for it.
+pub(crate) fn keep_neighbour(
+    store: &mut SqliteStore,
+    peer: &NodeInfo,
+    chain: &[CertificateDer<'_>],
+) -> Result<(), StoreError> {
+    let setting = setting_of(peer.place.org());
+    let known = store.setting(&setting)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let chain: Vec<_> = chain.iter().map(|der| der.to_vec()).collect();
+    let known = Neighbour::that_shows(known, peer.node, &chain);
+    store.set_setting(&setting, &serde_json::to_vec(&known).expect("what is known is plain data"))
 }
 
 impl Core {
@@ -279,10 +299,15 @@ impl Core {
     /// A neighbour has shown its certificates: bundles for it can be sealed from now on.
     pub fn has_met(&mut self, peer: &NodeInfo, chain: &[Vec<u8>]) -> Result<(), StoreError> {
         let org = peer.place.org();
-        let known = self.known_of(org)?.filter(|known| known.node == peer.node);
-        let mut known = known.unwrap_or_else(|| Neighbour::new(peer.node));
-        known.chain = chain.iter().map(|der| BASE64.encode(der)).collect();
+        let known = Neighbour::that_shows(self.known_of(org)?, peer.node, chain);
         self.keep_of(org, known)
+    }
+
+    /// A child has been given certificates: bundles for it can be sealed from now on.
+    pub fn has_issued(&mut self, grant: &Grant) -> Result<(), StoreError> {
+        let Issued { node, place, role, .. } = grant.issued.clone();
+        let chain: Vec<_> = grant.chain.iter().map(|der| der.to_vec()).collect();
+        self.has_met(&NodeInfo { node, place, role }, &chain)
     }
 
     /// Of several bundles the newest one's word counts.

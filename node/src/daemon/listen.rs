@@ -8,17 +8,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Message, Numbers, links, renewal};
 use crate::{
-    ca::{EnrolRefusal, Invite, InviteStore, Issued, SecretHash, TrustedClock},
+    ca::{EnrolRefusal, Grant, Invite, InviteStore, SecretHash, TokenName, TrustedClock},
     transport::{self, Arrival, EnrolLinkError, Link, LinkError, Transport},
 };
 
 /// Answers everybody who knocks, for as long as the process runs.
-pub async fn serve(transport: Arc<Transport>, core: mpsc::Sender<Message>, numbers: Arc<Numbers>) {
-    let invites = Arc::new(CoreInvites {
-        core: core.clone(),
-        transport: transport.clone(),
-        one_at_a_time: Mutex::new(()),
-    });
+pub async fn serve(
+    transport: Arc<Transport>,
+    core: mpsc::Sender<Message>,
+    numbers: Arc<Numbers>,
+    invites: Arc<CoreInvites>,
+) {
     while let Some(incoming) = transport.accept().await {
         let (transport, core) = (transport.clone(), core.clone());
         let (numbers, invites) = (numbers.clone(), invites.clone());
@@ -69,13 +69,17 @@ async fn admit(link: &Link, clock: &TrustedClock, core: mpsc::Sender<Message>, n
 }
 
 /// Invitations are kept by the core, with the records; here one at a time is redeemed.
-struct CoreInvites {
+pub struct CoreInvites {
     core: mpsc::Sender<Message>,
     transport: Arc<Transport>,
     one_at_a_time: Mutex<()>,
 }
 
 impl CoreInvites {
+    pub fn new(core: mpsc::Sender<Message>, transport: Arc<Transport>) -> Arc<Self> {
+        Arc::new(Self { core, transport, one_at_a_time: Mutex::new(()) })
+    }
+
     fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, EnrolRefusal> {
         let stops = || EnrolRefusal::Parent("the parent is stopping; try again in a minute".to_owned());
         let (answer, answered) = oneshot::channel();
@@ -87,14 +91,16 @@ impl CoreInvites {
 impl InviteStore for CoreInvites {
     fn redeem(
         &self,
-        secret: &SecretHash,
-        decide: &mut dyn FnMut(&Invite) -> Result<Issued, EnrolRefusal>,
-    ) -> Result<(), EnrolRefusal> {
+        token: &TokenName,
+        decide: &mut dyn FnMut(&SecretHash, &Invite) -> Result<Grant, EnrolRefusal>,
+    ) -> Result<Grant, EnrolRefusal> {
         let _guard = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let invite: Option<Invite> = self.ask(|answer| Message::FindInvite(*secret, answer))?;
-        let issued = decide(&invite.ok_or(EnrolRefusal::Unknown)?)?;
-        let may = self.transport.trust().may_have(&issued);
+        let found = self.ask(|answer| Message::FindInvite(*token, answer))?;
+        let (secret, invite) = found.ok_or(EnrolRefusal::Unknown)?;
+        let grant = decide(&secret, &invite)?;
+        let may = self.transport.trust().may_have(&grant.issued);
         may.map_err(|refusal| EnrolRefusal::Parent(refusal.to_string()))?;
-        self.ask(|answer| Message::Redeem(*secret, Box::new(issued), answer))
+        self.ask(|answer| Message::Redeem(secret, Box::new(grant.clone()), answer))?;
+        Ok(grant)
     }
 }

@@ -28,7 +28,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot
 use crate::{
     admin::{Answer, Failure, FailureKind, Request},
     backup::{STORE_COPY, Scratch},
-    ca::{Invite, Issued, Own, Response, SecretHash, TrustStore, TrustedClock},
+    ca::{Grant, Invite, Own, Response, SecretHash, TokenName, TrustStore, TrustedClock},
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
     keys::{Identity, IdentityFolder, PublicKey},
@@ -37,6 +37,7 @@ use crate::{
     transport::{LinkSettings, Transport},
 };
 
+mod admit;
 mod attachments;
 mod backup;
 mod book;
@@ -59,8 +60,10 @@ mod socket;
 mod uplink;
 mod verify;
 
-use self::{backup::Backups, core::Core, courier::Couriers, renewal::Renewal};
-pub(crate) use self::{backup::keep_last_backup, budget::NO_PARENT};
+use self::{
+    admit::Admissions, backup::Backups, core::Core, courier::Couriers, listen::CoreInvites, renewal::Renewal,
+};
+pub(crate) use self::{backup::keep_last_backup, budget::NO_PARENT, courier::keep_neighbour};
 
 /// How many messages may wait for the core before whoever sends has to wait.
 const QUEUE: usize = 256;
@@ -88,8 +91,8 @@ enum Message {
     NoParent(FailureKind, String),
     /// Somebody was turned away at the door.
     Stranger(String),
-    FindInvite(SecretHash, oneshot::Sender<Option<Invite>>),
-    Redeem(SecretHash, Box<Issued>, oneshot::Sender<()>),
+    FindInvite(TokenName, oneshot::Sender<Option<(SecretHash, Invite)>>),
+    Redeem(SecretHash, Box<Grant>, oneshot::Sender<()>),
     /// A child whose connection has proved this chain (DER, its own first) asks for its next certificates.
     RenewChild {
         place: OrgPath,
@@ -312,17 +315,21 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         tokio::spawn(uplink::keep(settings, control, renewal.clone(), sender.clone(), numbers.clone()));
     }
     if config.role == Role::Root {
-        tokio::spawn(renewal.at_root());
+        tokio::spawn(renewal.clone().at_root());
+    } else {
+        tokio::spawn(renewal.clone().remind());
     }
+    let invites = CoreInvites::new(sender.clone(), transport.clone());
     if config.listen.is_some() {
         let (transport, core, numbers) = (transport.clone(), sender.clone(), numbers.clone());
-        tokio::spawn(listen::serve(transport, core, numbers));
+        tokio::spawn(listen::serve(transport, core, numbers, invites.clone()));
     }
     let socket = socket::bind(&dir)?;
     let answering = Arc::new(RwLock::new(()));
     let backups = Backups::new(dir.clone(), identity.clone(), key, clock.clone(), numbers.clone());
     let couriers = Couriers::new(dir.clone(), identity.clone(), sender.clone(), numbers.clone());
-    let beside = socket::Beside { backups, couriers };
+    let admissions = Admissions::new(transport.clone(), invites, sender.clone(), numbers.clone());
+    let beside = socket::Beside { backups, couriers, admissions, renewal };
     tokio::spawn(socket::serve(socket, sender.clone(), beside, answering.clone()));
     tracing::info!(place = %config.place, dir = %dir.display(), version = SOFTWARE, "tuyend ready");
     stop_on_signal(sender.clone(), numbers.clone())?;

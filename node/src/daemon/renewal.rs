@@ -1,4 +1,4 @@
-//! Certificates are renewed long before they end: a node asks its parent, the root renews its own.
+//! Certificates are renewed long before they end: a node asks its parent, over the link or by files, the root renews its own.
 //!
 //! A node looks at each new link to its parent, and once a day, whether the time has come, by its own clock or by its
 //! parent's. One that an order has moved asks as soon as its parent has greeted it and shows that it has moved itself. What always holds: the old certificates stay until the new ones are checked and on the disk; a renewal
@@ -14,7 +14,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Message, Numbers, core::Core};
 use crate::{
-    ca::{Facts, Issued, Response, TrustedClock, certificate::renew_root_node, renew, trust::When},
+    admin::{Failure, FailureKind, RenewalRequested, Renewed},
+    ca::{
+        Facts, Issued, Response, TrustedClock,
+        certificate::renew_root_node,
+        file::{self, Answer, Kind},
+        renew,
+        trust::When,
+    },
     keys::{Identity, IdentityFolder, PublicKey},
     transport::{
         Link, Transport,
@@ -108,6 +115,54 @@ impl Renewal {
         let renewed = renew::accept(response, identity, &self.numbers.place(), self.transport.trust())?;
         self.folder.renew(&renewed.chain, renewed.ca_chain.as_deref())?;
         self.use_renewed().await
+    }
+
+    /// Tells, now and once a day, that the parent has not been reached for far too long.
+    pub async fn remind(self) {
+        loop {
+            let identity = self.transport.identity();
+            let own = identity.chain.first().and_then(Facts::read);
+            if own.is_some_and(|own| own.renewal_overdue(self.clock().now())) {
+                let why = "its parent has not been reached since that was due; where there is no line, ask by stick with \
+                           `tuyen renew --request FILE`";
+                self.failed(&identity, anyhow::anyhow!(why)).await;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The request of this node as a file, for a parent to which there is no line.
+    pub fn request(&self) -> Result<RenewalRequested, Failure> {
+        let (request, parent) = self.by_file()?;
+        let until =
+            self.transport.identity().chain.first().and_then(Facts::read).map_or(0, |own| own.not_after);
+        let request = file::write(Kind::Renewal, &request);
+        Ok(RenewalRequested { place: self.numbers.place(), parent, until, request })
+    }
+
+    /// Takes the answer to [`Renewal::request`].
+    pub async fn take(&self, text: &str) -> Result<Renewed, Failure> {
+        let (request, _) = self.by_file()?;
+        let response = Answer::read(text.as_bytes(), &request)?;
+        let identity = self.transport.identity();
+        let renewed = renew::accept(response, &identity, &self.numbers.place(), self.transport.trust())?;
+        let kept = self.folder.renew(&renewed.chain, renewed.ca_chain.as_deref());
+        kept.map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
+        let unused = |error: anyhow::Error| Failure::new(FailureKind::Failed, error.to_string());
+        self.use_renewed().await.map_err(unused)?;
+        let own = renewed.chain.first().and_then(Facts::read);
+        let own =
+            own.ok_or_else(|| Failure::new(FailureKind::Failed, "the new certificate cannot be read"))?;
+        Ok(Renewed { place: own.subject.place, until: own.not_after })
+    }
+
+    /// What is asked by a file now (JSON), and of whom.
+    fn by_file(&self) -> Result<(Vec<u8>, OrgPath), Failure> {
+        let Some(parent) = self.numbers.place().parent() else {
+            let text = "the root renews its own certificates, and asks nobody";
+            return Err(Failure::new(FailureKind::Usage, text));
+        };
+        Ok((renew::Request::new(&self.transport.identity(), &parent).to_json(), parent))
     }
 
     /// Keeps the certificate of the root's own node in time.
@@ -210,6 +265,7 @@ impl Core {
         });
         match grant {
             Ok((child, grant)) => {
+                let response = Response::granting(&grant, &own.files());
                 tracing::info!(%place, node = %grant.issued.node, "renewed the certificates of a child");
                 if child.info.place != grant.issued.place {
                     // Its old one ends when it has come with the new one.
@@ -222,7 +278,8 @@ impl Core {
                     self.book.issue(old, &mut self.store)?;
                 }
                 self.book.issue(grant.issued.clone(), &mut self.store)?;
-                Ok(Response::from(&grant))
+                self.has_issued(&grant)?;
+                Ok(response)
             }
             Err(refusal) => {
                 self.alert("renewal", format!("{place} asked for new certificates and got none: {refusal}"));

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use serde::Serialize;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
@@ -10,8 +11,11 @@ use tokio::{
 
 use super::{
     Message,
+    admit::Admissions,
     backup::{Backups, Part},
+    core::json,
     courier::Couriers,
+    renewal::Renewal,
 };
 use crate::admin::{self, Answer, Failure, FailureKind, LINE_MAX_BYTES, Request};
 
@@ -38,6 +42,8 @@ pub fn bind(dir: &Path) -> Result<UnixListener, Failure> {
 pub struct Beside {
     pub backups: Arc<Backups>,
     pub couriers: Arc<Couriers>,
+    pub admissions: Arc<Admissions>,
+    pub renewal: Renewal,
 }
 
 /// Serves everybody who connects. `answering` is held for reading while somebody waits for an answer, so that a
@@ -94,15 +100,15 @@ async fn converse(
                     None => return,
                 }
             }
+            Ok(Request::Admit { request }) => end(answer, beside.admissions.admit(&request).await),
+            Ok(Request::RenewalRequest) => end(answer, beside.renewal.request()),
+            Ok(Request::RenewalAnswer { answer: text }) => end(answer, beside.renewal.take(&text).await),
             Ok(request) => {
                 if core.send(Message::Request(request, answer)).await.is_err() {
                     return;
                 }
             }
-            Err(failure) => {
-                let _ = answer.send(Answer::Failed(failure));
-                drop(answer);
-            }
+            Err(failure) => end::<()>(answer, Err(failure)),
         }
         let mut ended = false;
         while let Some(part) = answers.recv().await {
@@ -115,6 +121,15 @@ async fn converse(
             return;
         }
     }
+}
+
+/// Answers with what was done outside the core.
+fn end<T: Serialize>(answer: mpsc::UnboundedSender<Answer>, outcome: Result<T, Failure>) {
+    // Whoever has gone away does not hear it.
+    let _ = answer.send(match outcome {
+        Ok(done) => Answer::Done(json(&done)),
+        Err(failure) => Answer::Failed(failure),
+    });
 }
 
 fn line_of(answer: &Answer) -> Vec<u8> {

@@ -69,17 +69,29 @@ impl Key {
         Ok(key)
     }
 
-    /// Writes the key to a new file that only its owner may read, and makes it durable.
+    /// Writes the key to a new file that only its owner may read, and makes it durable. The file is whole or absent.
     pub fn create(&self, path: &Path) -> Result<(), KeyError> {
         let io = |source: io::Error| match source.kind() {
             io::ErrorKind::AlreadyExists => KeyError::Exists(path.to_owned()),
             _ => KeyError::Io { path: path.to_owned(), source },
         };
+        if path.exists() {
+            return Err(KeyError::Exists(path.to_owned()));
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        let beside = PathBuf::from(beside);
+        // One that a killed process has left protects nothing.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
         let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path).map_err(io)?;
+            OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&beside).map_err(io)?;
         let text = self.to_text();
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(io)?;
         wipe(text);
+        fs::rename(&beside, path).map_err(io)?;
         SystemFiles.sync_parent(path).map_err(io)
     }
 
@@ -149,7 +161,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.key");
         let key = Key::generate().unwrap();
+        // What a process has left that was killed while it wrote is no key, and in nobody's way.
+        fs::write(dir.path().join("store.key.new"), "0123").unwrap();
         key.create(&path).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
         assert_eq!(Key::read(&path).unwrap().0, key.0);
         assert!(matches!(key.create(&path), Err(KeyError::Exists(_))));

@@ -1,7 +1,6 @@
 //! Enrolment over a link: one stream, one request, one answer, each with its length before it.
 //!
-//! What always holds: the new node speaks only to the holder of the key that its token names, and says its secret
-//! to nobody else; the parent answers before it closes, so that a refusal arrives whole; an attempt that breaks
+//! What always holds: the new node speaks only to the holder of the key that its token names; the parent answers before it closes, so that a refusal arrives whole; an attempt that breaks
 //! off anywhere can be made again with the same keys. Not here: what is asked and answered (`ca::enrol`).
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -13,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{DONE, LinkError, LinkSettings, close, dial, door::Place, socket, tls};
 use crate::{
     ca::{
-        EnrolRefusal, Facts, InviteStore, Issued, Request, Response, Token,
-        enrol::{EnrolError, REQUEST_MAX_BYTES, RESPONSE_MAX_BYTES, answer},
+        EnrolRefusal, InviteStore, Issued, Response, Token,
+        enrol::{self, EnrolError, Enrolled, REQUEST_MAX_BYTES, RESPONSE_MAX_BYTES, answer},
     },
     keys::{Identity, IdentityFolder, KeyError},
 };
@@ -77,7 +76,7 @@ impl Enrolling {
             let verdict = tokio::task::spawn_blocking(move || answer(&identity, &*store, &request, now));
             let verdict = verdict.await.map_err(broke_off)?;
             let response = match &verdict {
-                Ok(grant) => Response::from(grant),
+                Ok(grant) => Response::granting(grant, &self.identity),
                 Err(refusal) => Response::from(refusal),
             };
             write(&mut send, &response.to_json()).await?;
@@ -101,29 +100,19 @@ impl Enrolling {
 
 /// Enrols this machine with a token: makes the keys, asks the parent at each of its addresses in turn, checks the
 /// answer, and writes the identity. `now` is the time by this machine's clock, however wrong. `parents` takes the
-/// place of the addresses in the token unless it is empty. A folder that holds a node gets new certificates for that
-/// node, at its place or where it `stands` by an order, or stays as it is.
+/// place of the addresses in the token unless it is empty. Of `stands` and a folder that holds a node see
+/// [`enrol::take`].
 pub async fn enrol(
     token: &Token,
     folder: &IdentityFolder,
     parents: &[String],
     stands: Option<&OrgPath>,
     now: i64,
-) -> Result<Identity, EnrolLinkError> {
-    let with_ca = token.role == sync_core::identity::Role::Hub;
-    let (key, ca_key) = folder.keys_for_enrolment(with_ca)?;
-    let request = Request::new(token, &key, ca_key.as_ref()).to_json();
+) -> Result<Enrolled, EnrolLinkError> {
+    let request = enrol::ask(token, folder)?;
     let parents = if parents.is_empty() { &token.addresses } else { parents };
     let response = ask_each(token, parents, &request).await?;
-    let (identity, found) = Response::from_json(&response)?.accept(token, key, ca_key, now)?;
-    if folder.is_complete() {
-        let before = folder.load()?.chain.first().and_then(Facts::read).map(|facts| facts.subject.place);
-        if let Some(here) = before.filter(|here| *here != found && stands != Some(&found)) {
-            return Err(EnrolError::OtherPlace { here, found }.into());
-        }
-    }
-    folder.save(&identity)?;
-    Ok(identity)
+    Ok(enrol::take(token, folder, stands, Response::from_json(&response)?, now)?)
 }
 
 async fn ask_each(token: &Token, parents: &[String], request: &[u8]) -> Result<Vec<u8>, EnrolLinkError> {

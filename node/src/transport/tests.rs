@@ -339,7 +339,7 @@ impl Parent {
 }
 
 async fn enrol_in(dir: &tempfile::TempDir, token: &Token) -> Result<Identity, EnrolLinkError> {
-    enrol(token, &IdentityFolder::of_node(dir.path()), &[], None, 0).await
+    enrol(token, &IdentityFolder::of_node(dir.path()), &[], None, 0).await.map(|enrolled| enrolled.identity)
 }
 
 fn refused_with(result: Result<Identity, EnrolLinkError>) -> u16 {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use node::{
     ca::{
-        Facts, Request, Response, Token, TokenError, TrustStore, TrustedClock,
+        Facts, Request, Response, Token, TokenError, TrustStore, TrustedClock, file, renew,
         token::Secret,
         trust::{Fingerprint, When},
     },
@@ -13,7 +13,7 @@ use node::{
 use quinn::rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use sync_core::{
-    id::{NodeId, OrgId},
+    id::{NodeId, OrgId, OrgPath},
     identity::{CERTIFICATE_MAX_BYTES, Role},
 };
 
@@ -122,8 +122,18 @@ fn chain(mut c: Choices<'_>) {
     }
 }
 
-/// Requests and answers of enrolment.
+/// Requests and answers of enrolment, and the files that hold them.
 fn letters(json: &[u8]) {
+    if let Ok((kind, inside)) = file::read(json) {
+        let again = file::write(kind, inside);
+        assert_eq!(file::read(again.as_bytes()), Ok((kind, inside)), "a file is read as it was written");
+    }
+    if let Ok(request) = renew::Request::from_json(json) {
+        let own = OrgPath::root(OrgId::new("trung-uong").expect("a name"));
+        if let Ok(shown) = request.open(&own) {
+            assert!(!shown.chain.is_empty(), "a key was proved");
+        }
+    }
     if let Ok(request) = Request::from_json(json) {
         let text = request.to_json();
         let again = Request::from_json(&text).expect("a request is read as it was written");

@@ -1,0 +1,46 @@
+//! What is said of requests for certificates, and answers to them, that go as files.
+
+use serde::{Deserialize, Serialize};
+use sync_core::{
+    id::{NodeId, OrgPath},
+    identity::Role,
+};
+
+/// Answer to [`super::Request::Admit`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Admitted {
+    /// The node that has asked.
+    pub node: NodeId,
+    /// Its place.
+    pub place: OrgPath,
+    /// Its role.
+    pub role: Role,
+    /// Whether it had certificates, and has asked for the next.
+    pub renewed: bool,
+    /// The end of the node's new certificate, in milliseconds since 1970.
+    pub until: i64,
+    /// What the file of the answer holds.
+    pub answer: String,
+}
+
+/// Answer to [`super::Request::RenewalRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewalRequested {
+    /// Where this node stands.
+    pub place: OrgPath,
+    /// Who is asked.
+    pub parent: OrgPath,
+    /// The end of the certificate that this node has, in milliseconds since 1970.
+    pub until: i64,
+    /// What the file of the request holds.
+    pub request: String,
+}
+
+/// Answer to [`super::Request::RenewalAnswer`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Renewed {
+    /// The place that the new certificates are for.
+    pub place: OrgPath,
+    /// The end of the node's new certificate, in milliseconds since 1970.
+    pub until: i64,
+}
