@@ -134,13 +134,16 @@ impl Opened {
 
     /// What people see of the record now. `unwritten` changes were made on it and are not in the store yet.
     pub fn project(&self, unwritten: usize) -> Projected {
-        let folded = self.record.fold();
         let due = unwritten == 0 && self.since_snapshot >= SNAPSHOT_AFTER_CHANGES;
+        Projected { snapshot: due.then(|| self.snapshot()), ..self.shown() }
+    }
+
+    fn shown(&self) -> Projected {
+        let folded = self.record.fold();
         let mut projected =
             project(self.record.id(), self.record.version(), folded.resource, &folded.conflicts);
         projected.waiting = self.waiting.clone();
         projected.unreadable = self.unreadable.clone();
-        projected.snapshot = due.then(|| self.snapshot());
         projected
     }
 
@@ -246,12 +249,35 @@ fn fold_record(store: &impl Store, id: &RecordId) -> Result<Projected, StoreErro
 fn fold_new(store: &impl Store, id: &RecordId) -> Result<Option<Projected>, StoreError> {
     let rows = store.rows_of(id)?;
     let [only] = rows[..] else { return Ok(None) };
-    let Some(entry) = store.entry(only)?.filter(|entry| entry.deps().is_empty()) else { return Ok(None) };
-    let folded: Result<_, RecordError> = Record::fold_genesis(id, entry.change(), Policies::standard());
-    Ok(folded.ok().map(|folded| {
-        let version = entry.change_hash().to_string()[..16].to_owned();
-        project(id, version, folded.resource, &folded.conflicts)
-    }))
+    Ok(store.entry(only)?.and_then(|entry| shown_by_one(id, &entry)))
+}
+
+fn shown_by_one(id: &RecordId, entry: &Entry) -> Option<Projected> {
+    let is_first = entry.deps().is_empty();
+    let folded = is_first.then(|| Record::fold_genesis(id, entry.change(), Policies::standard()))?.ok()?;
+    let version = entry.change_hash().to_string()[..16].to_owned();
+    Some(project(id, version, folded.resource, &folded.conflicts))
+}
+
+/// What a record shows of which a store has these entries, in the order of their rows: that to which all folding of it has to
+/// come, whatever had been folded before. Without a snapshot.
+pub fn shown(id: &RecordId, rows: &[(Seq, Entry)]) -> Projected {
+    let by_one = if let [(_, only)] = rows { shown_by_one(id, only) } else { None };
+    by_one.unwrap_or_else(|| Opened::of(id, rows.to_vec()).shown())
+}
+
+/// Whether a snapshot is of these entries: it holds all up to its row that can be read, and nothing else than some of them.
+/// `shown` is what [`shown`] gives for them.
+pub fn is_snapshot_of(snapshot: &(Seq, Vec<u8>), rows: &[(Seq, Entry)], shown: &Projected) -> bool {
+    let (upto, bytes) = snapshot;
+    let Ok(record) = Record::load(shown.record.clone(), bytes) else { return false };
+    let is_left = |seq: &Seq| {
+        shown.waiting.contains(seq) || shown.unreadable.iter().any(|(unreadable, _)| unreadable == seq)
+    };
+    let is_whole =
+        rows.iter().all(|(seq, entry)| seq > upto || is_left(seq) || record.contains(&entry.change_hash()));
+    let known: BTreeSet<_> = rows.iter().map(|(_, entry)| entry.change_hash()).collect();
+    is_whole && record.heads().iter().all(|head| known.contains(head))
 }
 
 #[cfg(test)]

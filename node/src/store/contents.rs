@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A piece's number in its table is made of that of its content and its own: more than any content has pieces.
-const PIECES: i64 = 4_096;
+pub(super) const PIECES: i64 = 4_096;
 const _: () = assert!(PIECES_MAX as i64 <= PIECES);
 
 /// How much content is not where it has to be.

@@ -39,7 +39,7 @@ pub(super) enum State {
 }
 
 impl State {
-    fn of(projected: &Projected) -> Self {
+    pub(super) fn of(projected: &Projected) -> Self {
         match (&projected.resource, projected.version.as_str()) {
             (Some(_), _) => State::Live,
             (None, "") => State::Unreadable,
@@ -61,15 +61,7 @@ impl SqliteStore {
             return self.reading(|| Ok(()));
         }
         self.transact(|| {
-            let mut commit = Commit {
-                conn: &self.conn,
-                names: &mut self.names.borrow_mut(),
-                known: &mut self.known.borrow_mut(),
-                digests: BTreeMap::new(),
-                forgotten: Vec::new(),
-                body: Writer::default(),
-            };
-            commit.run(batch)?;
+            Commit::new(&self.conn, &mut self.names.borrow_mut(), &mut self.known.borrow_mut()).run(batch)?;
             log.map_or(Ok(()), |log| outages::write(&self.conn, log, OUTAGE_LINES_MAX))
         })
     }
@@ -85,6 +77,12 @@ pub(super) struct Commit<'a> {
     /// The records that the batch forgets.
     pub(super) forgotten: Vec<RecordId>,
     body: Writer,
+}
+
+impl<'a> Commit<'a> {
+    pub(super) fn new(conn: &'a Connection, names: &'a mut Names, known: &'a mut Known) -> Self {
+        Self { conn, names, known, digests: BTreeMap::new(), forgotten: Vec::new(), body: Writer::default() }
+    }
 }
 
 impl Commit<'_> {
