@@ -24,7 +24,7 @@ use super::{
     Fallible, Fault, Known, Marked, SqliteStore, broken,
     names::Names,
     outages::{self, OUTAGE_LINES_MAX, OutageWrite},
-    read::{UNKNOWN, clamp, decode, digest, pack, small},
+    read::{UNKNOWN, clamp, decode, degree, digest, pack, small},
 };
 
 /// What a record's projection is, as `projection.state`.
@@ -296,13 +296,12 @@ impl Commit<'_> {
     /// The highest degree of what has come from elsewhere of a record, by the author of this run.
     fn came(&mut self, record: i64, origin: Incarnation) -> Fallible<Secrecy> {
         let mut came = self.conn.prepare_cached(
-            "SELECT max(r.degree) FROM change c JOIN secret_row r ON r.seq = c.seq JOIN feed f ON f.seq = c.seq
+            "SELECT coalesce(max(r.degree), 0) FROM change c JOIN secret_row r ON r.seq = c.seq JOIN feed f ON f.seq = c.seq
              JOIN incarnation i ON i.id = f.origin WHERE c.record = ?1 AND substr(i.name, ?2) = ?3",
         )?;
         let author = origin.author();
         let from = (Incarnation::LEN - author.len() + 1) as i64;
-        let degree: Option<u8> = came.query_row(params![record, from, author], |row| row.get(0))?;
-        Ok(degree.map_or(Secrecy::None, Secrecy::from_u8))
+        Ok(came.query_row(params![record, from, author], |row| degree(row, 0))?)
     }
 
     fn append(&mut self, entry: &Entry, src: Option<Position>, at: i64) -> Fallible<()> {
