@@ -243,8 +243,10 @@ impl Core {
         }
         let misfiled = checked.findings.iter().filter(|finding| is_misfiled(finding));
         let misfiled: Vec<_> = misfiled.filter_map(|finding| finding.record.clone()).collect();
-        if checked.loose || !misfiled.is_empty() {
+        if checked.loose {
             self.store.sweep()?;
+        } else if !misfiled.is_empty() {
+            self.store.forget_names()?;
         }
         self.engine.handle(Event::Checked(checked.checkup()), &self.store, clock::now())?;
         if !checked.pieces.is_empty() {

@@ -386,6 +386,8 @@ impl Feed {
         let mut misfile = |what| {
             let record = entry.record().clone();
             self.damaged.extend([record.clone()]);
+            // What is not listed is not put right by this check.
+            self.whole &= checked.findings.len() < FINDINGS_MAX;
             checked.mend(row.get(8)?);
             let finding = Finding::of_row(self.last, Harm::Misfiled, Some(record), what);
             checked.push(Finding { change: Some(entry.change_hash()), mended: true, ..finding });

@@ -26,7 +26,7 @@ use super::{
     contents::PIECES,
     forget::{OF_RECORD, offers_of},
     names::{Names, RecordKey},
-    read::{clamp, decode, pack, small, unpack},
+    read::{clamp, decode, degree, pack, small, unpack},
     write::{Commit, State},
 };
 
@@ -98,7 +98,7 @@ impl Source {
                 seq: unpack(seq),
                 entry,
                 elsewhere: row.get(3)?,
-                marked: row.get::<_, Option<u8>>(4)?.map(Secrecy::from_u8),
+                marked: row.get::<_, Option<i64>>(4)?.map(|_| degree(row, 4)).transpose()?,
                 home: row.get(5)?,
             });
         }
@@ -151,11 +151,8 @@ impl Source {
 
     fn known_secret(&self, conn: &Connection) -> Fallible<Marked> {
         let mut find = conn.prepare_cached("SELECT degree, here FROM secret WHERE record = ?1")?;
-        let degree =
-            |row: &rusqlite::Row<'_>, n| row.get::<_, i64>(n).map(|n| u8::try_from(n).unwrap_or(u8::MAX));
-        let known = find.query_row([self.id], |row| {
-            Ok(Marked { degree: Secrecy::from_u8(degree(row, 0)?), here: Secrecy::from_u8(degree(row, 1)?) })
-        });
+        let known =
+            find.query_row([self.id], |row| Ok(Marked { degree: degree(row, 0)?, here: degree(row, 1)? }));
         Ok(known.optional()?.unwrap_or_default())
     }
 
@@ -465,6 +462,14 @@ pub(super) fn strays(conn: &Connection) -> Fallible<Vec<String>> {
 }
 
 impl SqliteStore {
+    /// Believes nothing any more that it remembers of names: rows were filed under others.
+    pub fn forget_names(&mut self) -> Result<(), StoreError> {
+        self.reading(|| {
+            *self.names.borrow_mut() = Names::load(&self.conn)?;
+            Ok(())
+        })
+    }
+
     /// Takes away what belongs to no record, and believes nothing any more that it remembers of names.
     pub fn sweep(&mut self) -> Result<(), StoreError> {
         self.transact(|| {
@@ -537,8 +542,11 @@ impl Commit<'_> {
             return Ok(None);
         }
         if source.lines.is_empty() {
-            self.remove(id)?;
-            self.names.remember(&source.name, None);
+            let is_of_it = "SELECT 1 FROM feed INDEXED BY feed_head WHERE lane >= 0 AND record = ?1";
+            if !self.conn.prepare_cached(is_of_it)?.exists([id])? {
+                self.remove(id)?;
+                self.names.remember(&source.name, None);
+            }
             return Ok(None);
         }
         let named = if source.is_named(self.conn)? { id } else { self.mend_name(&source)? };
