@@ -788,6 +788,9 @@ pub struct Verified {
     pub findings: Vec<FindingLine>,
     /// How many findings more there are.
     pub more: u64,
+    /// How many of all that was found are put right from what is here; `findings` names them when nobody was compared with.
+    #[serde(default)]
+    pub mended: u64,
     /// How long it took, in milliseconds.
     pub millis: u64,
     /// What the audit with a neighbour has come to, when there was one.
@@ -820,6 +823,9 @@ pub struct FindingLine {
     pub record: Option<RecordId>,
     /// What is wrong.
     pub problem: String,
+    /// Whether it is put right from what is here, with no neighbour's help.
+    #[serde(default)]
+    pub mended: bool,
 }
 
 /// A blocking connection to the daemon of a folder.

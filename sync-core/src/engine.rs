@@ -110,6 +110,8 @@ pub enum Event {
     Locate(LinkId),
     /// A check of the whole store has been made.
     Checked(Checkup),
+    /// What the store says of some records beside their entries has been made anew from them.
+    Mended,
     /// It has found pieces of attachments that are not what they were, each with its number.
     Rotten(Vec<(Name, usize)>),
     /// Somebody waits for an attachment.
@@ -616,6 +618,11 @@ impl<I: Identity> Engine<I> {
             Event::Order(order) => self.intents.push_back(Intent::Order(order)),
             Event::Locate(link) => self.locate(link),
             Event::Checked(checkup) => self.checked(checkup, store)?,
+            Event::Mended => {
+                self.grant_end = store.next_grant_end()?;
+                self.seeks.extend(store.grantees()?);
+                self.want_what_is_lacking(store)?;
+            }
             Event::Rotten(pieces) => self.pieces_are_rotten(pieces),
             Event::Fetch(name) => self.fetch(name, store, now)?,
             Event::FetchUnasked(bytes) => self.take_unasked_max(bytes, store, now)?,

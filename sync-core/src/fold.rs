@@ -68,28 +68,37 @@ impl Opened {
             .flat_map(|before| before.waiting.iter().chain(before.unreadable.iter().map(|(seq, _)| seq)))
             .copied()
             .collect();
-        let mut opened = Self {
-            record,
-            waiting: Vec::new(),
-            unreadable: Vec::new(),
-            lost: 0,
-            since_snapshot: 0,
-            last: from,
-        };
         let rows = store.rows_of(id)?;
         let wanted: Vec<_> = rows.iter().filter(|seq| **seq > from || left.contains(seq)).copied().collect();
         let found = entries(store, &wanted)?;
-        opened.lost = wanted.len() - found.len();
+        let lost = wanted.len() - found.len();
+        let mut opened = Self { lost, ..Self::from(record, from) };
         if opened.take(found) == Branches::One {
             return Ok(opened);
         }
-        let (kept, set_aside) = one_branch(entries(store, &rows)?);
-        let mut opened = Self { record: Record::new(id.clone()), last: 0, ..opened };
+        Ok(Self { lost, ..Self::of_two(id, entries(store, &rows)?) })
+    }
+
+    /// A record with these entries, in the order of their rows.
+    fn of(id: &RecordId, rows: Rows) -> Self {
+        let mut opened = Self::from(Record::new(id.clone()), 0);
+        if opened.take(rows.clone()) == Branches::One { opened } else { Self::of_two(id, rows) }
+    }
+
+    /// A record of which two running copies of a machine have written.
+    fn of_two(id: &RecordId, rows: Rows) -> Self {
+        let (kept, set_aside) = one_branch(rows);
+        let mut opened = Self::from(Record::new(id.clone()), 0);
         opened.take(kept);
         set_aside.iter().for_each(|(_, entry)| opened.record.set_aside(entry.origin()));
         opened.unreadable.extend(set_aside.into_iter().map(|(seq, _)| (seq, SET_ASIDE.to_owned())));
         opened.unreadable.sort();
-        Ok(opened)
+        opened
+    }
+
+    /// A record with what has been applied up to a row.
+    fn from(record: Record, last: Seq) -> Self {
+        Self { record, waiting: Vec::new(), unreadable: Vec::new(), lost: 0, since_snapshot: 0, last }
     }
 
     /// A run that is to write says so first: what cannot be read any more may have been its own, and its names are not
@@ -125,14 +134,23 @@ impl Opened {
 
     /// What people see of the record now. `unwritten` changes were made on it and are not in the store yet.
     pub fn project(&self, unwritten: usize) -> Projected {
-        let folded = self.record.fold();
         let due = unwritten == 0 && self.since_snapshot >= SNAPSHOT_AFTER_CHANGES;
+        Projected { snapshot: due.then(|| self.snapshot()), ..self.shown() }
+    }
+
+    fn shown(&self) -> Projected {
+        let folded = self.record.fold();
         let mut projected =
             project(self.record.id(), self.record.version(), folded.resource, &folded.conflicts);
         projected.waiting = self.waiting.clone();
         projected.unreadable = self.unreadable.clone();
-        projected.snapshot = due.then(|| (self.last, self.record.save()));
         projected
+    }
+
+    /// A snapshot, with a row up to which nothing is left to be applied: what waits stands behind it.
+    fn snapshot(&self) -> (Seq, Vec<u8>) {
+        let upto = self.waiting.first().map_or(self.last, |waits| self.last.min(waits - 1));
+        (upto, self.record.save())
     }
 }
 
@@ -217,8 +235,7 @@ pub fn next(store: &impl Store, limit: usize) -> Result<Option<Vec<Op>>, StoreEr
 /// Folds a record from all its entries, because one that stands before others has come back to its row.
 pub fn anew(store: &impl Store, id: &RecordId) -> Result<Op, StoreError> {
     let opened = Opened::load_from(store, id, None)?;
-    let snapshot = Some((opened.last, opened.record.save()));
-    Ok(Op::Project(Projected { snapshot, ..opened.project(0) }))
+    Ok(Op::Project(Projected { snapshot: Some(opened.snapshot()), ..opened.project(0) }))
 }
 
 fn fold_record(store: &impl Store, id: &RecordId) -> Result<Projected, StoreError> {
@@ -232,12 +249,35 @@ fn fold_record(store: &impl Store, id: &RecordId) -> Result<Projected, StoreErro
 fn fold_new(store: &impl Store, id: &RecordId) -> Result<Option<Projected>, StoreError> {
     let rows = store.rows_of(id)?;
     let [only] = rows[..] else { return Ok(None) };
-    let Some(entry) = store.entry(only)?.filter(|entry| entry.deps().is_empty()) else { return Ok(None) };
-    let folded: Result<_, RecordError> = Record::fold_genesis(id, entry.change(), Policies::standard());
-    Ok(folded.ok().map(|folded| {
-        let version = entry.change_hash().to_string()[..16].to_owned();
-        project(id, version, folded.resource, &folded.conflicts)
-    }))
+    Ok(store.entry(only)?.and_then(|entry| shown_by_one(id, &entry)))
+}
+
+fn shown_by_one(id: &RecordId, entry: &Entry) -> Option<Projected> {
+    let is_first = entry.deps().is_empty();
+    let folded = is_first.then(|| Record::fold_genesis(id, entry.change(), Policies::standard()))?.ok()?;
+    let version = entry.change_hash().to_string()[..16].to_owned();
+    Some(project(id, version, folded.resource, &folded.conflicts))
+}
+
+/// What a record shows of which a store has these entries, in the order of their rows: that to which all folding of it has to
+/// come, whatever had been folded before. Without a snapshot.
+pub fn shown(id: &RecordId, rows: &[(Seq, Entry)]) -> Projected {
+    let by_one = if let [(_, only)] = rows { shown_by_one(id, only) } else { None };
+    by_one.unwrap_or_else(|| Opened::of(id, rows.to_vec()).shown())
+}
+
+/// Whether a snapshot is of these entries: it holds all up to its row that can be read, and nothing else than some of them.
+/// `shown` is what [`shown`] gives for them.
+pub fn is_snapshot_of(snapshot: &(Seq, Vec<u8>), rows: &[(Seq, Entry)], shown: &Projected) -> bool {
+    let (upto, bytes) = snapshot;
+    let Ok(record) = Record::load(shown.record.clone(), bytes) else { return false };
+    let is_left = |seq: &Seq| {
+        shown.waiting.contains(seq) || shown.unreadable.iter().any(|(unreadable, _)| unreadable == seq)
+    };
+    let is_whole =
+        rows.iter().all(|(seq, entry)| seq > upto || is_left(seq) || record.contains(&entry.change_hash()));
+    let known: BTreeSet<_> = rows.iter().map(|(_, entry)| entry.change_hash()).collect();
+    is_whole && record.heads().iter().all(|head| known.contains(head))
 }
 
 #[cfg(test)]
@@ -328,6 +368,35 @@ mod tests {
                 assert_eq!(unreadable, lost);
                 record = Opened::load(store, &id()).unwrap().record;
             }
+        }
+    }
+
+    /// What waits while a snapshot is kept is not lost when what it waits for has come.
+    #[test]
+    fn what_waits_beside_a_snapshot_is_read_when_it_can_be() {
+        let mut one = Record::new(id());
+        let start = written(&mut one, &patient("draft", "1"), 1);
+        let mut two = one.clone();
+        let of_one =
+            [written(&mut one, &patient("active", "1"), 2), written(&mut one, &patient("final", "1"), 3)];
+        let other = Incarnation([8; 16]);
+        let mut of_two = (0..2 * SNAPSHOT_AFTER_CHANGES).map(|n| {
+            let author = Author { incarnation: other, wall: 9, by: None, software: "test", why: None };
+            let change = two.put(&patient("draft", &n.to_string()), None, &author).unwrap().unwrap();
+            Entry::new(id(), OrgId::new("meo-vac").unwrap(), Lane::Normal, change.bytes.into()).unwrap()
+        });
+        let mut store = MemStore::default();
+        store.commit(&[Op::OpenSegment(Segment { incarnation: RUN, base: 0, parent: None })]).unwrap();
+        let early: Vec<_> = of_two.by_ref().take(SNAPSHOT_AFTER_CHANGES + 1).collect();
+        [&start, &of_one[1]].into_iter().chain(&early).for_each(|entry| append(&mut store, entry));
+        let waits = store.projected(&id()).unwrap().unwrap();
+        assert!(waits.waiting == [2] && waits.snapshot.is_some(), "{waits:?}");
+        append(&mut store, &of_one[0]);
+        let late: Vec<_> = of_two.collect();
+        for entry in &late {
+            append(&mut store, entry);
+            let whole = Opened::of(&id(), entries(&store, &store.rows_of(&id()).unwrap()).unwrap());
+            assert_eq!(shown(&store).1, whole.record.version());
         }
     }
 

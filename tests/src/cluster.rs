@@ -16,7 +16,8 @@ use node::{
         AlertLine, Choice, Client, ConflictLine, Conflicts, Failure, Invited, Page, Request, Resource,
         Status, Synced, Written,
     },
-    config::Config,
+    config::{Config, DATABASE},
+    store::{Key, Reader},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
@@ -453,13 +454,23 @@ pub fn has_alert(alerts: &[AlertLine], code: &str, words: &str) -> bool {
 }
 
 impl Drop for Node {
-    /// An error in the log that nobody has brought about is a defect, whatever else a test looks at.
+    /// An error in the log that nobody has brought about is a defect, whatever else a test looks at; so is a table that says
+    /// something else than the entries.
     fn drop(&mut self) {
         self.kill();
         if !self.has_failed && !std::thread::panicking() {
             let log = self.log();
             let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR ")).collect();
             assert!(errors.is_empty(), "{}: {errors:#?}", self.dir.display());
+            // A test may have taken the folder away.
+            let config = Config::load(&self.dir).ok();
+            let key = config.and_then(|config| Key::read(&config.key_path(&self.dir)).ok());
+            let reader = key.and_then(|key| Reader::open(&self.dir.join(DATABASE), &key).ok());
+            let checked = reader.and_then(|mut reader| reader.integrity_check(|_, _| ()).ok());
+            let said =
+                checked.iter().flat_map(|checked| &checked.findings).filter(|found| found.row.is_none());
+            let said: Vec<_> = said.filter(|found| found.mended).collect();
+            assert!(said.is_empty(), "{}: {said:#?}", self.dir.display());
         }
     }
 }

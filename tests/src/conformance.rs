@@ -31,6 +31,12 @@ pub use self::attachments::{attachments, content};
 /// How many of the newest rows are read one by one after each batch; the older ones at the end.
 const NEWEST: u64 = 12;
 
+/// Whether a check has found nothing but that a script says of records what their opaque entries do not.
+#[cfg(feature = "processes")]
+pub fn is_sound(checked: &node::store::Checked) -> bool {
+    checked.findings.iter().all(|found| found.mended && found.row.is_none() && found.record.is_some())
+}
+
 /// An organization.
 pub fn org(name: &str) -> OrgId {
     OrgId::new(name).expect("a valid name")

@@ -158,6 +158,50 @@ fn what_was_damaged_before_it_was_sent_is_not_called_safe() {
     assert_eq!((rows, country.leaf.status().damaged), ([4].into(), 1));
 }
 
+/// What is shown, marked and found of records is made anew from their entries, whether the node has started since or not.
+#[test]
+fn what_is_said_beside_the_entries_is_made_anew() {
+    let mut country = Country::new();
+    country.leaf.put(records(1, "dong-van", 40));
+    let label = r#"{"security":[{"system":"urn:tuyen:secrecy","code":"mat"}]}"#;
+    let secret = format!(r#"{{"resourceType":"Patient","id":"s","gender":"female","meta":{label}}}"#);
+    country.leaf.put([secret]);
+    wait_equal(&[&country.root, &country.hub], 40);
+    let before = exported(&country.leaf);
+    assert_eq!(before.len(), 41);
+    let damage = "UPDATE projection SET resource = replace(resource, 'male', 'HACKED');
+        DELETE FROM projection WHERE record IN (3, 5); DELETE FROM record_name; DELETE FROM secret; DELETE FROM about;";
+    for round in 0..2 {
+        behind_the_back(&country.leaf, damage);
+        if round == 0 {
+            assert_ne!(exported(&country.leaf), before);
+        } else {
+            assert_eq!(country.leaf.stop(), Some(0));
+            country.leaf.start();
+        }
+        let verified = verify(&country.leaf, None);
+        let (rows, all) = named(&verified);
+        assert!(rows.is_empty() && verified.mended > 40, "{all}");
+        assert!(
+            verified.findings.iter().all(|found| found.mended && !found.problem.contains("male")),
+            "{all}"
+        );
+        assert!(
+            verified.findings.iter().any(|found| found.record == Some("Patient/s".parse().unwrap())),
+            "{all}"
+        );
+        assert!(country.leaf.has_alert("damaged", "put right from the entries that are here"));
+        let verified = verify(&country.leaf, None);
+        assert!(verified.findings.is_empty() && verified.rows == 41, "{verified:?}");
+        assert_eq!(exported(&country.leaf), before);
+    }
+    // Nothing of it has left, and all goes on.
+    country.leaf.put(records(3, "dong-van", 10));
+    wait_equal(&[&country.root, &country.hub], 50);
+    assert!(exported(&country.hub).iter().all(|record| !record.contains("urn:tuyen:secrecy")));
+    assert!(!country.leaf.log().contains("HACKED"));
+}
+
 /// What an edit adds on a machine that cannot read an older one does not take its name, and both are there when it can.
 #[test]
 fn a_record_with_a_damaged_row_can_be_written_and_heals() {

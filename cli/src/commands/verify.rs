@@ -20,7 +20,8 @@ const FINDINGS_SHOWN: usize = 20;
 /// Is everything on the disk as it was written?
 ///
 /// Reads the whole store while the node works, half of the time at most. Each row of the feed that is damaged or
-/// gone is named with its record. Exits with 6 when something is wrong. The daemon does the same once a day and
+/// gone is named with its record, and each record that is shown, filed or marked otherwise than its entries say: that is
+/// put right from the entries at once. Exits with 6 when something was wrong. The daemon does the same once a day and
 /// raises an alert, which `tuyen status` shows.
 ///
 /// With --with, this node and a neighbour then compare what they hold of the child's part of the tree, and give each
@@ -40,6 +41,7 @@ struct VerifiedBody<'a> {
     rows: u64,
     findings: Vec<FindingBody<'a>>,
     more: u64,
+    mended: u64,
     seconds: f64,
     audit: Option<AuditBody<'a>>,
 }
@@ -59,11 +61,12 @@ struct FindingBody<'a> {
     row: Option<u64>,
     record: &'a Option<RecordId>,
     problem: &'a str,
+    mended: bool,
 }
 
 impl<'a> FindingBody<'a> {
     fn new(finding: &'a FindingLine) -> Self {
-        Self { row: finding.row, record: &finding.record, problem: &finding.problem }
+        Self { row: finding.row, record: &finding.record, problem: &finding.problem, mended: finding.mended }
     }
 }
 
@@ -90,6 +93,7 @@ fn body(verified: &Verified) -> VerifiedBody<'_> {
         rows: verified.rows,
         findings: verified.findings.iter().map(FindingBody::new).collect(),
         more: verified.more,
+        mended: verified.mended,
         seconds: verified.millis as f64 / 1000.0,
         audit: verified.audit.as_ref().map(AuditBody::new),
     }
@@ -100,23 +104,34 @@ fn text(verified: &Verified) -> String {
     let took = age(verified.millis / 1000);
     let audit = verified.audit.as_ref().map_or(String::new(), compared);
     if verified.findings.is_empty() {
-        return format!("All is as it was written: {rows} checked in {took}.\n{audit}");
+        let mended = match verified.mended {
+            0 => String::new(),
+            n => format!("{} put right from what is here.\n", many(n, "thing was", "things were")),
+        };
+        return format!("All is as it was written: {rows} checked in {took}.\n{mended}{audit}");
     }
     let found = verified.findings.len() as u64 + verified.more;
     let mut out =
         format!("{rows} checked in {took}; {} not as written:\n\n", many(found, "thing is", "things are"));
     for finding in verified.findings.iter().take(FINDINGS_SHOWN) {
-        let row = finding.row.map_or(String::new(), |row| format!("row {}", count(row)));
-        let record = finding.record.as_ref().map_or(String::new(), |record| format!(" ({record})"));
-        let colon = if finding.row.is_some() { ": " } else { "" };
-        let _ = writeln!(out, "  {row}{record}{colon}{}", finding.problem);
+        let of = match (finding.row, &finding.record) {
+            (Some(row), Some(record)) => format!("row {} ({record}): ", count(row)),
+            (Some(row), None) => format!("row {}: ", count(row)),
+            (None, Some(record)) => format!("{record}: "),
+            (None, None) => String::new(),
+        };
+        let _ = writeln!(out, "  {of}{}", finding.problem);
     }
     let more = found.saturating_sub(FINDINGS_SHOWN as u64);
     if more > 0 {
         let _ = writeln!(out, "  and {} more; `tuyen verify --json` lists the first thousand", count(more));
     }
     out.push('\n');
+    let is_mended = verified.more == 0 && verified.findings.iter().all(|finding| finding.mended);
     out.push_str(match &verified.audit {
+        None if is_mended => {
+            "All of it is put right from the entries that are here. Check the disk's health.\n"
+        }
         None => "Check the disk's health. `tuyen verify --with` a neighbour puts back what that has.\n",
         Some(_) => {
             "Nobody who was asked has these. Ask the other neighbours, or enter again what is missing.\n"
@@ -148,12 +163,29 @@ mod tests {
     #[test]
     fn each_row_is_named_with_its_record() {
         let mut verified =
-            Verified { rows: 1_204, findings: Vec::new(), more: 0, millis: 3_000, audit: None };
+            Verified { rows: 1_204, findings: Vec::new(), more: 0, mended: 0, millis: 3_000, audit: None };
         assert_eq!(text(&verified), "All is as it was written: 1,204 rows checked in 3 s.\n");
-        let record = Some("Patient/8f21".parse().unwrap());
+        verified.mended = 2;
+        assert!(text(&verified).ends_with("in 3 s.\n2 things were put right from what is here.\n"));
+        let record: Option<RecordId> = Some("Patient/8f21".parse().unwrap());
+        let what = "what is shown of it is not what its entries say; it is put right";
+        verified.findings =
+            vec![FindingLine { row: None, record: record.clone(), problem: what.into(), mended: true }];
+        let shown = text(&verified);
+        assert!(shown.contains("\n  Patient/8f21: what is shown of it"), "{shown}");
+        assert!(
+            shown.ends_with(
+                "All of it is put right from the entries that are here. Check the disk's health.\n"
+            )
+        );
         verified.findings = vec![
-            FindingLine { row: Some(17), record, problem: "it is gone".into() },
-            FindingLine { row: None, record: None, problem: "2 rows refer to rows that are missing".into() },
+            FindingLine { row: Some(17), record, problem: "it is gone".into(), mended: false },
+            FindingLine {
+                row: None,
+                record: None,
+                problem: "2 rows refer to rows that are missing".into(),
+                mended: false,
+            },
         ];
         let shown = text(&verified);
         assert!(shown.starts_with("1,204 rows checked in 3 s; 2 things are not as written:\n"), "{shown}");

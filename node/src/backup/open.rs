@@ -154,11 +154,23 @@ impl Unpacked {
             }
         });
         stopped?;
+        if let Ok(checked) = &checked
+            && (checked.loose || !checked.records.is_empty())
+        {
+            let mut store = SqliteStore::open(&path, &self.key).map_err(unusable)?;
+            let put_right = store.put_right(checked).map_err(|error| error.0);
+            if let Err(first) = put_right {
+                return Err(BackupError::Unsound { path: file.to_owned(), count: 1, first });
+            }
+        }
         let (count, first) = match &checked {
-            Ok(store) => (
-                store.findings.len() as u64 + store.more,
-                store.findings.first().map(ToString::to_string).or_else(|| self.differs_from(&reader)),
-            ),
+            Ok(checked) => {
+                // What can be made anew from the entries has been, or is when the node checks itself.
+                let mut lost = checked.findings.iter().filter(|found| !found.mended || found.row.is_some());
+                let first = lost.next().map(ToString::to_string);
+                let count = u64::from(first.is_some()) + lost.count() as u64 + checked.more;
+                (count, first.or_else(|| self.differs_from(&reader)))
+            }
             Err(error) => (1, Some(error.0.clone())),
         };
         first.map_or(Ok(()), |first| {

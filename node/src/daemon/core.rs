@@ -110,8 +110,8 @@ pub(super) struct Core {
     pub fetchers: Vec<Fetcher>,
     waiters: Vec<Waiter>,
     tickets: u64,
-    /// Records of which an entry has come back to its row.
-    refold: BTreeSet<RecordId>,
+    /// Records that have to be folded from all their entries: one has come back to its row, or what was shown was not theirs.
+    pub refold: BTreeSet<RecordId>,
     folded_at: Instant,
     /// When the last batch came.
     batch_at: Option<Instant>,
@@ -467,6 +467,7 @@ impl Core {
             }
             Op::Grant(record, _) => self.compartments.is_granted(record),
             Op::Heal { entry, .. } => {
+                self.verify.is_healed(entry.record());
                 self.refold.insert(entry.record().clone());
             }
             _ => {}
@@ -476,6 +477,9 @@ impl Core {
     /// One step of folding. False when there is nothing to fold.
     fn fold(&mut self) -> Result<bool, StoreError> {
         self.folded_at = Instant::now();
+        if self.mend()? {
+            return Ok(true);
+        }
         let ops = match self.refold.pop_first() {
             Some(record) => Some(vec![fold::anew(&self.store, &record)?]),
             None => fold::next(&self.store, FOLD_ROWS)?,

@@ -2,21 +2,22 @@
 //!
 //! A check runs on a thread and a connection of its own, so the core never waits for it; there is one at a time, and
 //! whoever asks while it runs gets its answer. What it finds is an alert, which `tuyen status` shows, and the engine is
-//! told. Then audits follow, one at a time: with the neighbour that was named, or, of the daily check, with the parent,
+//! told. What differs from the entries that are here is made anew from them, some records at a time; the next check begins when
+//! that is done. Then audits follow, one at a time: with the neighbour that was named, or, of the daily check, with the parent,
 //! and with everybody when something is damaged. Not here: what is checked, and how the disk is spared (see
 //! `store/check.rs`); what is compared (the engine's).
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
 use sync_core::{
     audit::Harm,
     engine::{Audited, Event, LinkId},
-    id::{OrgId, OrgPath, Secrecy},
+    id::{OrgId, OrgPath, RecordId, Secrecy},
     session::Direction,
-    store::StoreError,
+    store::{Store, StoreError},
 };
 use tokio::sync::mpsc;
 
@@ -29,7 +30,7 @@ use crate::{
     admin::{Answer, Audit, Failure, FailureKind, FindingLine, Progress, Verified},
     clock,
     config::DATABASE,
-    store::{Checked, Finding, Key, Reader},
+    store::{Checked, Finding, Key, MENDED_MAX, Reader},
 };
 
 /// The setting that says when the store was last checked, in milliseconds since 1970.
@@ -44,6 +45,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(600);
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// An audit for which somebody was busy is tried again after so long.
 const BUSY_AGAIN: Duration = Duration::from_secs(30);
+/// Records that are mended in one step: some milliseconds.
+const MEND_AT_ONCE: usize = 20;
 /// Rows that an alert names.
 const NAMED_MAX: usize = 5;
 
@@ -58,8 +61,15 @@ pub(super) struct Verify {
     /// When the last one was done, by this machine's clock, and since the start.
     checked_at: i64,
     checked: Option<Instant>,
+    /// A row cannot be read: one is due as soon as it can begin.
+    due: bool,
     /// How many rows the last one before the start had left damaged.
     left_damaged: u64,
+    /// The numbers of the records that are to be mended, and whether an entry is gone that may be of any of them.
+    mend: BTreeSet<i64>,
+    unknown: bool,
+    /// The records of which an entry has come back to its row while the check ran: what it has seen of them was on its way.
+    healed: BTreeSet<RecordId>,
     /// The audit that is under way.
     audit: Option<UnderWay>,
     /// With whom an audit is to be made by itself, and not before when.
@@ -82,10 +92,21 @@ impl Verify {
             waiting: Vec::new(),
             checked_at: at,
             checked: None,
+            due: false,
             left_damaged: left,
+            mend: BTreeSet::new(),
+            unknown: false,
+            healed: BTreeSet::new(),
             audit: None,
             todo: VecDeque::new(),
             not_before: Instant::now(),
+        }
+    }
+
+    /// An entry of this record has come back to its row.
+    pub fn is_healed(&mut self, record: &RecordId) {
+        if self.running.is_some() {
+            self.healed.insert(record.clone());
         }
     }
 
@@ -133,8 +154,10 @@ impl Core {
     pub fn verify_daily(&mut self) -> Result<(), StoreError> {
         // Whatever the last one had left may be somewhere by now.
         let left = self.verify.checked.is_none() && self.verify.left_damaged > 0;
-        if self.verify.running.is_none()
-            && (left || is_due(self.verify.checked_at, wall(), self.verify.started.elapsed()))
+        if !self.verify.waiting.is_empty()
+            || left
+            || self.verify.due
+            || is_due(self.verify.checked_at, wall(), self.verify.started.elapsed())
         {
             self.begin_check();
         }
@@ -167,6 +190,7 @@ impl Core {
     /// A row cannot be read: the store is checked now, unless that was done a moment ago.
     pub fn check_soon(&mut self) {
         if self.verify.checked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
+            self.verify.due = true;
             self.begin_check();
         }
     }
@@ -186,9 +210,11 @@ impl Core {
     }
 
     fn begin_check(&mut self) {
-        if self.verify.running.is_some() {
+        if self.verify.running.is_some() || !self.verify.mend.is_empty() || !self.refold.is_empty() {
             return;
         }
+        self.verify.healed.clear();
+        self.verify.due = false;
         let core = self.verify.core.clone();
         let reader = self.reader_of_its_own();
         let check = move || {
@@ -233,7 +259,7 @@ impl Core {
     pub fn checked(&mut self, outcome: Result<Checked, String>) -> Result<(), StoreError> {
         let began = self.verify.running.take().unwrap_or_else(Instant::now);
         (self.verify.checked_at, self.verify.checked) = (wall(), Some(Instant::now()));
-        let checked = match outcome {
+        let mut checked = match outcome {
             Ok(checked) => checked,
             Err(error) => {
                 self.keep_what_is_damaged()?;
@@ -243,8 +269,23 @@ impl Core {
                 return Ok(());
             }
         };
+        let healed = std::mem::take(&mut self.verify.healed);
+        let is_over = |finding: &Finding| {
+            finding.row.is_none() && finding.record.as_ref().is_some_and(|it| healed.contains(it))
+        };
+        checked.findings.retain(|finding| !is_over(finding));
         if let Some(text) = in_words(&checked) {
             self.alert("damaged", text);
+        }
+        for finding in checked.findings.iter().filter(|finding| finding.mended) {
+            tracing::warn!("{finding}; it is put right from what is here");
+        }
+        let misfiled = checked.findings.iter().filter(|finding| is_misfiled(finding));
+        let misfiled: Vec<_> = misfiled.filter_map(|finding| finding.record.clone()).collect();
+        if checked.loose {
+            self.store.sweep()?;
+        } else if !misfiled.is_empty() {
+            self.store.forget_names()?;
         }
         self.engine.handle(Event::Checked(checked.checkup()), &self.store, clock::now())?;
         if !checked.pieces.is_empty() {
@@ -252,10 +293,18 @@ impl Core {
         }
         self.let_out()?;
         self.keep_what_is_damaged()?;
+        self.verify.mend.extend(&checked.records);
+        self.verify.unknown = checked.unknown;
+        self.verify.mend.extend(self.store.numbers_of(&misfiled)?);
+        if checked.records.len() >= MENDED_MAX {
+            // There may be more.
+            self.verify.checked_at = 0;
+        }
         let verified = Verified {
             rows: checked.rows,
             findings: checked.findings.iter().map(line).collect(),
             more: checked.more,
+            mended: checked.findings.iter().filter(|finding| finding.mended).count() as u64,
             millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             audit: None,
         };
@@ -270,6 +319,25 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Mends some records. False when there are none to be mended.
+    pub fn mend(&mut self) -> Result<bool, StoreError> {
+        if self.verify.mend.is_empty() {
+            return Ok(false);
+        }
+        let numbers: Vec<_> =
+            std::iter::from_fn(|| self.verify.mend.pop_first()).take(MEND_AT_ONCE).collect();
+        let records = self.store.mend(&numbers, self.verify.unknown)?;
+        for record in records {
+            if !self.store.grants(&record)?.is_empty() {
+                self.compartments.is_granted(&record);
+            }
+            self.refold.insert(record);
+        }
+        self.engine.handle(Event::Mended, &self.store, clock::now())?;
+        self.let_out()?;
+        Ok(true)
     }
 
     /// The daily check is followed by an audit with the parent, and with everybody when something is damaged.
@@ -342,7 +410,9 @@ impl Core {
         }
         if let Some((answers, mut verified)) = who {
             let left: Vec<_> = self.engine.damaged().map(|damage| damage.row).collect();
-            verified.findings.retain(|finding| finding.row.is_none_or(|row| left.contains(&row)));
+            verified
+                .findings
+                .retain(|finding| !finding.mended && finding.row.is_none_or(|row| left.contains(&row)));
             let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             verified.audit = Some(Audit { with: place, entries, here, there, missed, millis });
             let _ = answers.send(Answer::Done(json(&verified)));
@@ -397,12 +467,13 @@ fn cut(org: &OrgId) -> Failure {
 }
 
 fn line(finding: &Finding) -> FindingLine {
-    let misfiled = finding.row.is_some_and(|(_, harm)| harm == Harm::Misfiled);
-    FindingLine {
-        row: finding.row.map(|(row, _)| row),
-        record: finding.record.clone(),
-        problem: if misfiled { format!("{}; it is put right", finding.what) } else { finding.what.clone() },
-    }
+    let Finding { record, what, mended, .. } = finding;
+    let problem = if *mended { format!("{what}; it is put right") } else { what.clone() };
+    FindingLine { row: finding.row.map(|(row, _)| row), record: record.clone(), problem, mended: *mended }
+}
+
+fn is_misfiled(finding: &Finding) -> bool {
+    finding.row.is_some_and(|(_, harm)| harm == Harm::Misfiled)
 }
 
 /// What an operator is told; nothing when all is well.
@@ -410,9 +481,14 @@ fn in_words(checked: &Checked) -> Option<String> {
     let first = checked.findings.first()?;
     let all = checked.findings.len() as u64 + checked.more;
     let more = if all == 1 { String::new() } else { format!(", and {} more", all - 1) };
+    let what_follows = match checked.more == 0 && checked.findings.iter().all(|finding| finding.mended) {
+        true => "It is put right from the entries that are here; nobody has to be asked",
+        false => {
+            "`tuyen verify` names everything, and `tuyen verify --with` a neighbour puts back what that has"
+        }
+    };
     Some(format!(
-        "the store is not as it was written: {first}{more}. `tuyen verify` names everything, and `tuyen verify --with` a \
-         neighbour puts back what that has; check the disk's health"
+        "the store is not as it was written: {first}{more}. {what_follows}; check the disk's health"
     ))
 }
 

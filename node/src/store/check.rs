@@ -2,7 +2,8 @@
 //!
 //! Three layers: the cipher's authentication of every page that is in use, SQLite's check of its trees, which reads
 //! them all, and this store's own: every entry is decoded, which recomputes its hash, and held against the running
-//! hash of its row; digests and the table of changes are computed again from the entries alone. The running hash tells
+//! hash of its row; digests are computed again from the entries alone, and so is, record by record, what the other tables say
+//! (see `derived`). The running hash tells
 //! which row is wrong, and the table of changes of which record a row was that is gone. The result is a list of
 //! findings in plain words; it names rows, records and homes, never what is in a record.
 //!
@@ -31,12 +32,15 @@ use sync_core::{
 use super::{
     Fallible, Fault,
     contents::check_some,
+    derived::{self, OF_RECORDS, Source},
     listing::Reader,
     read::{DEGREE, UNKNOWN, array, clamp, decode, digest, parse, small, unpack},
 };
 
 /// How many findings are listed; of more only the number is told: a broken disk has too many to read.
 const FINDINGS_MAX: usize = 1_000;
+/// How many records are named to be mended; the next check names more.
+pub const MENDED_MAX: usize = 65_536;
 /// How many rows are read as of one moment.
 const STRETCH_ROWS: u64 = 1_000;
 /// How long the disk is read before it rests for as long.
@@ -55,11 +59,13 @@ pub struct Finding {
     pub change: Option<ChangeHash>,
     /// What is wrong.
     pub what: String,
+    /// Whether it is put right from what is here, as soon as the check has ended.
+    pub mended: bool,
 }
 
 impl Finding {
     fn new(what: impl Into<String>) -> Self {
-        Self { row: None, record: None, change: None, what: what.into() }
+        Self { row: None, record: None, change: None, what: what.into(), mended: false }
     }
 
     fn of_row(row: Seq, harm: Harm, record: Option<RecordId>, what: impl Into<String>) -> Self {
@@ -91,6 +97,13 @@ pub struct Checked {
     pub missing: Vec<(OrgId, Digest)>,
     /// The pieces of attachments that are not what they were, each with its number.
     pub pieces: Vec<(Name, usize)>,
+    /// The numbers of the records of which tables say something else than their entries, at most [`MENDED_MAX`], for
+    /// [`super::SqliteStore::mend`].
+    pub records: BTreeSet<i64>,
+    /// Whether tables hold what belongs to no record, for [`super::SqliteStore::sweep`].
+    pub loose: bool,
+    /// Whether an entry is gone of which it is not known what record it was of.
+    pub unknown: bool,
 }
 
 impl Checked {
@@ -106,6 +119,12 @@ impl Checked {
             Some(Damage { row, harm, record: finding.record.clone(), change: finding.change })
         };
         Checkup { damaged: self.findings.iter().filter_map(damage).collect(), missing: self.missing.clone() }
+    }
+
+    fn mend(&mut self, record: i64) {
+        if self.records.len() < MENDED_MAX {
+            self.records.insert(record);
+        }
     }
 
     fn push(&mut self, finding: Finding) {
@@ -135,7 +154,8 @@ impl Pace {
 }
 
 impl Reader {
-    /// Checks the file. `progress` hears how many rows of how many have been checked.
+    /// Checks the file. `progress` hears how many rows of how many have been checked: read first, then compared with what is
+    /// said of their records, which takes about as long.
     pub fn integrity_check(&mut self, mut progress: impl FnMut(u64, u64)) -> Result<Checked, StoreError> {
         let mut checked = Checked::default();
         self.rest_between(Some(Pace::new()))?;
@@ -143,12 +163,19 @@ impl Reader {
         self.rest_between(None)?;
         let (mut feed, mut pace) = (Feed::default(), Pace::new());
         while !self.at_one_moment(|conn| feed.stretch(conn, &mut checked))? {
-            progress(feed.last, checked.rows);
+            progress(feed.last / 2, checked.rows);
             pace.rest();
         }
         let mut after = 0;
         while let Some(last) = self.at_one_moment(|conn| contents(conn, after, &mut checked))? {
             after = last;
+            pace.rest();
+        }
+        checked.unknown = !feed.whole;
+        let mut records = Records { last: 0, most: 1, damaged: feed.damaged, whole: feed.whole };
+        while !self.at_one_moment(|conn| records.stretch(conn, &mut checked))? {
+            let rows = checked.rows;
+            progress(rows / 2 + (rows / 2).saturating_mul(unpack(records.last)) / unpack(records.most), rows);
             pace.rest();
         }
         progress(checked.rows, checked.rows);
@@ -189,12 +216,21 @@ impl Reader {
 
 fn tables(conn: &Connection, checked: &mut Checked) -> Fallible<()> {
     trees(conn, checked)?;
-    let broken_references: i64 =
-        conn.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0))?;
+    let broken_references: i64 = conn.query_row(&broken_references(), [], |row| row.get(0))?;
     if broken_references > 0 {
         checked.push(Finding::new(format!("{broken_references} rows refer to rows that are missing")));
     }
-    names(conn, checked)
+    for what in derived::strays(conn)? {
+        checked.push(Finding { mended: true, ..Finding::new(what) });
+        checked.loose = true;
+    }
+    Ok(())
+}
+
+/// Counts rows that refer to nothing, where they are not taken away for it.
+fn broken_references() -> String {
+    let tables = OF_RECORDS.map(|table| format!("'{table}'")).join(", ");
+    format!("SELECT count(*) FROM pragma_foreign_key_check WHERE \"table\" NOT IN ('record_name', {tables})")
 }
 
 /// Runs SQLite's check, whose answer is "ok" or a list of what is wrong.
@@ -224,37 +260,64 @@ fn contents(conn: &Connection, after: i64, checked: &mut Checked) -> Fallible<Op
     Ok(Some(last))
 }
 
-/// Compares the index of names with the records.
-fn names(conn: &Connection, checked: &mut Checked) -> Fallible<()> {
-    let (wrong, indexed): (i64, i64) = conn.query_row(
-        "SELECT (SELECT count(*) FROM record_name n LEFT JOIN record r ON r.id = n.record WHERE r.name IS NOT n.name),
-           (SELECT count(*) FROM record_name)",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let named = small::reached(conn, small::NAMED)?;
-    let there: i64 =
-        conn.query_row("SELECT count(*) FROM record WHERE id <= ?1", [named], |row| row.get(0))?;
-    if wrong > 0 || indexed != there {
-        checked.push(Finding::new(format!(
-            "the index of record names does not fit the records ({wrong} of {indexed} names)"
-        )));
+/// Compares, record by record, what tables say with what the entries say.
+struct Records {
+    /// The last record that was looked at, and the last there is.
+    last: i64,
+    most: i64,
+    /// As of [`Feed`].
+    damaged: BTreeSet<RecordId>,
+    whole: bool,
+}
+
+impl Records {
+    /// Checks some more records; whether these were the last.
+    fn stretch(&mut self, conn: &Connection, checked: &mut Checked) -> Fallible<bool> {
+        let began = Instant::now();
+        self.most = small::number(conn, "SELECT max(id) FROM record")?.max(1);
+        let mut next = conn.prepare_cached("SELECT id FROM record WHERE id > ?1 ORDER BY id")?;
+        let mut rows = next.query([self.last])?;
+        while let Some(row) = rows.next()? {
+            self.last = row.get(0)?;
+            let Some(mut source) = Source::load(conn, self.last)? else { continue };
+            source.whole &= self.whole && !self.damaged.contains(&source.name);
+            let wrong = source.differs(conn)?;
+            for what in &wrong {
+                let what = format!("{what} not what its entries say");
+                let record = Some(source.name.clone());
+                checked.push(Finding { record, mended: true, ..Finding::new(what) });
+            }
+            if !wrong.is_empty() {
+                checked.mend(self.last);
+            }
+            if began.elapsed() >= WORK {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
-    Ok(())
 }
 
 /// What the entries say, to be compared with what is stored beside them.
-#[derive(Default)]
 struct Feed {
     /// The last row that was looked at.
     last: Seq,
     /// The running hash behind it; none where it cannot be known.
     chain: Option<Chain>,
     digests: BTreeMap<String, Digest>,
-    /// How many rows hold entries, also damaged ones.
-    entries: u64,
     gone: BTreeSet<Seq>,
     bases: BTreeSet<Seq>,
+    /// Records with an entry that is damaged, gone or misfiled.
+    damaged: BTreeSet<RecordId>,
+    /// Whether it is known of all such entries which records they are of.
+    whole: bool,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        let (digests, gone, bases, damaged) = Default::default();
+        Self { last: 0, chain: None, digests, gone, bases, damaged, whole: true }
+    }
 }
 
 impl Feed {
@@ -265,8 +328,8 @@ impl Feed {
         let mut statement = conn.prepare_cached(
             "SELECT f.seq, f.lane, r.name, f.chain, f.offers, f.entry,
                (SELECT c.hash FROM change c WHERE c.record = f.record AND c.seq = f.seq),
-               f.home IS NULL OR f.home IS r.home
-             FROM feed f LEFT JOIN record r ON r.id = f.record WHERE f.seq > ?1 ORDER BY f.seq LIMIT ?2",
+               f.home IS NULL OR f.home IS r.home, f.record, i.name, f.issued
+             FROM feed f LEFT JOIN record r ON r.id = f.record LEFT JOIN incarnation i ON i.id = f.origin WHERE f.seq > ?1 ORDER BY f.seq LIMIT ?2",
         )?;
         let mut rows = statement.query([clamp(self.last), clamp(STRETCH_ROWS)])?;
         let mut read = 0;
@@ -310,29 +373,39 @@ impl Feed {
         let Some(body) = row.get_ref(5)?.as_blob_or_null()? else {
             return self.offer(conn, row, before, checked);
         };
-        self.entries += 1;
         let entry = match decode(seq, body) {
             Ok(entry) => entry,
             Err(Fault::Broken(_)) => {
+                self.lost(&record);
                 checked.push(damaged(self.last, record, row)?);
                 return Ok(());
             }
             Err(fault) => return Err(fault),
         };
         let expected = before.map(|before| extend_chain(before, entry.hash()));
+        let mut misfile = |what| {
+            let record = entry.record().clone();
+            self.damaged.extend([record.clone()]);
+            // What is not listed is not put right by this check.
+            self.whole &= checked.findings.len() < FINDINGS_MAX;
+            checked.mend(row.get(8)?);
+            let finding = Finding::of_row(self.last, Harm::Misfiled, Some(record), what);
+            checked.push(Finding { change: Some(entry.change_hash()), mended: true, ..finding });
+            Fallible::Ok(())
+        };
         if expected.is_some() && expected != stored {
             let goes_on = goes_on_from(conn, &self.bases, seq, expected)?;
             if !goes_on && stored.is_some() {
+                self.lost(&record);
                 checked.push(damaged(self.last, record, row)?);
                 return Ok(());
             }
             if goes_on {
                 self.chain = expected;
-                checked.push(misfiled(self.last, &entry, "its running hash is wrong; its entry is sound"));
+                misfile("its running hash is wrong; its entry is sound")?;
             }
         } else if !is_filed_right(&entry, row)? {
-            let what = "it is filed under another record, home, lane or change; its entry is sound";
-            checked.push(misfiled(self.last, &entry, what));
+            misfile("it is filed under another record, run, lane or change; its entry is sound")?;
         }
         self.digests.entry(entry.home().as_str().to_owned()).or_default().add(entry.hash());
         Ok(())
@@ -346,36 +419,34 @@ impl Feed {
         before: Option<Chain>,
         checked: &mut Checked,
     ) -> Fallible<()> {
+        let record = row.get_ref(2)?.as_str_or_null()?.and_then(|name| name.parse().ok());
+        if !row.get::<_, bool>(7)? {
+            let what = "it offers an entry as of another home than its record's";
+            checked.push(Finding { record: record.clone(), mended: true, ..Finding::new(what) });
+            checked.loose = true;
+        }
         let Some(hash) = hash_of(conn, row.get(4)?)? else { return Ok(()) };
         let expected = before.map(|before| extend_chain(before, hash));
         if expected.is_some() && expected != self.chain {
-            let record = row.get_ref(2)?.as_str_or_null()?.and_then(|name| name.parse().ok());
             let what = "it offers another entry than it did, or its running hash is wrong";
             checked.push(Finding::of_row(self.last, Harm::Damaged, record, what));
         }
         Ok(())
     }
 
-    /// Names the rows that are gone, and changes that are filed without an entry.
+    /// Names the rows that are gone.
     fn changes(&mut self, conn: &Connection, checked: &mut Checked) -> Fallible<()> {
-        let filed = unpack(small::number(conn, "SELECT count(*) FROM change")?);
-        let (mut known, mut strays) = (BTreeMap::new(), 0);
-        if !self.gone.is_empty() || filed != self.entries {
+        let mut known = BTreeMap::new();
+        if !self.gone.is_empty() {
             let mut statement = conn.prepare(
                 "SELECT c.seq, r.name, c.hash FROM change c LEFT JOIN record r ON r.id = c.record
-                 LEFT JOIN feed f ON f.seq = c.seq
-                 WHERE f.seq IS NULL OR f.record IS NOT c.record OR f.entry IS NULL",
+                 LEFT JOIN feed f ON f.seq = c.seq WHERE f.seq IS NULL",
             )?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                let seq = unpack(row.get(0)?);
                 let record: Option<RecordId> =
                     row.get_ref(1)?.as_str_or_null()?.and_then(|name| name.parse().ok());
-                if self.gone.contains(&seq) {
-                    known.insert(seq, (record, row.get(2).map(ChangeHash).ok()));
-                } else {
-                    strays += 1;
-                }
+                known.insert(unpack(row.get(0)?), (record, row.get(2).map(ChangeHash).ok()));
             }
         }
         for seq in &self.gone {
@@ -384,14 +455,19 @@ impl Feed {
                 Some(_) => "it is gone",
                 None => "it is gone, and it is not known what it was",
             };
+            match &record {
+                Some(record) => self.damaged.extend([record.clone()]),
+                None => self.whole = false,
+            }
             let finding = Finding::of_row(*seq, Harm::Gone, record, what);
             checked.push(Finding { change, ..finding });
         }
-        if strays > 0 {
-            checked
-                .push(Finding::new(format!("{strays} changes are filed of which the feed holds no entry")));
-        }
         Ok(())
+    }
+
+    fn lost(&mut self, record: &Option<RecordId>) {
+        self.whole &= record.is_some();
+        self.damaged.extend(record.clone());
     }
 
     fn compare(&mut self, conn: &Connection, checked: &mut Checked) -> Fallible<()> {
@@ -415,8 +491,8 @@ impl Feed {
             return Ok(());
         }
         for (home, _) in checked.missing.clone() {
-            checked
-                .push(Finding::new(format!("the digest of the entries of {home} does not fit the entries")));
+            let what = format!("the digest of the entries of {home} does not fit the entries");
+            checked.push(Finding { mended: true, ..Finding::new(what) });
         }
         Ok(())
     }
@@ -490,16 +566,12 @@ fn damaged(seq: Seq, record: Option<RecordId>, row: &Row<'_>) -> Fallible<Findin
     Ok(Finding { change, ..Finding::of_row(seq, Harm::Damaged, record, what) })
 }
 
-fn misfiled(seq: Seq, entry: &Entry, what: &str) -> Finding {
-    let finding = Finding::of_row(seq, Harm::Misfiled, Some(entry.record().clone()), what);
-    Finding { change: Some(entry.change_hash()), ..finding }
-}
-
 fn is_filed_right(entry: &Entry, row: &Row<'_>) -> Fallible<bool> {
     let lane = row.get::<_, u8>(1).ok().and_then(Lane::from_u8);
     let stored = (lane, row.get_ref(2)?.as_str_or_null()?, row.get_ref(6)?.as_blob_or_null()?);
     let right = (Some(entry.lane()), Some(entry.record().as_str()), Some(&entry.change_hash().0[..]));
-    Ok(stored == right && row.get(7)?)
+    let written = (row.get_ref(9)?.as_blob_or_null()?, row.get::<_, bool>(10)?);
+    Ok(stored == right && written == (Some(&entry.origin().0[..]), entry.record().issuer().is_some()))
 }
 
 /// The hash of the entry of a row, or of the one that it offers; none when there is none to be read.

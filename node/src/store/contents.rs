@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sync_core::{
-    attachment::{Attachment, Held, Kept, Name, PIECES_MAX, Tree},
+    attachment::{Attachment, CONTENT_MAX_BYTES, Held, Kept, Name, PIECES_MAX, Tree},
     change::Entry,
     id::{ContentHash, RecordId},
     store::StoreError,
@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A piece's number in its table is made of that of its content and its own: more than any content has pieces.
-const PIECES: i64 = 4_096;
+pub(super) const PIECES: i64 = 4_096;
 const _: () = assert!(PIECES_MAX as i64 <= PIECES);
 
 /// How much content is not where it has to be.
@@ -56,7 +56,9 @@ fn number(conn: &Connection, record: i64, of: &Attachment) -> Fallible<Option<(i
 }
 
 fn held(row: &rusqlite::Row<'_>, first: usize) -> Fallible<Held> {
-    let attachment = Attachment { hash: ContentHash(array(row, first)?), size: unpack(row.get(first + 1)?) };
+    // One that is larger than any is of no entry; whoever asks for it by this size finds nothing.
+    let size = unpack(row.get(first + 1)?).min(CONTENT_MAX_BYTES);
+    let attachment = Attachment { hash: ContentHash(array(row, first)?), size };
     let lacking = usize::try_from(row.get::<_, i64>(first + 2)?).unwrap_or(PIECES_MAX);
     Ok(Held { attachment, lacking, kept: kept(row.get(first + 3)?) })
 }
@@ -258,6 +260,10 @@ pub(super) fn check_some(conn: &Connection, after: i64, most: usize) -> Fallible
     {
         let id: i64 = row.get(0)?;
         last = Some(id);
+        if !Attachment::may_have(unpack(row.get(3)?)) {
+            // No entry names it.
+            continue;
+        }
         let record: RecordId = parse(row.get_ref(1)?.as_str().unwrap_or_default(), "record")?;
         let Held { attachment, lacking, .. } = held(row, 2)?;
         let tree = tree(conn, id, &attachment)?;

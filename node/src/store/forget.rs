@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Tables with a row, or some, for each record, those first that refer to others.
-const OF_RECORD: [&str; 13] = [
+pub(super) const OF_RECORD: [&str; 13] = [
     "DELETE FROM secret_row WHERE seq IN (SELECT seq FROM change WHERE record = ?1)",
     "DELETE FROM change WHERE record = ?1",
     "DELETE FROM projection WHERE record = ?1",
@@ -62,10 +62,7 @@ impl Commit<'_> {
             for sql in OF_RECORD {
                 self.conn.prepare_cached(sql)?.execute([id])?;
             }
-            self.known.further_homes.remove(&id);
-            self.known.grants.remove(&id);
-            self.known.troubled.remove(&id);
-            self.known.secret.remove(&id);
+            self.known.forget(id);
             Ok(())
         })
     }
@@ -105,7 +102,7 @@ impl Commit<'_> {
 }
 
 /// The rows that offer entries of these records.
-fn offers_of(conn: &Connection, records: &HashSet<i64>) -> Fallible<Vec<i64>> {
+pub(super) fn offers_of(conn: &Connection, records: &HashSet<i64>) -> Fallible<Vec<i64>> {
     let mut statement = conn.prepare_cached(
         "SELECT seq, record FROM feed INDEXED BY feed_head WHERE lane >= 0 AND offers IS NOT NULL",
     )?;

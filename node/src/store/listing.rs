@@ -352,7 +352,7 @@ fn listed(row: &Row<'_>) -> Fallible<Listed> {
     Ok(Listed {
         record: parse(row.get_ref(0)?.as_str()?, "record name")?,
         version: row.get(1)?,
-        open_conflicts: row.get(2)?,
+        open_conflicts: u32::try_from(row.get::<_, i64>(2)?).unwrap_or(u32::MAX),
         resource: row.get(3)?,
     })
 }

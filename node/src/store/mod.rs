@@ -11,6 +11,7 @@
 mod check;
 mod contents;
 mod copy;
+mod derived;
 mod files;
 mod forget;
 mod key;
@@ -38,7 +39,7 @@ use sync_core::{
 };
 
 pub use self::{
-    check::{Checked, Finding},
+    check::{Checked, Finding, MENDED_MAX},
     contents::ContentCounts,
     copy::{Copied, CopyError},
     files::{FileSystem, SystemFiles, same},
@@ -88,6 +89,16 @@ struct Known {
     reads: i64,
     /// The last number given to an announcement.
     announced: i64,
+}
+
+impl Known {
+    /// A record is no more.
+    fn forget(&mut self, record: i64) {
+        self.further_homes.remove(&record);
+        self.grants.remove(&record);
+        self.troubled.remove(&record);
+        self.secret.remove(&record);
+    }
 }
 
 /// How secret a record is.

@@ -231,7 +231,8 @@ impl Names {
     }
 
     pub(super) fn index(&mut self, conn: &Connection) -> Fallible<()> {
-        let mut add = conn.prepare_cached("INSERT INTO record_name (name, record) VALUES (?1, ?2)")?;
+        let mut add =
+            conn.prepare_cached("INSERT OR REPLACE INTO record_name (name, record) VALUES (?1, ?2)")?;
         let mut last = 0;
         for (name, key) in std::mem::take(&mut self.fresh) {
             add.execute(params![name.as_str(), key.id])?;
@@ -239,6 +240,14 @@ impl Names {
             self.remember(&name, Some(key));
         }
         if last > 0 { set_reached(conn, NAMED, last) } else { Ok(()) }
+    }
+
+    /// What was remembered of a record was not so.
+    pub fn found(&mut self, name: &RecordId, key: RecordKey) {
+        match self.fresh.get_mut(name).filter(|fresh| fresh.id == key.id) {
+            Some(fresh) => *fresh = key,
+            None => self.remember(name, Some(key)),
+        }
     }
 
     pub(super) fn remember(&mut self, name: &RecordId, key: Option<RecordKey>) {

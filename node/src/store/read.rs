@@ -48,6 +48,11 @@ pub(super) fn array<const N: usize>(row: &Row<'_>, column: usize) -> rusqlite::R
     row.get(column)
 }
 
+/// A degree of secrecy; a number that is none is taken for the highest.
+pub(super) fn degree(row: &Row<'_>, column: usize) -> rusqlite::Result<Secrecy> {
+    Ok(u8::try_from(row.get::<_, i64>(column)?).map_or(Secrecy::TuyetMat, Secrecy::from_u8))
+}
+
 pub(super) fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Fallible<T> {
     text.parse().or_else(|_| broken(format!("a row holds a malformed {what}")))
 }
@@ -182,8 +187,7 @@ pub(super) mod small {
     pub fn secret(conn: &Connection) -> Fallible<HashMap<i64, Marked>> {
         let mut statement = conn.prepare("SELECT record, degree, here FROM secret")?;
         let rows = statement.query_map([], |row| {
-            let (degree, here) = (Secrecy::from_u8(row.get(1)?), Secrecy::from_u8(row.get(2)?));
-            Ok((row.get(0)?, Marked { degree, here }))
+            Ok((row.get(0)?, Marked { degree: degree(row, 1)?, here: degree(row, 2)? }))
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -251,10 +255,10 @@ impl SqliteStore {
             None => Secrecy::None,
             Some(marked) => {
                 let holder = row.get::<_, Option<i64>>(5)?.unwrap_or(pack(seq));
-                let mut degree = self.conn.prepare_cached("SELECT degree FROM secret_row WHERE seq = ?1")?;
-                let degree = degree.query_row([holder], |row| row.get(0)).optional()?;
+                let mut find = self.conn.prepare_cached("SELECT degree FROM secret_row WHERE seq = ?1")?;
+                let own = find.query_row([holder], |row| degree(row, 0)).optional()?;
                 let here = if src.is_none() { marked.here } else { Secrecy::None };
-                degree.map_or(here, |degree| here.max(Secrecy::from_u8(degree)))
+                here.max(own.unwrap_or_default())
             }
         };
         Ok(Head {
@@ -356,7 +360,7 @@ impl SqliteStore {
                 resource: row.get(0)?,
                 version: row.get(1)?,
                 conflicts: row.get(2)?,
-                open_conflicts: row.get(3)?,
+                open_conflicts: u32::try_from(row.get::<_, i64>(3)?).unwrap_or(u32::MAX),
                 waiting: Vec::new(),
                 unreadable: Vec::new(),
                 snapshot,
@@ -598,8 +602,7 @@ impl Store for SqliteStore {
     fn secret_rows(&self) -> Result<Vec<(Seq, Secrecy)>, StoreError> {
         self.reading(|| {
             let mut statement = self.conn.prepare_cached(SECRET_ROWS)?;
-            let rows =
-                statement.query_map([], |row| Ok((unpack(row.get(0)?), Secrecy::from_u8(row.get(1)?))))?;
+            let rows = statement.query_map([], |row| Ok((unpack(row.get(0)?), degree(row, 1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }

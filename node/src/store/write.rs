@@ -24,7 +24,7 @@ use super::{
     Fallible, Fault, Known, Marked, SqliteStore, broken,
     names::Names,
     outages::{self, OUTAGE_LINES_MAX, OutageWrite},
-    read::{UNKNOWN, clamp, decode, digest, pack, small},
+    read::{UNKNOWN, clamp, decode, degree, digest, pack, small},
 };
 
 /// What a record's projection is, as `projection.state`.
@@ -39,7 +39,7 @@ pub(super) enum State {
 }
 
 impl State {
-    fn of(projected: &Projected) -> Self {
+    pub(super) fn of(projected: &Projected) -> Self {
         match (&projected.resource, projected.version.as_str()) {
             (Some(_), _) => State::Live,
             (None, "") => State::Unreadable,
@@ -61,15 +61,7 @@ impl SqliteStore {
             return self.reading(|| Ok(()));
         }
         self.transact(|| {
-            let mut commit = Commit {
-                conn: &self.conn,
-                names: &mut self.names.borrow_mut(),
-                known: &mut self.known.borrow_mut(),
-                digests: BTreeMap::new(),
-                forgotten: Vec::new(),
-                body: Writer::default(),
-            };
-            commit.run(batch)?;
+            Commit::new(&self.conn, &mut self.names.borrow_mut(), &mut self.known.borrow_mut()).run(batch)?;
             log.map_or(Ok(()), |log| outages::write(&self.conn, log, OUTAGE_LINES_MAX))
         })
     }
@@ -85,6 +77,12 @@ pub(super) struct Commit<'a> {
     /// The records that the batch forgets.
     pub(super) forgotten: Vec<RecordId>,
     body: Writer,
+}
+
+impl<'a> Commit<'a> {
+    pub(super) fn new(conn: &'a Connection, names: &'a mut Names, known: &'a mut Known) -> Self {
+        Self { conn, names, known, digests: BTreeMap::new(), forgotten: Vec::new(), body: Writer::default() }
+    }
 }
 
 impl Commit<'_> {
@@ -298,13 +296,12 @@ impl Commit<'_> {
     /// The highest degree of what has come from elsewhere of a record, by the author of this run.
     fn came(&mut self, record: i64, origin: Incarnation) -> Fallible<Secrecy> {
         let mut came = self.conn.prepare_cached(
-            "SELECT max(r.degree) FROM change c JOIN secret_row r ON r.seq = c.seq JOIN feed f ON f.seq = c.seq
+            "SELECT coalesce(max(r.degree), 0) FROM change c JOIN secret_row r ON r.seq = c.seq JOIN feed f ON f.seq = c.seq
              JOIN incarnation i ON i.id = f.origin WHERE c.record = ?1 AND substr(i.name, ?2) = ?3",
         )?;
         let author = origin.author();
         let from = (Incarnation::LEN - author.len() + 1) as i64;
-        let degree: Option<u8> = came.query_row(params![record, from, author], |row| row.get(0))?;
-        Ok(degree.map_or(Secrecy::None, Secrecy::from_u8))
+        Ok(came.query_row(params![record, from, author], |row| degree(row, 0))?)
     }
 
     fn append(&mut self, entry: &Entry, src: Option<Position>, at: i64) -> Fallible<()> {

@@ -156,7 +156,11 @@ pub(super) fn check_whole(drive: &Drive) -> Result<(), Failure> {
     let mut reader =
         Reader::open_on(drive, Path::new(STORE), &key()).map_err(|e| Failure::new(promise, e))?;
     let checked = reader.integrity_check(|_, _| ()).map_err(|e| Failure::new(promise, e))?;
-    if checked.is_sound() { Ok(()) } else { Err(Failure::new(promise, format!("{checked:?}"))) }
+    if crate::conformance::is_sound(&checked) {
+        Ok(())
+    } else {
+        Err(Failure::new(promise, format!("{checked:?}")))
+    }
 }
 
 pub(super) const SOUND: Temper = Temper { sector: 512, journalled: true, lies: false };

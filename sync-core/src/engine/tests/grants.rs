@@ -428,3 +428,15 @@ fn what_is_only_open_here_does_not_go_up() {
     hub.meets(UP, ROOT, Direction::Up);
     assert_eq!(sent(&hub.says(UP, hello(ROOT)), UP), NONE);
 }
+
+#[test]
+fn a_grant_that_was_made_anew_ends_in_its_time() {
+    let mut this = between();
+    this.brought(DOWN, CHILD, 3, change("dv", CHILD, 3, &[]));
+    let due = |node: &Node| node.engine.poll_timeout().map(|(at, _)| at);
+    assert_eq!(due(&this), None);
+    let granted = Granted { grant: grant(1, "qb"), over: None };
+    this.store.commit(&[Op::Grant("Basic/1".parse().unwrap(), granted)]).unwrap();
+    this.told(Event::Mended);
+    assert_eq!(due(&this), Some(1_000 + END as u64 - 5));
+}
