@@ -299,7 +299,9 @@ Bulk may go from 2026-11-29 22:00 on; 35 entries wait. All else goes on.
             (json["used_percent"].as_u64(), json["rates"][0].as_str()),
             (Some(82), Some("06:00-18:00 128 kbit/s"))
         );
-        let bulk = serde_json::json!({"entries": 35, "until": "2026-11-29T15:00:00Z", "why": "window"});
+        let bulk = serde_json::json!({
+            "entries": 35, "attachments": 0, "attachment_bytes": 0, "until": "2026-11-29T15:00:00Z", "why": "window",
+        });
         assert_eq!(json["bulk"], bulk);
     }
 }
