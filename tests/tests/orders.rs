@@ -286,6 +286,26 @@ fn a_hub_goes_below_another_with_all_below_it() {
     }
 }
 
+/// What a clinic holds of others is no work of its own that waits, wherever it stands.
+#[test]
+fn what_is_open_to_a_clinic_that_moves_waits_for_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (country, other) = country(dir.path());
+    country.hub.put([r#"{"resourceType":"Patient","id":"of-the-hub"}"#.to_owned()]);
+    let give = ["grant", "give", "Patient/of-the-hub", "--to", "dong-van", "--for", "30d", "--why", "x"];
+    tuyen(&country.hub.dir, &give, b"").expect(0);
+    country.leaf.wait("it is open", |status| status.records > 1);
+    country.leaf.wait_safe();
+    order(&country.root, &["move", "dong-van", "--to", "tuyen-quang"], &other);
+    let status = country.leaf.wait("moved", |s| place(s) == LEAF && is_connected(s));
+    assert_eq!((status.not_at_hub.entries, status.not_at_root.entries), (0, 0));
+    let all = Request::List { resource_type: None, unread: false, after: None, limit: 10 };
+    let page: node::admin::Listing = country.leaf.ask(&all);
+    assert!(page.records.len() > 1 && page.records.iter().all(|one| one.safe != "local"), "{page:?}");
+    let said = tuyen(&country.leaf.dir, &["sync", "now", "--wait"], b"").expect(0).out;
+    assert_eq!(said, "In sync: the parent has everything of this node.\n");
+}
+
 /// Whoever was sent to where nobody listens is told the right address all the same.
 #[test]
 fn a_wrong_address_in_an_order_can_be_corrected() {

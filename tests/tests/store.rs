@@ -638,15 +638,12 @@ fn what_came_from_the_parent_is_not_pending() {
     ];
     store.commit(&batch.concat()).unwrap();
     let reader = place.reader();
-    let pending = reader.pending(Lane::Normal, 0, Some(parent), Secrecy::None).unwrap();
+    let pending = reader.pending(Lane::Normal, 0, &[parent], Secrecy::None).unwrap();
     assert_eq!((pending.rows, pending.oldest), (3, Some(60)));
-    let pending = reader.pending(Lane::Normal, 2, Some(parent), Secrecy::None).unwrap();
+    let pending = reader.pending(Lane::Normal, 2, &[parent], Secrecy::None).unwrap();
     assert_eq!((pending.rows, pending.oldest), (2, Some(1)));
-    assert_eq!(reader.pending(Lane::Normal, 0, None, Secrecy::None).unwrap().rows, 4);
-    assert_eq!(
-        reader.pending(Lane::Urgent, 0, None, Secrecy::None).unwrap(),
-        node::store::Pending::default()
-    );
+    assert_eq!(reader.pending(Lane::Normal, 0, &[], Secrecy::None).unwrap().rows, 4);
+    assert_eq!(reader.pending(Lane::Urgent, 0, &[], Secrecy::None).unwrap(), node::store::Pending::default());
     let rows = reader.record_rows(&name).unwrap();
     assert_eq!(
         rows.iter().map(|row| (row.seq, row.at, row.src.is_some())).collect::<Vec<_>>(),

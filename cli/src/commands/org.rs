@@ -242,6 +242,9 @@ impl When {
 
 fn step(step: &StepLine) -> String {
     match step {
+        StepLine::Move { from, to, address } if from == to => {
+            format!("{} stays at {to}, and dials {address}", to.org())
+        }
         StepLine::Move { from, to, address } => {
             format!("{} moves from {from} to {to}, and dials {address}", to.org())
         }

@@ -449,8 +449,7 @@ impl Core {
             head.and_then(|head| head.src).map(|src| self.store.announcement(src.segment)).transpose()?;
         let from = from.flatten().map(|(_, info)| info);
         let is_above = |info: &sync_core::identity::NodeInfo| {
-            let place = self.engine.places().now(&info.place);
-            self.config.place.is_within(&place) && place != self.config.place
+            !self.engine.places().has_stood_within(info.place.org(), self.config.place.org())
         };
         if let Some(above) = from.filter(is_above) {
             return Ok(if above.role == Role::Root { "root" } else { "hub" });

@@ -98,9 +98,9 @@ impl Core {
         if self.engine.is_root() {
             return Ok(sum);
         }
-        let parent = self.parent_node()?;
+        let above = self.nodes_above()?;
         for lane in Lane::ALL {
-            let part = self.not_at_in(which, lane, parent)?;
+            let part = self.not_at_in(which, lane, &above)?;
             sum.entries += part.entries;
             sum.oldest_seconds = sum.oldest_seconds.max(part.oldest_seconds);
         }
@@ -108,22 +108,23 @@ impl Core {
     }
 
     /// The same of one lane.
-    fn not_at_in(&self, which: Frontier, lane: Lane, parent: Option<NodeId>) -> Result<Unsafe, StoreError> {
+    fn not_at_in(&self, which: Frontier, lane: Lane, above: &[NodeId]) -> Result<Unsafe, StoreError> {
         let after = self.engine.frontier(which, lane);
-        let pending = self.reader.pending(lane, after, parent, self.engine.allowed_up())?;
+        let pending = self.reader.pending(lane, after, above, self.engine.allowed_up())?;
         let age = pending.oldest.map(|at| u64::try_from((wall() - at) / 1000).unwrap_or(0));
         Ok(Unsafe { entries: pending.rows, oldest_seconds: age })
     }
 
     /// The bulk that is not at the parent.
     pub fn bulk_not_at_hub(&self) -> Result<u64, StoreError> {
-        Ok(self.not_at_in(Frontier::Hub, Lane::Bulk, self.parent_node()?)?.entries)
+        Ok(self.not_at_in(Frontier::Hub, Lane::Bulk, &self.nodes_above()?)?.entries)
     }
 
-    fn parent_node(&self) -> Result<Option<NodeId>, StoreError> {
-        let Some(place) = self.config.place.parent() else { return Ok(None) };
-        let stands = |info: &NodeInfo| self.engine.places().now(&info.place);
-        Ok(self.store.nodes()?.into_iter().find(|info| stands(info) == place).map(|info| info.node))
+    /// Whoever does not stand below this node and never has: what came from there is there, or has gone up from there.
+    fn nodes_above(&self) -> Result<Vec<NodeId>, StoreError> {
+        let own = self.config.place.org();
+        let is_above = |info: &NodeInfo| !self.engine.places().has_stood_within(info.place.org(), own);
+        Ok(self.store.nodes()?.into_iter().filter(is_above).map(|info| info.node).collect())
     }
 
     /// Who stands directly below this node: whom it has enrolled, and whom orders have moved here.

@@ -127,13 +127,13 @@ impl Reader {
         self.at_one_moment(counts)
     }
 
-    /// The rows of a lane after `after` that have to go up: those that did not come from the parent, and are not more secret
-    /// than what may go there.
+    /// The rows of a lane after `after` that have to go up: those that did not come from these nodes, which stand above this one
+    /// or have done so, and are not more secret than what may go there.
     pub fn pending(
         &self,
         lane: Lane,
         after: Seq,
-        parent: Option<NodeId>,
+        above: &[NodeId],
         allowed: Secrecy,
     ) -> Result<Pending, StoreError> {
         self.at_one_moment(|conn| {
@@ -141,12 +141,13 @@ impl Reader {
                 "SELECT count(*), min(seq) FROM feed INDEXED BY feed_head
                  WHERE lane = ?1 AND seq > ?2 AND offered_to IS NULL AND (src IS NULL OR src NOT IN
                    (SELECT a.incarnation FROM certificate c JOIN announcement a ON a.certificate = c.id
-                    WHERE c.node = ?3))
+                    WHERE hex(c.node) IN (SELECT value FROM json_each(?3))))
                  AND {DEGREE} <= ?4"
             ))?;
-            let parent = parent.map(|node| node.0);
+            let names = above.iter().map(|node| data_encoding::HEXUPPER.encode(&node.0)).collect::<Vec<_>>();
+            let above = serde_json::to_string(&names).expect("names are plain data");
             let (rows, first): (i64, Option<i64>) = statement
-                .query_row(params![lane as u8, clamp(after), parent, allowed as u8], |row| {
+                .query_row(params![lane as u8, clamp(after), above, allowed as u8], |row| {
                     Ok((row.get(0)?, row.get(1)?))
                 })?;
             let mut at = conn.prepare_cached("SELECT at FROM feed WHERE seq = ?1")?;
