@@ -45,7 +45,7 @@ pub use self::{
     files::{FileSystem, SystemFiles, same},
     key::{Key, KeyError},
     listing::{Conflicted, Counts, Listed, Pending, Reader, RecordRow},
-    open::{LEAF_CACHE_KIB, OpenError, damaged_logs},
+    open::{LEAF_CACHE_KIB, OpenError, damaged_logs, make_sqlite_ready},
     outages::{OUTAGE_LINES_MAX, OutageLine, OutageLog, OutageWrite},
     schema::{APPLICATION_ID, VERSION},
 };

@@ -222,14 +222,25 @@ fn show(value: &Value) -> String {
     }
 }
 
-/// Opens a file, once SQLite and its cipher are ready.
+/// Makes SQLite and its cipher ready, once for the process. Whoever calls SQLite itself beside a store calls this before.
 ///
 /// SQLite counts itself as ready before it has called SQLCipher's part of that (`sqlite3_initialize` in its `main.c`), and a
-/// connection that another thread opens in between is one without a cipher. So the first of a process is opened alone.
-fn open_file(files: &dyn FileSystem, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+/// connection that another thread opens in between is one without a cipher. So the first call of a process is made alone.
+pub fn make_sqlite_ready() {
     static READY: Once = Once::new();
     READY.call_once(|| drop(Connection::open_in_memory()));
+}
+
+fn open_file(files: &dyn FileSystem, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    make_sqlite_ready();
     Connection::open_with_flags_and_vfs(path, flags, files.vfs())
+}
+
+/// A connection of a unit test.
+#[cfg(test)]
+pub(super) fn in_memory() -> Connection {
+    make_sqlite_ready();
+    Connection::open_in_memory().unwrap()
 }
 
 /// Gives the key to a fresh connection. Errors of this statement would quote it, so they are not passed on.
@@ -547,7 +558,7 @@ mod tests {
 
     #[test]
     fn rows_of_secret_records_are_found_without_reading_all() {
-        let conn = Connection::open_in_memory().unwrap();
+        let conn = in_memory();
         schema::migrate(&conn).unwrap();
         let mut plan =
             conn.prepare(&format!("EXPLAIN QUERY PLAN {}", super::super::read::SECRET_ROWS)).unwrap();
@@ -558,7 +569,7 @@ mod tests {
 
     #[test]
     fn a_setting_that_does_not_take_is_refused() {
-        let memory = Connection::open_in_memory().unwrap();
+        let memory = in_memory();
         let error = apply(&memory, settings(WRITER_CACHE_KIB)).unwrap_err();
         let OpenError::Pragma { name, wanted, found } = &error else { panic!("{error}") };
         assert_eq!((*name, wanted.as_str(), found.as_str()), ("journal_mode", "wal", "memory"));

@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn fresh() -> Connection {
-        let conn = Connection::open_in_memory().unwrap();
+        let conn = super::super::open::in_memory();
         super::super::schema::migrate(&conn).unwrap();
         conn
     }

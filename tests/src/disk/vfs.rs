@@ -52,6 +52,7 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
 
 /// Registers a VFS for a slot. Both stay for as long as the process runs.
 pub(super) fn register(name: &str, slot: &'static Slot) {
+    node::store::make_sqlite_ready();
     let name = CString::new(name).expect("a name without a zero");
     let vfs = Box::leak(Box::new(ffi::sqlite3_vfs {
         iVersion: 2,
