@@ -465,6 +465,19 @@ fn a_stick_that_is_not_right_is_refused_and_nothing_of_it_is_taken() {
     let foreign_card = apart.path("foreign.card");
     bundle(&foreign, &["card", "--out", name(&foreign_card)]).expect(0);
     fails(bundle(centre, &["import", name(&foreign_card)]), 4, &["another tree", "Nothing was taken"]);
+    // What became of a card on its way is told from the card of another tree.
+    let whole = std::fs::read(&card).unwrap();
+    for change in [
+        |bytes: &mut Vec<u8>| bytes[200] ^= 1,
+        |bytes: &mut Vec<u8>| bytes[200] = 0xff,
+        |bytes: &mut Vec<u8>| bytes.truncate(300),
+        |bytes: &mut Vec<u8>| bytes.extend(*b"more\n"),
+    ] {
+        let mut changed = whole.clone();
+        change(&mut changed);
+        std::fs::write(&card, changed).unwrap();
+        fails(bundle(clinic, &["import", name(&card)]), 6, &["not as it was written", "Nothing was taken"]);
+    }
     fails(up.import(&foreign), 4, &["is not for this node"]);
 
     // Whoever was revoked is not listened to, and no bundle is made for it.

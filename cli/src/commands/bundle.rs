@@ -497,7 +497,7 @@ const GO_ON: &str = "Go on carrying bundles both ways: the next ones bring back 
 fn card(path: &Path) -> Option<String> {
     let mut text = Vec::new();
     File::open(path).ok()?.take(CARD_MAX_BYTES).read_to_end(&mut text).ok()?;
-    text.starts_with(CARD.as_bytes()).then(|| String::from_utf8(text).ok())?
+    text.starts_with(CARD.as_bytes()).then(|| String::from_utf8_lossy(&text).into_owned())
 }
 
 impl Card {

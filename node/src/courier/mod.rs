@@ -5,6 +5,7 @@
 //! root and the signature checked, before anything of it is taken. Nothing grows with the file: one frame is in memory.
 //! Not here: what is in a bundle and what is taken of one (`sync_core::engine`), and files on the way (`daemon`).
 
+mod card;
 mod content;
 mod seal;
 
@@ -13,15 +14,11 @@ use std::io;
 use sync_core::identity::Refusal;
 
 pub use self::{
+    card::{CARD, CARD_MAX_BYTES, CardError, read_card, write_card},
     content::{Reading, Summary, Writing, check, open},
     seal::{MAGIC, VERSION, sealed_bytes},
 };
 use crate::admin::{Failure, FailureKind};
-
-/// What stands at the beginning of the file with which a node makes itself known.
-pub const CARD: &str = "tuyen-card 1\n";
-/// Most bytes of such a file.
-pub const CARD_MAX_BYTES: u64 = 32 << 10;
 
 /// Why a bundle is not taken, or not made.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +34,15 @@ pub enum CourierError {
     Newer(u8),
     /// Sealed to somebody else.
     #[error(
-        "this bundle is not for this node: it is sealed to another, and cannot be read here. Take it to the node that was \
-         named with --for when it was exported. Nothing was taken"
+        "this bundle is not for this node, or its beginning was altered: it does not open with the key of this node. Take it to \
+         the node that was named with --for when it was exported; if that is this one, export it again onto another stick. Nothing \
+         was taken"
     )]
     NotForThis,
-    /// It ends early.
+    /// It ends early, or late.
     #[error(
-        "this bundle is cut off: the copy to the stick was not finished, or the stick is damaged. Copy it again from where \
-         it was exported, or export it again. Nothing was taken"
+        "this bundle is cut off, or something was added behind its end: the copy to the stick was not finished, or the stick is \
+         damaged. Copy it again from where it was exported, or export it again. Nothing was taken"
     )]
     CutOff,
     /// It is not as it was made.
@@ -76,6 +74,16 @@ impl From<CourierError> for Failure {
             CourierError::CutOff | CourierError::Altered(_) => FailureKind::Integrity,
             CourierError::TooSmall { .. } => FailureKind::Usage,
             _ => FailureKind::Failed,
+        };
+        Failure::new(kind, error.to_string())
+    }
+}
+
+impl From<CardError> for Failure {
+    fn from(error: CardError) -> Self {
+        let kind = match error {
+            CardError::Foreign => FailureKind::Failed,
+            CardError::Altered => FailureKind::Integrity,
         };
         Failure::new(kind, error.to_string())
     }

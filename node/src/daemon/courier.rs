@@ -43,7 +43,7 @@ use crate::{
         trust::{Verified, When},
     },
     clock,
-    courier::{self, CARD, CourierError, Summary, Writing},
+    courier::{self, CourierError, Summary, Writing, read_card, write_card},
     keys::PublicKey,
     store::SqliteStore,
 };
@@ -338,18 +338,15 @@ impl Core {
     /// What makes this node known to a neighbour that has never met it.
     pub fn card(&self) -> BundleCard {
         let identity = self.engine.identity().files();
-        let lines: Vec<_> = identity.chain.iter().map(|der| BASE64.encode(der)).collect();
-        BundleCard { card: format!("{CARD}{}\n", lines.join("\n")) }
+        let chain: Vec<_> = identity.chain.iter().map(|der| der.to_vec()).collect();
+        BundleCard { card: write_card(&chain) }
     }
 
     /// Takes the card of a neighbour.
     pub fn meet(&mut self, card: &str) -> Result<Result<BundleMet, Failure>, StoreError> {
-        let decode = |line: &str| BASE64.decode(line.as_bytes()).ok();
-        let chain: Option<Vec<_>> =
-            card.strip_prefix(CARD).and_then(|rest| rest.lines().map(decode).collect());
-        let Some(chain) = chain.filter(|chain| !chain.is_empty()) else {
-            let text = "this is no card of a node; make it again there with `tuyen bundle card`";
-            return Ok(Err(Failure::new(FailureKind::Failed, text)));
+        let chain = match read_card(card) {
+            Ok(chain) => chain,
+            Err(error) => return Ok(Err(error.into())),
         };
         let verified = match self.verified(&chain) {
             Ok(verified) => verified,
