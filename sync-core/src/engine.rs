@@ -353,6 +353,8 @@ pub struct LinkStatus {
     pub idle: bool,
     /// The neighbour's software, once it has said HELLO.
     pub software: Option<String>,
+    /// The run of its program, likewise.
+    pub run: Option<Incarnation>,
     /// Entries that are still to go to the neighbour beyond what is under way, as it was told last.
     pub to_go: u64,
     /// Entries that are still to come from the neighbour, as it has said last.
@@ -574,6 +576,7 @@ impl<I: Identity> Engine<I> {
             settled: link.is_settled(),
             idle: link.is_idle(),
             software: link.hello.as_ref().map(|hello| hello.software.clone()),
+            run: link.hello.as_ref().map(|hello| hello.run),
             to_go: link.told_to_come.map_or(0, |(count, _)| count),
             to_come: link.to_come,
         })

@@ -232,6 +232,11 @@ impl OrgPath {
         self.0.get(depth)
     }
 
+    /// Whether the organization is on the path.
+    pub fn has(&self, org: &OrgId) -> bool {
+        self.0.contains(org)
+    }
+
     /// This place when `from`, at which or below which it is, has become `to`; none when it is elsewhere.
     pub fn moved(&self, from: &OrgPath, to: &OrgPath) -> Option<OrgPath> {
         let below = self.0.strip_prefix(&from.0[..])?;

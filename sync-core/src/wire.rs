@@ -51,6 +51,8 @@ pub const SOFTWARE_MAX_BYTES: u64 = 64;
 pub const LOOK_MAX: usize = 64;
 /// Most entries that are asked for at once.
 pub const WANT_MAX: usize = 256;
+/// Most organizations of one BELOW.
+pub const BELOW_MAX: usize = 1024;
 /// Entries of a repair are sent until they have so many bytes unpacked.
 pub const REPAIR_MAX_RAW_BYTES: usize = 64 << 10;
 
@@ -192,6 +194,9 @@ pub enum Frame {
     /// So many entries of the sender's feed are still to come, as far as they have not been sent. It is said when they are more
     /// than go out at once, now and then while they become fewer, and when there are none any more.
     ToCome(u64),
+    /// How many entries are still to come from organizations that stand below the sender, as each has said last. Its readers are
+    /// people; at most [`BELOW_MAX`] of them.
+    Below(Vec<(OrgId, u64)>),
     /// Asks for content.
     Ask(Ask),
     /// Before the first bytes: the chaining values of all pieces.
@@ -245,6 +250,7 @@ mod frame_type {
     pub const NOTHING: u8 = 24;
     pub const KEPT: u8 = 25;
     pub const TO_COME: u8 = 26;
+    pub const BELOW: u8 = 27;
 }
 
 impl Frame {
@@ -319,6 +325,12 @@ impl Frame {
             Frame::ToCome(count) => {
                 w.u8(frame_type::TO_COME).varint(*count);
             }
+            Frame::Below(all) => {
+                w.u8(frame_type::BELOW).varint(all.len() as u64);
+                all.iter().for_each(|(org, count)| {
+                    w.bytes(org.as_str().as_bytes()).varint(*count);
+                });
+            }
             Frame::Ask(ask) => attachments::put_ask(w, ask),
             Frame::Tree(hash, values) => attachments::put_tree(w, hash, values),
             Frame::Bytes { hash, from, bytes } => {
@@ -372,6 +384,11 @@ impl Frame {
                 Frame::Lanes(Lanes::from_bits(bits).ok_or(DecodeError::Value("the lanes"))?)
             }
             frame_type::TO_COME => Frame::ToCome(r.varint("the number of entries")?),
+            frame_type::BELOW => {
+                let count = r.bounded(BELOW_MAX as u64, "the number of organizations")?;
+                let one = |_| Ok((org(&mut r)?, r.varint("the number of entries")?));
+                Frame::Below((0..count).map(one).collect::<Result<_, WireError>>()?)
+            }
             frame_type::ASK => Frame::Ask(attachments::ask(&mut r)?),
             frame_type::TREE => attachments::tree(&mut r)?,
             frame_type::BYTES => attachments::bytes(&mut r)?,

@@ -7,6 +7,7 @@ use node::{
     admin::{FailureKind, Request, Revoked, Status, Synced},
     ca::Facts,
     clock,
+    fhir::population::Population,
     keys::IdentityFolder,
     setup,
 };
@@ -14,6 +15,7 @@ use serde_json::Value;
 use sync_core::identity::{Reason, Role};
 use tuyen_tests::{
     cluster::{Country, Node, free_address, has_alert, org, wait_equal, wait_for},
+    proxy::{Line, Proxy},
     run::{Ran, tuyen},
 };
 
@@ -137,9 +139,12 @@ fn a_clinic_goes_to_another_hub_and_syncs_on() {
         nodes.iter().find(|node| node["before"].as_str().unwrap().ends_with(org)).unwrap().clone()
     };
     let entries = |org: &str, which: &str| change(org)[which]["entries"].as_u64();
-    // The centre knows of its own children what they still have to send.
+    // The centre knows of everybody what is still to be sent.
     let to_send = |org: &str| change(org)["still_to_send"].as_u64();
-    assert_eq!((to_send("ha-giang"), to_send("tuyen-quang"), to_send("dong-van")), (Some(0), Some(0), None));
+    assert_eq!(
+        (to_send("ha-giang"), to_send("tuyen-quang"), to_send("dong-van")),
+        (Some(0), Some(0), Some(0))
+    );
     assert_eq!((entries("tuyen-quang", "gains"), entries("tuyen-quang", "loses")), (Some(1), Some(0)));
     assert_eq!((entries("ha-giang", "gains"), entries("ha-giang", "loses")), (Some(0), Some(1)));
     assert_eq!(change("dong-van")["after"], LEAF);
@@ -297,8 +302,10 @@ fn what_is_open_to_a_clinic_that_moves_waits_for_nobody() {
     country.leaf.wait("it is open", |status| status.records > 1);
     country.leaf.wait_safe();
     order(&country.root, &["move", "dong-van", "--to", "tuyen-quang"], &other);
-    let status = country.leaf.wait("moved", |s| place(s) == LEAF && is_connected(s));
-    assert_eq!((status.not_at_hub.entries, status.not_at_root.entries), (0, 0));
+    // Its own is at the new hub in a moment; what is of others would never be.
+    country.leaf.wait("nothing waits", |s| {
+        place(s) == LEAF && is_connected(s) && s.not_at_hub.entries == 0 && s.not_at_root.entries == 0
+    });
     let all = Request::List { resource_type: None, unread: false, after: None, limit: 10 };
     let page: node::admin::Listing = country.leaf.ask(&all);
     assert!(page.records.len() > 1 && page.records.iter().all(|one| one.safe != "local"), "{page:?}");
@@ -445,4 +452,52 @@ fn what_cannot_be_ordered_is_told_why() {
     assert!(failure.text.contains("dong-van is closed"), "{failure}");
     let failure = country.hub.try_ask::<node::admin::Tree>(&Request::CancelPlan { plan: 1 }).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Usage);
+}
+
+/// Before a tree is rearranged its root knows how much everybody has still to send, also who stands below a hub.
+#[test]
+fn the_root_hears_what_those_below_a_hub_have_still_to_send() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Node::root(&dir.path().join("root"), "trung-uong");
+    let hub = root.child(&dir.path().join("hub"), Role::Hub, "ha-giang");
+    let other = root.child(&dir.path().join("other"), Role::Hub, "tuyen-quang");
+    let thin = Line { bits_per_second: Some(256_000), ..Line::default() };
+    let proxy = Proxy::to(hub.config().listen.unwrap(), thin, 1);
+    let mut leaf = hub.child_through(Some(proxy.address), &dir.path().join("leaf"), Role::Leaf, "dong-van");
+    let at_other = address(&other);
+    let still_to_send = || {
+        let moves = [
+            "move",
+            "dong-van",
+            "--to",
+            "tuyen-quang",
+            "--address",
+            &at_other,
+            "--effective",
+            "now",
+            "--dry-run",
+        ];
+        let nodes = org_at(&root, &moves).expect(0).json()["nodes"].clone();
+        let of_leaf = nodes
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|node| node["before"].as_str().unwrap().ends_with("dong-van"));
+        of_leaf.unwrap()["still_to_send"].as_u64()
+    };
+    for (node, name) in [(&leaf, "before"), (&other, "there")] {
+        node.put(basic(name));
+        node.wait_safe();
+    }
+    wait_for("nothing", &[&root], |_| still_to_send() == Some(0));
+    leaf.put(Population::records(7, &org("dong-van"), 2_000).map(|one| one.to_string()));
+    wait_for("how much", &[&root], |_| still_to_send().is_some_and(|n| n > 1_000));
+    // Who is away has what it has said last, or less.
+    leaf.stop();
+    hub.wait("it has gone", |s| s.down[0].state == "away");
+    assert!(still_to_send().is_some_and(|n| n > 1_000));
+    proxy.set(Line::default());
+    leaf.start();
+    leaf.wait_safe();
+    wait_for("nothing any more", &[&root], |_| still_to_send() == Some(0));
 }

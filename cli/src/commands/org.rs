@@ -316,8 +316,7 @@ fn text(arranged: &Arranged) -> String {
     let rows: Vec<_> = std::iter::once(head).chain(arranged.nodes.iter().map(row)).collect();
     let _ = write!(
         text,
-        "\n{}\nStill to send is what a node has said last to the centre; of those further down the hub above them knows: `tuyen peers` \
-         there. Each sends it to the parent that it has then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.\n",
+        "\n{}\nStill to send is what a node has said last, to the centre or to the hub above it. Each sends it to the parent that it has then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.\n",
         render::table(&rows)
     );
     let _ = match (arranged.order, arranged.plan) {
@@ -457,7 +456,7 @@ WHEN              WHERE  WHY          WHOSE  RECORDS  ENTRIES
             gains: Amount { homes: u64::from(gains > 0), entries: gains },
             loses: Amount { homes: u64::from(loses > 0), entries: loses },
             at_root: 1_204,
-            still_to_send: (before.matches('/').count() == 1).then_some(36),
+            still_to_send: (!before.ends_with("tq")).then_some(36),
         };
         Arranged {
             steps: vec![
@@ -488,11 +487,10 @@ From 2027-01-01 00:00 on:
 
 NODE  STANDS AT      IS SENT IN ADDITION              IS SENT NO MORE                  OF ITS OWN THE CENTRE HAS  STILL TO SEND
 hg    tw/hg, closed  -                                1,204 entries of 1 organization  1,204 entries              36
-dv    tw/tq/dv       -                                -                                1,204 entries              ask hg
-tq    tw/tq          1,204 entries of 1 organization  -                                1,204 entries              36
+dv    tw/tq/dv       -                                -                                1,204 entries              36
+tq    tw/tq          1,204 entries of 1 organization  -                                1,204 entries              not heard
 
-Still to send is what a node has said last to the centre; of those further down the hub above them knows: `tuyen peers` \
-                        there. Each sends it to the parent that it has then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.
+Still to send is what a node has said last, to the centre or to the hub above it. Each sends it to the parent that it has then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.
 Nothing is ordered: this was a dry run.
 ";
         assert_eq!(text(&arranged()), expected);

@@ -33,6 +33,7 @@ use super::{
     links::Outbox,
     orders::Plans,
     outages::{News, Outages},
+    to_come::ToCome,
     verify::Verify,
     wall,
 };
@@ -95,7 +96,7 @@ pub(super) struct Core {
     pub peers: BTreeMap<LinkId, Peer>,
     pub last_contact: BTreeMap<OrgId, i64>,
     /// How much neighbours have said to be still to come from them; of those who are away what they had said last.
-    pub to_come: BTreeMap<OrgId, u64>,
+    pub to_come: ToCome,
     pub alerts: VecDeque<AlertLine>,
     /// Why there is no link to the parent.
     pub no_parent: Option<(FailureKind, String)>,
@@ -152,7 +153,7 @@ impl Core {
             numbers,
             peers: BTreeMap::new(),
             last_contact: BTreeMap::new(),
-            to_come: BTreeMap::new(),
+            to_come: ToCome::default(),
             alerts: VecDeque::new(),
             no_parent: None,
             verify,
@@ -304,6 +305,8 @@ impl Core {
 
     fn take(&mut self, message: Message) -> Result<(), StoreError> {
         let news = self.link_news(&message);
+        let is_of_people =
+            matches!(message, Message::Frame(_, Frame::Hello(_) | Frame::ToCome(_) | Frame::Below(_), _));
         let event = match message {
             Message::Connected { id, peer, chain, direction, outbox, connection } => {
                 tracing::info!(peer = %peer.place, ?direction, "connected");
@@ -326,15 +329,9 @@ impl Core {
             }
             Message::Frame(id, frame, _room) => {
                 self.outages.frame(id);
+                self.hear_what_is_to_come(id, &frame);
                 if let Some(peer) = self.peers.get(&id) {
                     self.last_contact.insert(peer.info.place.org().clone(), wall());
-                    let to_come = match frame {
-                        // What it had said before is of another session.
-                        Frame::Hello(_) => Some(0),
-                        Frame::ToCome(count) => Some(count),
-                        _ => None,
-                    };
-                    self.to_come.extend(to_come.map(|count| (peer.info.place.org().clone(), count)));
                     if peer.direction == Direction::Up {
                         self.parent_at = Instant::now();
                         if matches!(frame, Frame::Hello(_)) {
@@ -415,6 +412,9 @@ impl Core {
             self.engine.handle(Event::Locate(id), &self.store, clock::now())?;
         }
         self.note_link(news);
+        if is_of_people {
+            self.pass_on_what_is_to_come();
+        }
         Ok(())
     }
 

@@ -90,11 +90,7 @@ impl Core {
             return refuse(FailureKind::Usage, "a grant ends at a time to come; give --until a later one");
         }
         let home = self.home_to_speak_for(&patient)?;
-        let stands_above = self
-            .engine
-            .places()
-            .of(&home)
-            .is_some_and(|place| (0..place.depth()).any(|at| place.org_at(at) == Some(&to)));
+        let stands_above = self.engine.places().of(&home).is_some_and(|place| place.has(&to));
         if stands_above || to == home {
             let text =
                 format!("{to} holds {patient} without a grant: it is its home, {home}, or stands above it");

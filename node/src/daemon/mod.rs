@@ -57,6 +57,7 @@ mod renewal;
 mod report;
 mod scope;
 mod socket;
+mod to_come;
 mod uplink;
 mod verify;
 

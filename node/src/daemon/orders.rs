@@ -259,7 +259,7 @@ impl Core {
             let closed = after.successor(org).is_some();
             if was != is || closed || gains.homes + loses.homes > 0 {
                 let at_root = entries.get(org).copied().unwrap_or(0);
-                let still_to_send = self.to_come.get(org).copied();
+                let still_to_send = self.to_come.of(org);
                 let (before, after) = (was.clone(), is.clone());
                 changes.push(NodeChange { before, after, closed, gains, loses, at_root, still_to_send });
             }

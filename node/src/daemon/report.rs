@@ -177,7 +177,7 @@ impl Core {
             software: link.as_ref().and_then(|link| link.software.clone()),
             rtt_millis: peer.map(|p| u64::try_from(p.connection.rtt().as_millis()).unwrap_or(u64::MAX)),
             behind,
-            to_come: self.to_come.get(place.org()).copied(),
+            to_come: self.to_come.of(place.org()),
         })
     }
 

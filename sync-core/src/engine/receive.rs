@@ -72,6 +72,8 @@ impl<I: Identity> Engine<I> {
             | Frame::Repaired(_)) => self.on_audit(link, frame, store)?,
             Frame::Lanes(lanes) => state.takes = lanes,
             Frame::ToCome(count) => state.to_come = count,
+            // For people, and of others: whoever shows it takes it from the link.
+            Frame::Below(_) => {}
             frame @ (Frame::Ask(_)
             | Frame::Tree(..)
             | Frame::Bytes { .. }

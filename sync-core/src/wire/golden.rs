@@ -209,6 +209,10 @@ fn golden() -> Vec<(Frame, &'static str)> {
         (Frame::Orders(Vec::new()), "021300"),
         (Frame::Lanes(Lanes::ALL.without_bulk()), "021403"),
         (Frame::ToCome(300), "031aac02"),
+        (
+            Frame::Below(vec![(OrgId::new("dv").unwrap(), 300), (OrgId::new("mv").unwrap(), 0)]),
+            "0b1b02026476ac02026d7600",
+        ),
     ]
 }
 
