@@ -224,6 +224,16 @@ pub enum Alert {
         /// The record.
         record: crate::id::RecordId,
     },
+    /// Two organizations have made a record of one name, each for itself: both hold all that either writes of it. Two patients may
+    /// have been given one id.
+    TwoHomes {
+        /// The record.
+        record: crate::id::RecordId,
+        /// Whose it was, and whose it is now as well.
+        homes: [OrgId; 2],
+        /// How many others came to be so in the same commit.
+        others: usize,
+    },
     /// Two running machines have the identity of one node.
     TwoMachines {
         /// The node.
@@ -326,6 +336,8 @@ struct Consequences {
     leaving: Vec<RecordId>,
     unheard: Vec<RecordId>,
     fresh: Fresh,
+    /// Records that got another home, with one that they had and the new one.
+    two_homes: Vec<(RecordId, [OrgId; 2])>,
     /// Orders of this node, which hold now that they are durable: a root must not forget one that others have heard of.
     ordered: Vec<Order>,
     renamed: bool,

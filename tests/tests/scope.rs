@@ -63,6 +63,33 @@ fn refused(node: &Node, resource: &Value) -> String {
     written.rejected[0].problem.clone()
 }
 
+/// Two clinics have given one id to two patients: what each has written is shown at both, so both are told, and who stands above.
+#[test]
+fn one_id_for_two_patients_is_told_wherever_they_are_shown() {
+    let provinces = Provinces::new();
+    let Provinces { country: Country { root, hub, leaf, .. }, other } = &provinces;
+    let patient =
+        |id: &str, gender: &str| json!({"resourceType": "Patient", "id": id, "gender": gender}).to_string();
+    leaf.put([patient("own", "male"), patient("1", "male")]);
+    leaf.wait_safe();
+    let told = |node: &Node| {
+        let alerts = node.status().alerts;
+        alerts
+            .into_iter()
+            .filter(|alert| alert.code == "two_homes")
+            .map(|alert| alert.text)
+            .collect::<Vec<_>>()
+    };
+    assert!([root, hub, leaf].into_iter().all(|node| told(node).is_empty()));
+    other.put([patient("1", "female")]);
+    for node in [root, hub, leaf, other] {
+        node.wait("it is told", |s| has_alert(&s.alerts, "two_homes", "Patient/1 was made at "));
+        let said = told(node);
+        assert!(said.len() == 1 && said[0].contains("dong-van") && said[0].contains("meo-vac"), "{said:?}");
+        assert!(!said[0].contains("male"), "{said:?}");
+    }
+}
+
 /// What a province writes about a clinic's patient is at the clinic too, and at no other.
 #[test]
 fn what_is_written_about_a_patient_goes_to_the_patients_clinic() {

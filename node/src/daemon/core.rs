@@ -539,6 +539,18 @@ impl Core {
                 );
                 self.alert("no_content", text);
             }
+            Alert::TwoHomes { record, homes: [first, second], others } => {
+                let more = match others {
+                    0 => String::new(),
+                    n => format!(", and {n} others with it"),
+                };
+                let text = format!(
+                    "{record} was made at {first} and at {second}, each for itself{more}: both are shown all that either has written of \
+                     it. If that is not one patient or one thing, two were given one id: see `tuyen records history {record}`, write one \
+                     of them anew under another id, and tell both places"
+                );
+                self.alert("two_homes", text);
+            }
             Alert::TwoMachines { peer } => {
                 let text = format!(
                     "two machines are connected as {}; both sides' entries are kept. Find the second copy and \

@@ -127,6 +127,7 @@ impl<I: Identity> Engine<I> {
                 leaving: Vec::new(),
                 unheard: Vec::new(),
                 fresh: Fresh::default(),
+                two_homes: Vec::new(),
                 ordered: Vec::new(),
                 contents: Vec::new(),
                 named: Vec::new(),
@@ -499,6 +500,9 @@ impl<I: Identity> Engine<I> {
         if homes.contains(entry.home()) {
             return Ok(None);
         }
+        if let Some(first) = homes.first() {
+            draft.after.two_homes.push((record.clone(), [first.clone(), entry.home().clone()]));
+        }
         homes.push(entry.home().clone());
         draft.rows_so_far(record, store).map(Some)
     }
@@ -600,6 +604,10 @@ impl<I: Identity> Engine<I> {
             }
         }
         self.effects.extend(after.written.into_iter().map(Effect::Written));
+        let others = after.two_homes.len().saturating_sub(1);
+        if let Some((record, homes)) = after.two_homes.into_iter().next() {
+            self.effects.push_back(Effect::Alert(Alert::TwoHomes { record, homes, others }));
+        }
         self.meet_rivals_anew(&after.brought);
         if after.renamed {
             let links: Vec<_> = self.links.keys().copied().collect();
