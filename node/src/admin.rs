@@ -261,6 +261,9 @@ pub enum Request {
     Replace {
         /// The child's organization.
         org: OrgId,
+        /// The machine that is lost, by its name or the first eight digits of it. Needed when it took another's place itself.
+        #[serde(default)]
+        node: Option<String>,
         /// Why: lost, compromised, replaced, left or mistake.
         reason: sync_core::identity::Reason,
         /// How long the token is good, in seconds.
@@ -437,6 +440,8 @@ pub struct ProfileLine {
     /// Of a link how secret what goes over it may be, because the neighbour allows that as well; `none` as long as it has not
     /// said so. Null for couriers, who carry no answer.
     pub agreed: Option<Secrecy>,
+    /// Whether this node has heard of a neighbour of that name.
+    pub is_heard_of: bool,
 }
 
 /// A node at a glance.
@@ -594,6 +599,9 @@ pub struct WrittenRecord {
     /// Paths whose open conflict this write has overwritten with a new value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<String>,
+    /// Of a new record: the patients whom it is about, and who are not at this node. So it belongs to whoever wrote it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patients_not_here: Vec<RecordId>,
 }
 
 /// One record that was not written.
@@ -766,6 +774,8 @@ pub struct Invited {
 pub struct Revoked {
     /// The nodes whose certificates are revoked.
     pub nodes: Vec<NodeId>,
+    /// How many tokens that nobody had used were taken back.
+    pub tokens: usize,
 }
 
 /// Answer to [`Request::Replace`].

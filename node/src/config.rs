@@ -51,7 +51,7 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// The settings are not what they should be.
-    #[error("{path} is damaged ({error}); restore it from a copy, or correct it by hand")]
+    #[error("{path} cannot be used ({error}); correct it by hand, or restore it from a copy")]
     Damaged {
         /// Which.
         path: PathBuf,

@@ -361,10 +361,7 @@ impl Frame {
                 Frame::Announce(Announcement::decode(rest)?)
             }
             frame_type::NEED => Frame::Need(Incarnation(r.array("the run")?)),
-            frame_type::NEED_PLACE => {
-                let name = r.str(ORG_ID_MAX_BYTES as u64, "the organization")?;
-                Frame::NeedPlace(OrgId::new(name).map_err(|_| DecodeError::Value("the organization"))?)
-            }
+            frame_type::NEED_PLACE => Frame::NeedPlace(org(&mut r)?),
             frame_type::LOST => Frame::Lost,
             frame_type::CURSORS => Frame::Cursors(cursors(&mut r)?),
             frame_type::BATCH => Frame::Batch(batch(&mut r)?),
@@ -403,6 +400,11 @@ impl Frame {
         r.end()?;
         Ok(frame)
     }
+}
+
+fn org(r: &mut Reader<'_>) -> Result<OrgId, WireError> {
+    let name = r.str(ORG_ID_MAX_BYTES as u64, "the organization")?;
+    Ok(OrgId::new(name).map_err(|_| DecodeError::Value("the organization"))?)
 }
 
 fn statements<T>(

@@ -98,12 +98,27 @@ fn the_transcript_of_the_manual() {
     assert!(said.contains("some.ndjson") && said.contains('3'), "it names the line: {said}");
     let again = tuyen.pipe(&["--dir", "dv", "records", "import", "-"], PATIENT);
     assert!(again.status.success());
+    // Of a new record it is said whether its patient is here; a misspelt reference would be a record of nobody's.
+    let about = |id: &str, patient: &str| {
+        format!(
+            r#"{{"resourceType":"Observation","id":"{id}","status":"final","code":{{}},"subject":{{"reference":"Patient/{patient}"}}}}"#
+        )
+    };
+    let import = ["--dir", "dv", "records", "import", "-"];
+    let said = tuyen.pipe(&import, &[about("c", "a"), about("d", "nobody")].join("\n"));
+    let said = String::from_utf8([said.stdout, said.stderr].concat()).unwrap();
+    assert!(said.contains("Observation/d is about Patient/nobody, not at this node"), "{said}");
+    assert!(said.contains("1 about a patient who is not here") && !said.contains("Observation/c"), "{said}");
+    std::fs::write(dir.path().join("put.json"), about("e", "nobody")).unwrap();
+    let put = ["--dir", "dv", "records", "put", "put.json"];
+    assert_eq!(tuyen.json(&put)["patients_not_here"], serde_json::json!(["Patient/nobody"]));
+    assert!(!tuyen.code(&put).1.contains("not at this node"), "it is not new any more");
     tuyen.run(&["--dir", "dv", "sync", "now", "--wait"]);
-    wait_equal(&[&root, &hub, &leaf], 2);
+    wait_equal(&[&root, &hub, &leaf], 5);
     let got: Value =
         serde_json::from_str(&tuyen.run(&["--dir", "root", "records", "get", "Patient/a"])).unwrap();
     assert_eq!(got, serde_json::from_str::<Value>(PATIENT).unwrap());
-    assert_eq!(tuyen.run(&["--dir", "root", "records", "export"]).lines().count(), 2);
+    assert_eq!(tuyen.run(&["--dir", "root", "records", "export"]).lines().count(), 5);
     tuyen.run(&["--dir", "root", "records", "list"]);
     assert!(tuyen.run(&["--dir", "dv", "records", "history", "Patient/a"]).contains("bs. Lan"));
 
@@ -115,7 +130,7 @@ fn the_transcript_of_the_manual() {
     let status = tuyen.json(&["--dir", "dv", "status"]);
     assert_eq!(status["not_at_hub"]["entries"], 1, "{status}");
     tuyen.run(&["--dir", "dv", "sync", "resume"]);
-    wait_equal(&[&root, &hub, &leaf], 4);
+    wait_equal(&[&root, &hub, &leaf], 7);
     tuyen.run(&["--dir", "hg", "peers"]);
     let list = tuyen.json(&["--dir", "hg", "conflicts", "list"]);
     let conflicts = list["conflicts"].as_array().unwrap();
@@ -126,13 +141,13 @@ fn the_transcript_of_the_manual() {
     let resolve = ["--dir", "hg", "conflicts", "resolve", "Patient/a", "birthDate", "--take", "2"];
     assert_eq!(tuyen.code(&resolve).0, Some(2), "a reason is needed");
     tuyen.run(&[&resolve[..], &["--why", "asked the patient"]].concat());
-    wait_equal(&[&root, &hub, &leaf], 5);
+    wait_equal(&[&root, &hub, &leaf], 8);
     for dir_name in ["root", "hg", "dv"] {
         let list = tuyen.json(&["--dir", dir_name, "conflicts", "list"]);
         assert_eq!(list["conflicts"].as_array().unwrap().len(), 0, "{list}");
         assert!(tuyen.run(&["--dir", dir_name, "records", "get", "Patient/a"]).contains("1971-01-01"));
     }
     tuyen.run(&["--dir", "dv", "records", "delete", "Patient/a"]);
-    wait_equal(&[&root, &hub, &leaf], 6);
+    wait_equal(&[&root, &hub, &leaf], 9);
     assert_eq!(tuyen.code(&["--dir", "root", "records", "get", "Patient/a"]).0, Some(1));
 }

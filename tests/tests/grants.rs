@@ -103,6 +103,13 @@ fn a_referred_patient_goes_with_everything_comes_back_with_notes_and_is_forgotte
         "--by",
         "BS Lan",
     ];
+    // The centre knows all names; a clinic does not, and says so.
+    let wrong = give.map(|word| if word == "quan-ba" { "quan-bo" } else { word });
+    wait_record(&all.country.root, "Patient/mai", true);
+    let said = at(&all.country.root, &wrong).expect(2).json();
+    let text = said["error"]["text"].as_str().unwrap();
+    assert!(text.contains("no organization quan-bo has been heard of"), "{text}");
+    assert!(grants(&all.country.root, &[]).is_empty());
     let given = at(leaf, &give).expect(0).json();
     assert_eq!((&given["records"], &given["secret"]), (&json!(4), &json!(1)), "{given}");
     let name = given["grant"].as_str().unwrap();

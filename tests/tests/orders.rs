@@ -359,6 +359,8 @@ fn a_plan_waits_for_its_day_and_can_be_taken_back() {
     // What follows on a plan is held against it.
     let on_it = [&["move", "dong-van", "--to", "ha-giang"], &far[..]].concat();
     refused(&country.root, &on_it, "ha-giang is closed");
+    let but_for_it = [&["merge", "tuyen-quang", "--into", "ha-giang"], &far[..]].concat();
+    refused(&country.root, &but_for_it, "because of what is planned before it: `tuyen org list`");
     org_at(&country.root, &["cancel", "1"]).expect(0);
     refused(&country.root, &["cancel", "1"], "there is no plan 1: `tuyen org list`");
     assert_eq!(plan(&["move", "dong-van", "--to", "tuyen-quang"]).expect(0).json()["plan"], 2);

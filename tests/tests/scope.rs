@@ -238,11 +238,24 @@ fn a_machine_that_takes_anothers_place_is_given_everything() {
     let unknown: Result<Replaced, Failure> = country.hub.try_ask(&replace("nobody"));
     assert_eq!(unknown.unwrap_err().kind, FailureKind::Usage);
     let replaced: Replaced = country.hub.ask(&replace("dong-van"));
-    assert_eq!((replaced.nodes, replaced.role), (vec![lost.node], Role::Leaf));
+    assert_eq!((&replaced.nodes[..], replaced.role), (&[lost.node][..], Role::Leaf));
+    // The token went astray: the same words give another, and that one is good no more.
+    let astray = replaced.invited.token;
+    let replaced: Replaced = country.hub.ask(&replace("dong-van"));
+    assert_eq!(replaced.nodes, [lost.node]);
+    let found = setup::enrol(&country.dir.path().join("found"), &astray, None).unwrap_err().to_string();
+    assert!(found.contains("this token was taken back"), "{found}");
     let fresh = enrolled(&country.dir.path().join("fresh"), &replaced.invited.token);
     let all = wait_equal(&[&fresh, &country.hub, &country.root], lost.entries);
     assert_eq!(all[0].digest, lost.digest);
     assert_ne!(all[0].node, lost.node, "it is another node");
+    // The same words once more would put out the new machine: that has to be said.
+    let failure = country.hub.try_ask::<Replaced>(&replace("dong-van")).unwrap_err();
+    let (new, old) = (all[0].node, lost.node);
+    assert_eq!(failure.kind, FailureKind::Usage);
+    assert!(failure.text.contains(&format!("--node {}", new.short())), "{failure:?}");
+    let failure = country.hub.try_ask::<Replaced>(&replace_node("dong-van", Some(old.short()))).unwrap_err();
+    assert!(failure.text.contains("does not stand for dong-van"), "{failure:?}");
     // What it writes is safe as ever.
     fresh.put([json!({"resourceType": "Basic", "id": "after"}).to_string()]);
     fresh.wait_safe();
@@ -251,6 +264,10 @@ fn a_machine_that_takes_anothers_place_is_given_everything() {
     stolen.start();
     stolen.wait("it is told", |s| has_alert(&s.alerts, "refused", "revoked"));
     assert_eq!(stolen.status().down.len(), 0);
+    // The new one is lost as well.
+    let replaced: Replaced = country.hub.ask(&replace_node("dong-van", Some(new.short())));
+    assert!(replaced.nodes.contains(&new), "{replaced:?}");
+    fresh.wait("it is told", |s| has_alert(&s.alerts, "refused", "revoked"));
 }
 
 /// Who is behind, and by how much, stands at both ends of a thin line, until nothing is still to come.
@@ -279,8 +296,13 @@ fn both_ends_of_a_thin_line_know_how_much_is_still_to_come() {
     leaf.kill();
     proxy.set(thin);
     let address = Some(proxy.address.to_string());
-    let lost =
-        Request::Replace { org: org("dong-van"), reason: Reason::Lost, expires_seconds: 3600, address };
+    let lost = Request::Replace {
+        org: org("dong-van"),
+        node: None,
+        reason: Reason::Lost,
+        expires_seconds: 3600,
+        address,
+    };
     let replaced: Replaced = hub.ask(&lost);
     let fresh = enrolled(&dir.path().join("fresh"), &replaced.invited.token);
     let to_come = |status: &Status| status.up.as_ref().and_then(|up| up.to_come);
@@ -299,7 +321,11 @@ fn both_ends_of_a_thin_line_know_how_much_is_still_to_come() {
 }
 
 fn replace(name: &str) -> Request {
-    Request::Replace { org: org(name), reason: Reason::Lost, expires_seconds: 3600, address: None }
+    replace_node(name, None)
+}
+
+fn replace_node(name: &str, node: Option<String>) -> Request {
+    Request::Replace { org: org(name), node, reason: Reason::Lost, expires_seconds: 3600, address: None }
 }
 
 fn allows(node: &mut Node, with: &str, up_to: Secrecy) {
@@ -329,6 +355,7 @@ fn what_is_secret_goes_as_far_as_both_ends_allow_it() {
     leaf.put([note("mat", "mat"), note("toi-mat", "toi-mat")]);
     leaf.wait("the link", |s| s.up.as_ref().is_some_and(|up| up.state == "connected"));
     let agreed = |node: &Node| node.status().profiles[0].agreed;
+    assert!(leaf.status().profiles[0].is_heard_of);
     assert_eq!(agreed(&leaf), Some(Secrecy::None), "one end alone decides nothing");
     assert!(!holds(&hub, &mat));
     allows(&mut hub, "dong-van", Secrecy::Mat);
@@ -338,6 +365,13 @@ fn what_is_secret_goes_as_far_as_both_ends_allow_it() {
     assert!(!holds(&hub, &toi_mat) && !holds(&root, &mat), "it goes no further than the hub");
     let explained = explain(&hub, &mat);
     assert!(explained.neighbours.iter().any(|to| !to.sent && to.reason == Why::Secret));
+    // Of all that the clinic has, two changes go no further than the hub, and one does not leave the clinic.
+    for (node, held) in [(&hub, [2, 0]), (&leaf, [1, 0])] {
+        let all: Explained = node.ask(&Request::ExplainOrg { org: org("dong-van") });
+        let kept: Vec<_> = all.neighbours.iter().map(|to| to.held_back).collect();
+        assert_eq!(kept, held[..all.neighbours.len()], "{all:?}");
+        assert!(all.neighbours[0].sent, "{all:?}");
+    }
     allows(&mut hub, "trung-uong", Secrecy::TuyetMat);
     allows(&mut root, "ha-giang", Secrecy::Mat);
     root.wait("the rest of the way", |_| holds(&root, &mat) && holds(&root, &before));

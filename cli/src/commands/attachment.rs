@@ -7,7 +7,10 @@ use clap::{Args, Subcommand};
 use data_encoding::BASE64;
 use node::admin::{AttachmentLine, AttachmentPart, Attachments, Client, Request};
 use serde::Serialize;
-use sync_core::id::{ContentHash, RecordId};
+use sync_core::{
+    attachment::INLINE_MAX_BYTES,
+    id::{ContentHash, RecordId},
+};
 
 use super::Context;
 use crate::{
@@ -33,6 +36,8 @@ impl Command {
 }
 
 /// List attachments: how large each is, and where all of it is
+///
+/// What is not larger than 16 KiB stays in its record, goes where that goes, and is not listed.
 #[derive(Args)]
 #[command(before_help = "Example:\n  tuyen --dir dv attachment list DocumentReference/8f21")]
 pub struct List {
@@ -82,9 +87,8 @@ impl List {
             let page: Attachments = client.call(&request, |_| {})?;
             if !context.output.json {
                 context.output.text(rows(&page.attachments))?;
-            } else {
-                all.extend(page.attachments);
             }
+            all.extend(page.attachments);
             after = page.next;
             if after.is_none() {
                 break;
@@ -92,9 +96,17 @@ impl List {
         }
         if context.output.json {
             context.output.object(&ListBody { attachments: &all })?;
+        } else if all.is_empty() {
+            context.output.note(none(self.record.as_ref()));
         }
         Ok(Exit::Ok)
     }
+}
+
+fn none(record: Option<&RecordId>) -> String {
+    let of = record.map_or_else(|| "any record here".to_owned(), RecordId::to_string);
+    let most = INLINE_MAX_BYTES >> 10;
+    format!("no attachment of {of} is kept beside it: what is not larger than {most} KiB stays in the record")
 }
 
 fn rows(lines: &[AttachmentLine]) -> String {
@@ -156,6 +168,15 @@ pub fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_nothing_says_where_small_ones_are() {
+        let said = none(Some(&"Binary/1".parse().unwrap()));
+        assert_eq!(
+            said,
+            "no attachment of Binary/1 is kept beside it: what is not larger than 16 KiB stays in the record"
+        );
+    }
 
     #[test]
     fn a_list_says_where_each_is() {

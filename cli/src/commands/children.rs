@@ -60,6 +60,9 @@ pub struct Revoke {
 pub struct Replace {
     /// The child's organization
     org: OrgId,
+    /// The machine that is lost; needed when it took the place of another itself
+    #[arg(long)]
+    node: Option<String>,
     /// Why: lost, compromised, replaced, left or mistake
     #[arg(long, value_parser = reason)]
     reason: Reason,
@@ -96,6 +99,7 @@ struct RevokedBody<'a> {
     org: &'a OrgId,
     reason: Reason,
     nodes: &'a [NodeId],
+    tokens: usize,
 }
 
 impl Invite {
@@ -129,8 +133,8 @@ struct ReplacedBody<'a> {
 impl Replace {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
-        let Self { org, reason, expires: expires_seconds, address } = self;
-        let request = Request::Replace { org: org.clone(), reason, expires_seconds, address };
+        let Self { org, node, reason, expires: expires_seconds, address } = self;
+        let request = Request::Replace { org: org.clone(), node, reason, expires_seconds, address };
         let Replaced { nodes, role, invited: Invited { token, expires_at } } = context.call(&request)?;
         if !context.output.json {
             let names: Vec<String> = nodes.iter().map(NodeId::short).collect();
@@ -153,13 +157,19 @@ impl Revoke {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
         let Self { org, reason } = self;
-        let Revoked { nodes } = context.call(&Request::Revoke { org: org.clone(), reason })?;
+        let Revoked { nodes, tokens } = context.call(&Request::Revoke { org: org.clone(), reason })?;
         let names: Vec<String> = nodes.iter().map(NodeId::short).collect();
-        let text = match names.len() {
-            0 => format!("{org} has no node whose certificate is still good.\n"),
-            _ => format!("{org} is out, because {reason}: node {}.\n", names.join(", ")),
+        let mut text = match names.len() {
+            0 => format!("{org} has no node here."),
+            _ => format!("{org} is out, because {reason}: node {}.", names.join(", ")),
         };
-        context.output.result(text, &RevokedBody { org: &org, reason, nodes: &nodes })?;
+        match tokens {
+            0 => {}
+            1 => text += " A token for it that nobody had used is good no more.",
+            n => text += &format!(" {n} tokens for it that nobody had used are good no more."),
+        }
+        let body = RevokedBody { org: &org, reason, nodes: &nodes, tokens };
+        context.output.result(text + "\n", &body)?;
         Ok(Exit::Ok)
     }
 }

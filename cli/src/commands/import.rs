@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use clap::Args;
 use node::{
-    admin::{Client, Progress},
+    admin::{Client, Progress, WrittenRecord},
     fhir::import::{Counts, Importer, Place, Rejected},
 };
 use serde::Serialize;
@@ -22,6 +22,8 @@ use crate::{
 
 /// Most rejected resources that are shown to people; JSON output has all.
 const REJECTED_SHOWN: usize = 100;
+/// The same of records about patients who are not here.
+const ABSENT_SHOWN: usize = 10;
 
 /// Import resources: NDJSON, JSON, FHIR bundles, folders of them, or - for standard input
 ///
@@ -93,12 +95,19 @@ struct SupersededBody {
     paths: Vec<String>,
 }
 
+#[derive(Serialize)]
+struct AbsentBody {
+    record: RecordId,
+    patients: Vec<RecordId>,
+}
+
 #[derive(Serialize, Default)]
 struct ImportBody {
     written: u64,
     unchanged: u64,
     rejected: Vec<RejectedBody>,
     superseded: Vec<SupersededBody>,
+    patients_not_here: Vec<AbsentBody>,
     sources: u64,
     ids_were_missing: u64,
     passed_over: u64,
@@ -111,9 +120,13 @@ impl ImportBody {
         self.rejected.extend(sent.refused().map(RejectedBody::from));
         self.written += sent.written.written.len() as u64;
         self.unchanged += sent.written.unchanged;
-        for record in sent.written.written {
-            if !record.superseded.is_empty() {
-                self.superseded.push(SupersededBody { record: record.record, paths: record.superseded });
+        for WrittenRecord { record, superseded, patients_not_here, .. } in sent.written.written {
+            if !patients_not_here.is_empty() {
+                let (record, patients) = (record.clone(), patients_not_here);
+                self.patients_not_here.push(AbsentBody { record, patients });
+            }
+            if !superseded.is_empty() {
+                self.superseded.push(SupersededBody { record, paths: superseded });
             }
         }
     }
@@ -150,6 +163,7 @@ impl ImportBody {
         add(self.unchanged, "already so");
         add(self.rejected.len() as u64, "not taken");
         add(self.ids_were_missing, "given an id");
+        add(self.patients_not_here.len() as u64, "about a patient who is not here");
         add(self.passed_over, "files passed over, whose names end in none of .json, .ndjson and .jsonl");
         format!("{out}. {:.1} s.\n", self.seconds)
     }
@@ -174,6 +188,14 @@ impl Import {
             for superseded in &body.superseded {
                 let SupersededBody { record, paths } = superseded;
                 context.output.note(overwritten(record, paths));
+            }
+            for AbsentBody { record, patients } in body.patients_not_here.iter().take(ABSENT_SHOWN) {
+                context.output.note(without_patient(record, patients));
+            }
+            if let Some(more @ 1..) = body.patients_not_here.len().checked_sub(ABSENT_SHOWN) {
+                context.output.note(format_args!(
+                    "and {more} more about patients who are not here; --json names them all"
+                ));
             }
         }
         let exit = body.exit();
@@ -229,6 +251,16 @@ pub fn overwritten(record: &RecordId, paths: &[String]) -> String {
     format!(
         "{record}: this write replaced values that disagreed, at {}; look at `tuyen records history {record}`",
         paths.join(", ")
+    )
+}
+
+/// What is said of a new record about patients whom nobody has heard of here: a reference may be misspelt.
+pub fn without_patient(record: &RecordId, patients: &[RecordId]) -> String {
+    let names: Vec<_> = patients.iter().map(RecordId::to_string).collect();
+    format!(
+        "{record} is about {}, not at this node: so it belongs to this organization, and no other clinic is sent it. Check the \
+         reference; if it is right, have the patient here first, and write the record anew under another id",
+        names.join(", ")
     )
 }
 

@@ -305,9 +305,6 @@ fn text(arranged: &Arranged) -> String {
         let own = many(node.at_root, "entry", "entries");
         let to_send = match node.still_to_send {
             Some(entries) => render::count(entries),
-            None if node.before.depth() > 2 => {
-                format!("ask {}", node.before.parent().expect("it is deep").org())
-            }
             None => "not heard".to_owned(),
         };
         vec![node.before.org().to_string(), stands, amount(node.gains), amount(node.loses), own, to_send]

@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use node::{
-    admin::{ListedRecord, Listing, Request, Resource, Status, Written, WrittenRecord},
+    admin::{ListedRecord, Listing, Request, Resource, Status, Written},
     fhir::import::{Importer, Item},
 };
 use serde::Serialize;
@@ -153,6 +153,7 @@ struct PutBody<'a> {
     version: Option<&'a str>,
     unchanged: bool,
     superseded: &'a [String],
+    patients_not_here: &'a [RecordId],
 }
 
 #[derive(Serialize)]
@@ -223,7 +224,8 @@ pub fn show_written(context: &Context, record: &RecordId, answer: &Written, done
     }
     let written = answer.written.first();
     let version = written.map(|written| written.version.as_str());
-    let superseded = written.map_or(&[][..], |WrittenRecord { superseded, .. }| superseded);
+    let superseded = written.map_or(&[][..], |written| &written.superseded[..]);
+    let patients_not_here = written.map_or(&[][..], |written| &written.patients_not_here[..]);
     let text = match version {
         Some(version) => format!("{record} is {done}. Version {version}.\n"),
         None => format!("{record} was already so.\n"),
@@ -231,7 +233,11 @@ pub fn show_written(context: &Context, record: &RecordId, answer: &Written, done
     if !superseded.is_empty() && !context.output.json {
         context.output.note(import::overwritten(record, superseded));
     }
-    context.output.result(text, &PutBody { record, version, unchanged: version.is_none(), superseded })?;
+    if !patients_not_here.is_empty() && !context.output.json {
+        context.output.note(import::without_patient(record, patients_not_here));
+    }
+    let body = PutBody { record, version, unchanged: version.is_none(), superseded, patients_not_here };
+    context.output.result(text, &body)?;
     Ok(if superseded.is_empty() { Exit::Ok } else { Exit::Attention })
 }
 

@@ -144,9 +144,14 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
             Reason::NoHomeWithin => "no: no home of it is there",
             Reason::Secret => "no: it is secret, and the profiles of the link do not allow it",
         };
+        let kept = match to.held_back {
+            0 => String::new(),
+            1 => ", but not 1 change that is too secret for the profiles of the link".to_owned(),
+            held => format!(", but not {held} changes that are too secret for the profiles of the link"),
+        };
         let is_up = explained.own.is_within(&to.place);
         let way = if is_up { "  up" } else { "  down" };
-        vec![way.to_owned(), to.place.org().to_string(), why.to_owned()]
+        vec![way.to_owned(), to.place.org().to_string(), why.to_owned() + &kept]
     };
     let grant = |grant: &GrantLine| {
         let state = if grant.over { "  was open to" } else { "  open to" };
@@ -174,6 +179,7 @@ mod tests {
             place: place.parse().unwrap(),
             sent: reason != Reason::NoHomeWithin,
             reason,
+            held_back: 0,
         };
         Explained {
             own: "tw/ha-giang".parse().unwrap(),
@@ -207,6 +213,17 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
         assert!(of_record(&record, &explained(0)).starts_with("Patient/8f21 is not here."));
         let issued = Explained { issuer: Some(OrgId::new("tw").unwrap()), ..explained(1) };
         assert!(of_record(&record, &issued).contains("\ntw issues it to everybody below.\n"));
+    }
+
+    #[test]
+    fn what_is_too_secret_to_go_is_counted() {
+        let mut explained = explained(5);
+        explained.neighbours[0].held_back = 1;
+        let said = of_org(&OrgId::new("dong-van").unwrap(), &explained);
+        assert!(
+            said.contains("yes: everything goes up, but not 1 change that is too secret for the profiles"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -295,10 +295,13 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
         0 => String::new(),
         n => format!(", and {} deleted", count(n)),
     };
-    for ProfileLine { profile, agreed } in &status.profiles {
+    for ProfileLine { profile, agreed, is_heard_of } in &status.profiles {
         let Profile { with, by, up_to, decided_by, .. } = profile;
         let (way, upto) = (if *by == Way::Link { "over the link" } else { "by courier" }, degree(*up_to));
         let answer = match agreed {
+            _ if !is_heard_of => {
+                format!("; no neighbour called {with} has been heard of: check the spelling in config.json")
+            }
             Some(agreed) if agreed < up_to => format!("; {with} allows {} so far", degree(*agreed)),
             _ => String::new(),
         };
@@ -443,11 +446,14 @@ mod tests {
             decided_by: "the board".to_owned(),
             why: "an isolated network".to_owned(),
         };
-        status.profiles = vec![ProfileLine { profile, agreed: Some(Secrecy::Mat) }];
+        status.profiles = vec![ProfileLine { profile, agreed: Some(Secrecy::Mat), is_heard_of: true }];
         let said = text(&status, 0);
         assert!(said.contains("goes only as far as the profiles below allow"), "{said}");
         let line = "ha-giang, over the link: up to toi-mat, decided by the board; ha-giang allows mat so far";
         assert!(said.contains(line), "{said}");
+        status.profiles[0].is_heard_of = false;
+        let line = "decided by the board; no neighbour called ha-giang has been heard of: check the spelling";
+        assert!(text(&status, 0).contains(line));
         status.profiles.clear();
         status.secret = 1_204;
         assert_eq!(summary(&status), "Nothing here waits for the centre.");

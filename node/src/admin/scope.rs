@@ -45,6 +45,10 @@ pub struct Destination {
     pub sent: bool,
     /// `everything_goes_up`, `home_within`, `issued_above`, `opened_within`, `no_home_within` or `secret`.
     pub reason: Reason,
+    /// Of the changes with an organization for their home: how many are not sent, because they are more secret than the profiles of
+    /// the link allow.
+    #[serde(default)]
+    pub held_back: u64,
 }
 
 /// Why something is sent to a neighbour, or is not.

@@ -103,8 +103,8 @@ pub struct NodeChange {
     pub loses: Amount,
     /// Entries of its own organization that the root holds: whatever it has beyond these it still has to send.
     pub at_root: u64,
-    /// Entries that it still has to send, of its own and from below it, as it has said last to the root, whose child it is. Null when
-    /// it has said nothing since the root's daemon was started, and of whoever stands further down: the node above it knows.
+    /// Entries that it still has to send, of its own and from below it, as it has said last to the node above it. Null when that
+    /// has not reached the root since its daemon was started.
     #[serde(default)]
     pub still_to_send: Option<u64>,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sync_core::{
-    id::NodeId,
+    id::{NodeId, OrgId},
     identity::{NodeInfo, Role, Serial},
     store::StoreError,
 };
@@ -46,6 +46,19 @@ impl Book {
     ) -> Result<(), StoreError> {
         self.invites.push((secret, invite));
         self.save(store)
+    }
+
+    /// Takes back the invitations of an organization that nobody has used; gives how many. Those that have expired do not count.
+    pub fn withdraw(&mut self, org: &OrgId, now: i64, store: &mut SqliteStore) -> Result<usize, StoreError> {
+        let open = |invite: &&mut Invite| {
+            invite.org == *org && invite.used_by.is_none() && !invite.withdrawn && invite.expires > now
+        };
+        let invites = self.invites.iter_mut().map(|(_, invite)| invite);
+        let withdrawn = invites.filter(open).map(|invite| invite.withdrawn = true).count();
+        if withdrawn > 0 {
+            self.save(store)?;
+        }
+        Ok(withdrawn)
     }
 
     /// The invitation of a token.

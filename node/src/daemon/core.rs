@@ -747,8 +747,8 @@ impl Core {
                 self.invite(role, org, expires_seconds, address).map(|it| json(&it))
             }
             Request::Revoke { org, reason } => self.revoke(&org, reason).map(|it| json(&it)),
-            Request::Replace { org, reason, expires_seconds, address } => {
-                self.replace(org, reason, expires_seconds, address).map(|it| json(&it))
+            Request::Replace { org, node, reason, expires_seconds, address } => {
+                self.replace(org, node.as_deref(), reason, expires_seconds, address).map(|it| json(&it))
             }
             Request::Arrange(arrange) => self.arrange(arrange).map(|it| json(&it)),
             Request::Tree => self.tree().map(|it| json(&it)),

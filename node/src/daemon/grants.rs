@@ -96,12 +96,19 @@ impl Core {
                 format!("{to} holds {patient} without a grant: it is its home, {home}, or stands above it");
             return refuse(FailureKind::Usage, text);
         }
+        let is_heard_of = self.engine.places().of(&to).is_some();
+        if self.engine.is_root() && !is_heard_of {
+            let text = format!(
+                "no organization {to} has been heard of, and the centre hears of all: check the spelling (`tuyen org list`). \
+                 Nothing was opened"
+            );
+            return refuse(FailureKind::Usage, text);
+        }
         let grant = Grant { id: fresh_name(), to, until };
         let giver = self.config.place.org().clone();
         let permission = Permission { patient, grant, purpose, giver, given_at: wall(), ended: false };
         self.write_permission(&permission, &by, &why)?;
         let Looked { opened, secret, .. } = self.look_at(&permission.patient)?;
-        let is_heard_of = self.engine.places().of(&permission.grant.to).is_some();
         Ok(Given { grant: permission.grant.id.to_string(), records: opened + 2, secret, is_heard_of })
     }
 

@@ -86,7 +86,11 @@ impl Core {
         let before = self.places_on(arrange.effective)?;
         let steps = match self.names_another_address(&arrange, &before)? {
             Some(step) => vec![step],
-            None => steps(&before, &arrange.change, arrange.address.as_deref())?.0,
+            None => {
+                steps(&before, &arrange.change, arrange.address.as_deref())
+                    .map_err(|failure| self.because_of_plans(failure, &arrange))?
+                    .0
+            }
         };
         let after =
             before.check(&steps).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
@@ -108,6 +112,17 @@ impl Core {
             arranged.order = Some(self.order(steps)?);
         }
         Ok(arranged)
+    }
+
+    /// Says so when only what is planned before that day is in the way.
+    fn because_of_plans(&self, failure: Failure, arrange: &Arrange) -> Failure {
+        let Failure { kind, text } = failure;
+        let goes_today = steps(self.engine.places(), &arrange.change, arrange.address.as_deref()).is_ok();
+        let why = match goes_today {
+            true => " by that day, because of what is planned before it: `tuyen org list` shows the plans",
+            false => "",
+        };
+        Failure { kind, text: text + why }
     }
 
     /// Of who stands there already only the address of its parent can be told anew, at once: should it have been wrong.
@@ -329,8 +344,9 @@ impl Core {
             // The order is followed all the same, at the next start again.
             self.alert("moved", format!("the new place could not be written into the settings: {error}"));
         }
-        let Config { place, parent, parent_before, .. } = self.config.clone();
-        self.numbers.stand.send_replace(Stand { place, parent, before: parent_before });
+        let Config { place, parent, parent_before, .. } = &self.config;
+        let (place, parent, before) = (place.clone(), parent.clone(), parent_before.clone());
+        self.numbers.stand.send_replace(Stand { place, parent, before });
         self.numbers.dial.notify_one();
     }
 
@@ -338,9 +354,16 @@ impl Core {
     pub fn tell_if_closed(&mut self) {
         let own = self.config.place.org();
         let Some(heir) = self.engine.places().successor(own) else { return };
+        let until = match self.engine.info().role {
+            Role::Leaf => "all of it is safe at the centre (`tuyen status`)",
+            _ => {
+                "all that stood below it are connected at their new parents (`tuyen peers` there), and all is safe at the centre \
+                 (`tuyen status`)"
+            }
+        };
         let text = format!(
-            "by an order of the root {own} is closed, and what was its own is {heir}'s. Leave this machine running until all that \
-             stood below it are connected at their new parents (`tuyen peers` there); then have it revoked by its parent"
+            "by an order of the root {own} is closed, and what was its own is {heir}'s. Leave this machine running until {until}; \
+             then have it revoked by its parent"
         );
         self.alert("closed", text);
     }

@@ -211,6 +211,8 @@ impl Core {
             Ok(home) => home,
             Err(problem) => return Ok(Err(problem)),
         };
+        let patients_not_here =
+            if by_people { self.patients_not_here(&id, &patients, &pending.homes)? } else { Vec::new() };
         let lane = self.lane_of(&id, lane)?;
         let degree = match resource.map_or(Ok(Secrecy::None), label::secrecy) {
             Ok(degree) if by_people => degree.max(self.config.least_secrecy(&id, &patients)),
@@ -236,6 +238,7 @@ impl Core {
             record: id.clone(),
             version: projected.version.clone(),
             superseded: change.superseded,
+            patients_not_here,
         };
         pending.homes.insert(id, home);
         pending.entries.push(entry);
@@ -284,6 +287,25 @@ impl Core {
             found = found.or_else(|| managers.into_iter().find(is_within));
         }
         Ok(Ok(found.unwrap_or_else(|| self.config.place.org().clone())))
+    }
+
+    /// Of a new record: the patients whom it is about, and who are neither here nor about to be.
+    fn patients_not_here(
+        &self,
+        id: &RecordId,
+        patients: &[RecordId],
+        pending: &BTreeMap<RecordId, OrgId>,
+    ) -> Result<Vec<RecordId>, StoreError> {
+        let mut absent = Vec::new();
+        if pending.contains_key(id) || !self.store.homes(id)?.is_empty() {
+            return Ok(absent);
+        }
+        for patient in patients.iter().filter(|patient| *patient != id && !pending.contains_key(patient)) {
+            if self.store.homes(patient)?.is_empty() {
+                absent.push(patient.clone());
+            }
+        }
+        Ok(absent)
     }
 
     /// A record keeps its lane; a new one gets this, or that of its type.
@@ -431,8 +453,9 @@ impl Core {
         })
     }
 
-    /// How safe a row is: `damaged` (what stands here cannot be read, and what was said of it before does not count), `secret` (goes as far as profiles allow, and nobody tells how far that was), `local`, `hub` (durable at
-    /// the parent) or `root`. What came down is durable where it came from, and what the root wrote is durable there.
+    /// How safe a row is: `damaged` (what stands here cannot be read, and what was said of it before does not count), `secret`
+    /// (goes as far as profiles allow, and nobody tells how far that was), `local`, `hub` (durable at the parent) or `root`. What
+    /// came down is durable where it came from, and what the root wrote is durable there.
     fn safety(&self, id: &RecordId, seq: Seq) -> Result<&'static str, StoreError> {
         if self.store.entry(seq)?.is_none() {
             return Ok("damaged");

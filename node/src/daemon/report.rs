@@ -58,7 +58,7 @@ impl Core {
             unreadable: counts.unreadable,
             secret: counts.secret,
             damaged: self.left_damaged(),
-            profiles: self.profiles(),
+            profiles: self.profiles()?,
             policies: self.config.policies.clone(),
             unfolded: self.store.tip()?.saturating_sub(self.store.folded()?),
             digest: format!("{:032x}", total.sum),
@@ -84,12 +84,15 @@ impl Core {
     }
 
     /// What the profiles allow, with what the neighbours have agreed to.
-    fn profiles(&self) -> Vec<ProfileLine> {
+    fn profiles(&self) -> Result<Vec<ProfileLine>, StoreError> {
+        let children = self.children()?;
+        let neighbours = || children.keys().cloned().chain(self.config.place.parent());
         let line = |profile: &Profile| ProfileLine {
             agreed: (profile.by == Way::Link).then(|| self.engine.allowed_to(&profile.with)),
+            is_heard_of: neighbours().any(|place| *place.org() == profile.with),
             profile: profile.clone(),
         };
-        self.config.profiles.iter().map(line).collect()
+        Ok(self.config.profiles.iter().map(line).collect())
     }
 
     /// What has to go up and is not there.
@@ -231,15 +234,39 @@ impl Core {
     pub fn replace(
         &mut self,
         org: OrgId,
+        named: Option<&str>,
         reason: Reason,
         expires_seconds: u64,
         address: Option<String>,
     ) -> Outcome<Replaced> {
-        let known = self.book.issued().iter().rev().find(|one| one.org == org);
-        let Some(role) = known.map(|one| one.role) else { return not_enrolled(&org) };
+        let known = || self.book.issued().iter().rev().filter(|one| one.org == org);
+        let Some(newest) = known().next() else { return not_enrolled(&org) };
+        let (role, stands) = (newest.role, newest.node);
+        if let Some(named) = named
+            && ![stands.short(), stands.to_string()].iter().any(|name| name == named)
+        {
+            let text = format!(
+                "node {named} does not stand for {org}; the newest machine that does is node {}. Nothing was revoked",
+                stands.short()
+            );
+            return refuse(FailureKind::Usage, text);
+        }
+        // The same words twice must not put out the machine that the first let in.
+        let trust = self.engine.identity().trust();
+        let took_place_of = known().find(|one| one.node != stands && trust.may_have(one).is_err());
+        if let Some(before) = took_place_of
+            && named.is_none()
+            && trust.may_have(newest).is_ok()
+        {
+            let (before, stands) = (before.node.short(), stands.short());
+            let text = format!(
+                "{org} has a new machine already: node {stands} has taken the place of node {before}, and would be put out                  for good. Nothing was revoked. If node {stands} is lost as well, say so with --node {stands}"
+            );
+            return refuse(FailureKind::Usage, text);
+        }
         // What can be refused is, before anything is revoked.
         let token = self.token(role, org.clone(), expires_seconds, address)?;
-        let Revoked { nodes } = self.revoke(&org, reason)?;
+        let Revoked { nodes, .. } = self.revoke(&org, reason)?;
         Ok(Replaced { nodes, role, invited: self.give_out(&token)? })
     }
 
@@ -306,7 +333,8 @@ impl Core {
     /// Revokes everything issued to a child.
     pub fn revoke(&mut self, org: &OrgId, reason: Reason) -> Outcome<Revoked> {
         let issued: Vec<_> = self.book.issued().iter().filter(|one| one.org == *org).cloned().collect();
-        if issued.is_empty() {
+        let tokens = self.book.withdraw(org, wall(), &mut self.store)?;
+        if issued.is_empty() && tokens == 0 {
             return not_enrolled(org);
         }
         let mut nodes = Vec::new();
@@ -324,10 +352,13 @@ impl Core {
         }
         nodes.sort();
         nodes.dedup();
-        Ok(Revoked { nodes })
+        Ok(Revoked { nodes, tokens })
     }
 }
 
 fn not_enrolled<T>(org: &OrgId) -> Outcome<T> {
-    refuse(FailureKind::Usage, format!("this node has enrolled no {org}; ask the node that did"))
+    refuse(
+        FailureKind::Usage,
+        format!("this node has enrolled no {org}, and no token for it is open; ask the node that did"),
+    )
 }

@@ -46,7 +46,25 @@ impl Core {
     pub fn explain_org(&self, org: &OrgId) -> Outcome<Explained> {
         let digests = self.store.digests()?;
         let entries = digests.iter().find(|(home, _)| home == org).map_or(0, |(_, digest)| digest.count);
-        Ok(self.explained(entries, None, vec![org.clone()], &[], Secrecy::None))
+        let mut explained = self.explained(entries, None, vec![org.clone()], &[], Secrecy::None);
+        let secret = self.secret_changes_of(org)?;
+        for to in explained.neighbours.iter_mut().filter(|to| to.sent) {
+            let allowed = self.engine.allowed_to(to.place.org());
+            to.held_back = secret.iter().filter(|degree| **degree > allowed).count() as u64;
+        }
+        Ok(explained)
+    }
+
+    /// The degrees of all secret changes of records that have this organization for a home.
+    fn secret_changes_of(&self, org: &OrgId) -> Result<Vec<Secrecy>, StoreError> {
+        let mut degrees = Vec::new();
+        for (row, degree) in self.store.secret_rows()? {
+            let Some(entry) = self.store.entry(row)? else { continue };
+            if self.store.homes(entry.record())?.contains(org) {
+                degrees.push(degree);
+            }
+        }
+        Ok(degrees)
     }
 
     fn explained(
@@ -65,10 +83,12 @@ impl Core {
         let up = own.parent().map(|place| {
             let sent = may_leave(&place);
             let reason = if sent { Reason::EverythingGoesUp } else { Reason::Secret };
-            Destination { place, sent, reason }
+            Destination { place, sent, reason, held_back: 0 }
         });
-        let is_child = |place: &&OrgPath| place.parent().as_ref() == Some(own);
-        let children = places.all().map(|(_, place)| place).filter(is_child);
+        // What belonged to a closed organization stands where its successor does, who is listed by its own name.
+        let is_child =
+            |(org, place): &(&OrgId, &OrgPath)| place.org() == *org && place.parent().as_ref() == Some(own);
+        let children = places.all().filter(is_child).map(|(_, place)| place);
         let down = children.map(|child| {
             let sent = wants(
                 &Neighbour::Down(child),
@@ -85,7 +105,7 @@ impl Core {
                 true if is_within(&head.opened) => Reason::OpenedWithin,
                 true => Reason::IssuedAbove,
             };
-            Destination { place: child.clone(), sent, reason }
+            Destination { place: child.clone(), sent, reason, held_back: 0 }
         });
         let neighbours = up.into_iter().chain(down).collect();
         let home = |org: &OrgId| Home { org: org.clone(), place: places.of(org).cloned() };

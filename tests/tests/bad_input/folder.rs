@@ -15,7 +15,7 @@ fn damaged_settings_are_named() {
     let mut before = stopped();
     let good = fs::read_to_string(before.path("config.json")).unwrap();
     let cut = &good[..good.len() / 2];
-    let words = ["config.json is damaged (", "restore it from a copy, or correct it by hand"];
+    let words = ["config.json cannot be used (", "correct it by hand, or restore it from a copy"];
     for bad in [cut, "", "null", "\0\0\0\0", "[]", r#"{"place":"../x"}"#] {
         before.refuses_with("config.json", Some(bad.as_bytes()), 1, &words);
     }
