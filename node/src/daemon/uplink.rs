@@ -83,8 +83,9 @@ pub async fn keep(
                     numbers.clone(),
                     beside,
                 );
-                run(link.connection(), drive, &mut control).await;
-                if began.elapsed() > GOOD_LINK {
+                let was_asked = run(link.connection(), drive, &mut control).await;
+                // Who asks while a parent that was killed still seems to be there is not to wait longer than others.
+                if began.elapsed() > GOOD_LINK || was_asked {
                     wait = BACKOFF_FIRST;
                 }
             }
@@ -108,16 +109,22 @@ pub async fn keep(
     }
 }
 
-async fn run(connection: &quinn::Connection, drive: impl Future<Output = ()>, control: &mut Control) {
+/// Until the link ends; whether somebody had asked for it just before that.
+async fn run(connection: &quinn::Connection, drive: impl Future<Output = ()>, control: &mut Control) -> bool {
     tokio::pin!(drive);
+    let mut asked: Option<tokio::time::Instant> = None;
     loop {
         tokio::select! {
-            () = &mut drive => return,
+            () = &mut drive => return asked.is_some_and(|at| at.elapsed() < GOOD_LINK),
             () = paused(&mut control.paused) => {
                 connection.close(quinn::VarInt::from_u32(crate::transport::DONE), b"paused");
-                return drive.await;
+                drive.await;
+                return false;
             }
-            () = control.now.notified() => links::probe(connection).await,
+            () = control.now.notified() => {
+                asked = Some(tokio::time::Instant::now());
+                links::probe(connection).await;
+            }
         }
     }
 }
