@@ -8,7 +8,10 @@ use node::{
     fhir::population::Population,
 };
 use rusqlite::Connection;
-use tuyen_tests::cluster::{Country, Node, has_alert, org, wait_equal};
+use tuyen_tests::{
+    cluster::{BackupKey, Country, Node, has_alert, org, wait_equal},
+    run::tuyen,
+};
 
 /// New records of an organization.
 fn records(seed: u64, name: &str, count: usize) -> Vec<String> {
@@ -69,6 +72,14 @@ fn what_was_damaged_behind_the_nodes_back_is_named_and_healed() {
     let verified = verify(&country.hub, None);
     assert!(verified.findings.is_empty() && verified.rows == 50, "{verified:?}");
     assert!(!country.hub.has_alert("damaged", ""));
+    // A backup may hold what is damaged as well, and says so.
+    let key = BackupKey::new(&country.dir.path().join("key"));
+    let backup = |node: &Node, name: &str, code: i32| {
+        let out = country.dir.path().join(name);
+        let create = ["backup", "create", "--json", "--to", &key.public, "--out", out.to_str().unwrap()];
+        tuyen(&node.dir, &create, b"").expect(code).json()["damage_found"] == (code == 5)
+    };
+    assert!(backup(&country.hub, "sound", 0));
 
     let damage = "DELETE FROM feed WHERE seq IN (3, 4, 50);
         UPDATE feed SET entry = zeroblob(length(entry)) WHERE seq IN (5, 7, 45);
@@ -86,6 +97,7 @@ fn what_was_damaged_behind_the_nodes_back_is_named_and_healed() {
         assert_eq!(rows, [3, 4, 5, 7, 9, 11, 13, 45, 50].into(), "{all}");
         assert!(verified.findings.iter().all(|finding| finding.record.is_some()), "{all}");
         assert!(has_alert(&country.hub.status().alerts, "damaged", "is not as it was written: row "));
+        assert!(backup(&country.hub, &format!("damaged-{round}"), 5));
         for finding in &verified.findings {
             // Folded before, and shown whatever the row has become; and the node goes on.
             let _ = country
@@ -240,4 +252,61 @@ fn a_record_with_a_damaged_row_can_be_written_and_heals() {
     let failure =
         country.leaf.try_ask::<Verified>(&Request::Verify { with: Some(org("meo-vac")) }).unwrap_err();
     assert!(failure.text.contains("not connected"), "{failure}");
+}
+
+/// What no entry says cannot be made anew from the entries. When it is gone nothing is lost, and nothing is called safe that is not:
+/// it is worked out again with the neighbours.
+#[test]
+fn what_no_entry_says_may_be_gone_and_nothing_is_lost() {
+    let tables: [&[&str]; 10] = [
+        &["read_cursor"],
+        &["had_read"],
+        &["read_cursor", "had_read"],
+        &["frontier"],
+        &["mark"],
+        &["frontier", "mark", "read_cursor", "had_read"],
+        &["node"],
+        &["setting"],
+        &["outage_log", "allowed"],
+        &["reached"],
+    ];
+    let mut country = Country::new();
+    let mut written = 0;
+    let mut about = |by: &Node| {
+        written += 1;
+        let subject = r#""subject":{"reference":"Patient/p"}"#;
+        by.put([format!(
+            r#"{{"resourceType":"Observation","id":"o{written}","status":"final","code":{{}},{subject}}}"#
+        )]);
+        written
+    };
+    country.leaf.put([r#"{"resourceType":"Patient","id":"p"}"#.to_owned()]);
+    wait_equal(&country.all(), 1);
+    for at in ["leaf", "hub", "root"] {
+        for gone in tables {
+            // Something that only the leaf has, and something that has still to come to it.
+            country.leaf.pause();
+            about(&country.leaf);
+            let all = 1 + about(&country.hub);
+            let node = match at {
+                "leaf" => &mut country.leaf,
+                "hub" => &mut country.hub,
+                _ => &mut country.root,
+            };
+            node.kill();
+            let sql: String = gone.iter().map(|table| format!("DELETE FROM {table};")).collect();
+            behind_the_back(node, &format!("PRAGMA foreign_keys = OFF; {sql}"));
+            node.start();
+            let waits = country.leaf.status();
+            assert!(waits.not_at_root.entries > 0, "{at} {gone:?}: {waits:?}");
+            let _: node::admin::Synced = country.leaf.ask(&Request::SyncResume);
+            // A parent that dies again and again is dialled less and less often.
+            country.hub.sync();
+            country.leaf.sync();
+            wait_equal(&country.all(), all);
+            country.leaf.wait_safe();
+            let checked = verify(&country.leaf, None);
+            assert!(checked.findings.is_empty(), "{at} {gone:?}: {checked:?}");
+        }
+    }
 }

@@ -146,6 +146,7 @@ struct CreatedBody<'a> {
     #[serde(flatten)]
     backup: BackupBody<'a>,
     online: bool,
+    damage_found: bool,
 }
 
 #[derive(Serialize)]
@@ -185,7 +186,7 @@ impl Create {
         let mut partial = Partial::begin(&self.out).map_err(stop)?;
         let path = partial.path().to_owned();
         interrupt::before_the_end(move || drop(std::fs::remove_file(path)));
-        let (made, bytes, online) = match Client::connect(dir) {
+        let (made, bytes, online, damage_found) = match Client::connect(dir) {
             Ok(client) => self.online(client, partial)?,
             Err(failure) if failure.kind == FailureKind::Unreachable => {
                 context.output.note(format_args!(
@@ -196,18 +197,24 @@ impl Create {
                     let bytes = partial.bytes();
                     partial.keep().map_err(stop)?;
                     node.kept(made.made_at).map_err(noted)?;
-                    Ok((made, bytes, false))
+                    Ok((made, bytes, false, false))
                 })?
             }
             Err(failure) => return Err(failure.into()),
         };
-        let body = CreatedBody { backup: BackupBody::new(&self.out, &made, bytes), online };
-        context.output.result(self.in_words(&made, bytes), &body)?;
-        Ok(Exit::Ok)
+        if damage_found {
+            context.output.note(
+                "this node has found damage in its store (`tuyen status`), which the backup may hold as well: check it, and keep the \
+                 older ones",
+            );
+        }
+        let backup = BackupBody::new(&self.out, &made, bytes);
+        context.output.result(self.in_words(&made, bytes), &CreatedBody { backup, online, damage_found })?;
+        Ok(if damage_found { Exit::Attention } else { Exit::Ok })
     }
 
     /// The daemon makes it, and this command keeps it.
-    fn online(&self, mut client: Client, mut partial: Partial) -> Result<(Made, u64, bool), Stop> {
+    fn online(&self, mut client: Client, mut partial: Partial) -> Result<(Made, u64, bool, bool), Stop> {
         let mut meter = Meter::new();
         let request = Request::Backup { to: self.to.clone() };
         let keep = |bytes: &[u8]| {
@@ -217,7 +224,9 @@ impl Create {
         let bytes = partial.bytes();
         partial.keep().map_err(stop)?;
         client.call::<()>(&Request::BackupKept { made_at: made.made_at }, |_| {}).map_err(noted)?;
-        Ok((made, bytes, true))
+        let status: admin::Status = client.call(&Request::Status, |_| {})?;
+        let damage_found = status.damaged > 0 || status.alerts.iter().any(|alert| alert.code == "damaged");
+        Ok((made, bytes, true, damage_found))
     }
 
     fn offline(&self, dir: &Path, to: &Recipients, partial: &mut Partial) -> Result<(Made, Stopped), Stop> {

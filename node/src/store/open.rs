@@ -470,6 +470,19 @@ fn recognise(files: &dyn FileSystem, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Who is who follows from what was announced. A node that is lacking, or an announcement whose certificate is gone, would not be
+/// heard of again: whoever has announced a run does so once. So the first is put back, and the second forgotten and asked for.
+fn mend_who_is_who(conn: &Connection) -> Result<(), Fault> {
+    conn.execute_batch(
+        "DELETE FROM announcement WHERE certificate NOT IN (SELECT id FROM certificate);
+         DELETE FROM node WHERE certificate NOT IN (SELECT id FROM certificate);
+         INSERT INTO node (node, certificate, n)
+           SELECT node, max(id), 0 FROM certificate
+           WHERE id IN (SELECT certificate FROM announcement) AND node NOT IN (SELECT node FROM node) GROUP BY node",
+    )?;
+    Ok(())
+}
+
 impl SqliteStore {
     /// Creates a store, and opens it. The file gets its name only when it is whole, so that a crash in the
     /// middle leaves no store rather than half of one.
@@ -514,6 +527,7 @@ impl SqliteStore {
         settle(files, &conn, path, looked)?;
         copy_at_close(&conn, path)?;
         schema::migrate(&conn).map_err(|fault| failed(path, fault))?;
+        mend_who_is_who(&conn).map_err(|fault| failed(path, fault))?;
         Self::load(conn).map_err(|fault| failed(path, fault))
     }
 
