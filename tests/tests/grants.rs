@@ -120,6 +120,16 @@ fn a_referred_patient_goes_with_everything_comes_back_with_notes_and_is_forgotte
     for name in ["Patient/other", "Observation/of-other", "Observation/hidden"] {
         wait_record(&all.clinic, name, false);
     }
+    // What is open does not follow from the text of that, so nobody edits it; to write the same is no edit.
+    let whole = at(leaf, &["records", "get", &consent]).expect(0).out;
+    let put = |text: &str| tuyen(&leaf.dir, &["records", "put", "--json", "-"], text.as_bytes());
+    put(&whole).expect(0);
+    let edited = put(&whole.replace("\"active\"", "\"inactive\"")).expect(1).json();
+    let deleted = at(leaf, &["records", "delete", &consent, "--why", "x"]).expect(1).json();
+    for said in [edited, deleted] {
+        let text = said["error"]["text"].as_str().unwrap();
+        assert!(text.contains(&format!("end it with `tuyen grant end {name}`")), "{text}");
+    }
     // Who, why and for what is in the record of the grant.
     let history = at(&all.clinic, &["records", "history", &consent]).expect(0).json();
     let change = &history["changes"][0];

@@ -429,7 +429,10 @@ fn what_cannot_be_ordered_is_told_why() {
         ),
         (&["close", "trung-uong"], "is the root of the tree"),
         (&["close", "ha-giang", "dong-van", "--address", "h:1"], "has another parent"),
-        (&["merge", "ha-giang", "--into", "ha-giang", "--address", "h:1"], "stands below ha-giang already"),
+        (
+            &["merge", "ha-giang", "--into", "ha-giang", "--address", "h:1"],
+            "ha-giang is to be closed, so nothing can be",
+        ),
         (&["merge", "ha-giang", "--into", "meo-vac", "--address", "h:1"], "meo-vac is a leaf, and nobody"),
     ] {
         refused(root, &[arguments, &now].concat(), words);
@@ -444,6 +447,12 @@ fn what_cannot_be_ordered_is_told_why() {
     refused(root, &["close", "dong-van", "--effective", "now"], "dong-van is closed");
     country.leaf.put(basic("still-taken"));
     country.leaf.wait_safe();
+    country.hub.put([r#"{"resourceType":"Patient","id":"of-the-hub"}"#.to_owned()]);
+    let give =
+        ["grant", "give", "Patient/of-the-hub", "--to", "dong-van", "--for", "1h", "--why", "x", "--json"];
+    let said = tuyen(&country.hub.dir, &give, b"").expect(2).json();
+    let text = said["error"]["text"].as_str().unwrap();
+    assert!(text.contains("dong-van is closed") && text.contains("give it to ha-giang"), "{text}");
     // A name that stands elsewhere is not invited.
     let invite =
         Request::Invite { role: Role::Leaf, org: org("dong-van"), expires_seconds: 60, address: None };

@@ -271,7 +271,10 @@ impl Export {
         let (file, to) = (self.out.display(), &exported.to);
         let secret = match exported.kept_back {
             0 => String::new(),
-            n => format!("{} marked secret and stay here.\n", many(n, "record is", "records are")),
+            n => format!(
+                "{} here.\n",
+                many(n, "record is marked secret and stays", "records are marked secret and stay")
+            ),
         };
         let next = if exported.more {
             format!(

@@ -201,8 +201,8 @@ fn opened(patient: &RecordId, to: &OrgId, until: i64, given: &Given) -> String {
         short(grant),
     );
     if *secret > 0 {
-        let left = many(*secret, "record is", "records are");
-        text += &format!("{left} secret and stay here: a grant opens nothing secret.\n");
+        let left = many(*secret, "record is secret and stays", "records are secret and stay");
+        text += &format!("{left} here: a grant opens nothing secret.\n");
     }
     if !is_heard_of {
         text += &format!(

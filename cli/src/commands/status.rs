@@ -300,7 +300,9 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
         let (way, upto) = (if *by == Way::Link { "over the link" } else { "by courier" }, degree(*up_to));
         let answer = match agreed {
             _ if !is_heard_of => {
-                format!("; no neighbour called {with} has been heard of: check the spelling in config.json")
+                format!(
+                    "; {with} is no neighbour of this node: correct config.json, unless it is still to come"
+                )
             }
             Some(agreed) if agreed < up_to => format!("; {with} allows {} so far", degree(*agreed)),
             _ => String::new(),
@@ -452,7 +454,7 @@ mod tests {
         let line = "ha-giang, over the link: up to toi-mat, decided by the board; ha-giang allows mat so far";
         assert!(said.contains(line), "{said}");
         status.profiles[0].is_heard_of = false;
-        let line = "decided by the board; no neighbour called ha-giang has been heard of: check the spelling";
+        let line = "decided by the board; ha-giang is no neighbour of this node: correct config.json";
         assert!(text(&status, 0).contains(line));
         status.profiles.clear();
         status.secret = 1_204;

@@ -106,7 +106,9 @@ pub fn write(kind: Kind, json: &[u8]) -> String {
 
 /// What a file is, and the JSON in it. Line ends of other systems are taken as well.
 pub fn read(text: &[u8]) -> Result<(Kind, &[u8]), FileError> {
-    let text = str::from_utf8(text).map_err(|_| FileError::Foreign)?;
+    let is_ours = || Kind::ALL.iter().any(|kind| text.starts_with(kind.magic().as_bytes()));
+    let text =
+        str::from_utf8(text).map_err(|_| if is_ours() { FileError::Altered } else { FileError::Foreign })?;
     let mut lines = text.lines();
     let (magic, version) = lines.next().and_then(|line| line.split_once(' ')).ok_or(FileError::Foreign)?;
     let kind = Kind::ALL.into_iter().find(|kind| kind.magic() == magic).ok_or(FileError::Foreign)?;

@@ -65,6 +65,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const ALERTS_MAX: usize = 50;
 /// How the alert begins that this node was not renewed. It goes when it is.
 const NOT_RENEWED: &str = "the certificate of this node could not be renewed";
+/// What is in the alert that a neighbour does not let this node in. It goes when the parent does.
+pub(super) const REFUSED_HERE: &str = "refused this node";
 /// How often a waiting `tuyen sync now` hears how far things are.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Counting what is left may take this part of the time at most.
@@ -337,6 +339,9 @@ impl Core {
                         if matches!(frame, Frame::Hello(_)) {
                             // Only now: a parent that refuses does so after the handshake.
                             self.no_parent = None;
+                            self.alerts.retain(|alert| {
+                                alert.code != "refused" || !alert.text.contains(REFUSED_HERE)
+                            });
                             self.numbers.greeted.notify_one();
                         }
                     }
@@ -505,7 +510,7 @@ impl Core {
                 self.refused(&peer, code, text);
             }
             Alert::RefusedByPeer { peer, code, text } => {
-                let text = format!("{} refused this node: {text}", peer.place);
+                let text = format!("{} {REFUSED_HERE}: {text}", peer.place);
                 self.refused(&peer, code, text);
             }
             Alert::Restored { peer } => {

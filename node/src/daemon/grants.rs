@@ -104,6 +104,12 @@ impl Core {
             );
             return refuse(FailureKind::Usage, text);
         }
+        if let Some(heir) = self.engine.places().successor(&to) {
+            let text = format!(
+                "{to} is closed by an order of the root, and what was its own is {heir}'s; give it to {heir}. Nothing was opened"
+            );
+            return refuse(FailureKind::Usage, text);
+        }
         let grant = Grant { id: fresh_name(), to, until };
         let giver = self.config.place.org().clone();
         let permission = Permission { patient, grant, purpose, giver, given_at: wall(), ended: false };
@@ -156,6 +162,12 @@ impl Core {
             home == own.org() || self.engine.places().of(home).is_some_and(|place| place == own)
         };
         homes.iter().any(stands_here)
+    }
+
+    /// Whether a record is the Consent of a grant: what is open does not follow from its text, so nobody is to edit that.
+    pub(super) fn is_of_a_grant(&self, id: &RecordId) -> Result<bool, StoreError> {
+        let grants = self.store.grants(id)?;
+        Ok(grants.iter().any(|granted| consent::record(granted.grant.id) == *id))
     }
 
     /// What the Consent of a grant says; none when it is not here.

@@ -422,6 +422,9 @@ fn steps(
             }
         }
         Rearrangement::Close { orgs, into } => {
+            if let Some(into) = into.as_ref().filter(|into| orgs.contains(into)) {
+                return Err(usage(format!("{into} is to be closed, so nothing can be merged into it")));
+            }
             let parent = |org: &OrgId| Ok(stands(org)?.parent().map(|parent| parent.org().clone()));
             let parents = orgs.iter().map(parent).collect::<Result<Vec<_>, Failure>>()?;
             let mut successor = None;

@@ -126,6 +126,7 @@ impl Core {
             };
             match change {
                 Ok(None) => answer.unchanged += 1,
+                Ok(Some(_)) if self.is_of_a_grant(&id)? => rejected(Some(&id), of_a_grant(&id)),
                 Ok(Some(change)) => {
                     let with = With { resource: Some(&parsed), brought, by_people: true, ..With::default() };
                     match self.queue(&mut pending, opened, change, with)? {
@@ -149,6 +150,9 @@ impl Core {
         why: Option<String>,
     ) -> Outcome<Written> {
         let mut opened = self.known(&id)?;
+        if self.is_of_a_grant(&id)? {
+            return refuse(FailureKind::Failed, of_a_grant(&id));
+        }
         let base = base.as_deref().map(|base| opened.record.at_version(base)).transpose().map_err(usage)?;
         let change = opened.record.delete(base.as_deref(), &self.author(&by, &why)).map_err(usage)?;
         self.write_one(opened, change)
@@ -484,6 +488,14 @@ impl Core {
             () => "local",
         })
     }
+}
+
+fn of_a_grant(id: &RecordId) -> String {
+    format!(
+        "{id} is the record of a grant, and what is open does not change with its text: end it with `tuyen grant end {}`, and \
+         give another with `tuyen grant give`",
+        id.id()
+    )
 }
 
 /// An error of a record that is the caller's to mend.

@@ -260,7 +260,8 @@ impl Core {
         {
             let (before, stands) = (before.node.short(), stands.short());
             let text = format!(
-                "{org} has a new machine already: node {stands} has taken the place of node {before}, and would be put out                  for good. Nothing was revoked. If node {stands} is lost as well, say so with --node {stands}"
+                "{org} has a new machine already: node {stands} has taken the place of node {before}, and would be put out \
+                 for good. Nothing was revoked. If node {stands} is lost as well, say so with --node {stands}"
             );
             return refuse(FailureKind::Usage, text);
         }

@@ -52,6 +52,9 @@ pub enum Problem {
     /// The record is larger than a record may be.
     #[error("it is larger than {} kB", RECORD_MAX_BYTES / 1000)]
     RecordTooLarge,
+    /// Text longer than is read into memory, with all that is attached to it.
+    #[error("with what is attached to it, it is longer than {} MB", LINE_MAX_BYTES / 1_000_000)]
+    TextTooLong,
     /// A line longer than is read into memory.
     #[error("the line is longer than {} kB", LINE_MAX_BYTES / 1000)]
     LineTooLong,
@@ -75,6 +78,9 @@ impl Problem {
             Self::NoResourceType => "add the resourceType, such as \"Patient\"",
             Self::BadId => "give it an id that FHIR allows, and change the references to it alike",
             Self::NoResource => "nothing was imported for it; if it is a deletion, delete the record here",
+            Self::TextTooLong => {
+                "an attachment may have 32 MiB; keep larger files where they are, and give their place as a URL"
+            }
             Self::RecordTooLarge => "keep large files apart, as attachments or with a URL",
             Self::LineTooLong => "put one resource on each line, each with its own line end",
             Self::FileTooLarge => "convert it to NDJSON, one resource a line, or split it",

@@ -7,24 +7,55 @@ use serde_json::Value;
 
 use crate::id::Secrecy;
 
-/// A label of our system with a code that it does not have.
+/// A label that is meant to be of our system, and is none of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "meta.security names a degree of secrecy that does not exist; the codes of {} are mat, toi-mat and tuyet-mat",
-    Secrecy::SYSTEM
-)]
-pub struct UnknownDegree;
+pub enum LabelError {
+    /// A code that it does not have.
+    #[error(
+        "meta.security names a degree of secrecy that does not exist; the codes of {} are mat, toi-mat and tuyet-mat",
+        Secrecy::SYSTEM
+    )]
+    UnknownDegree,
+    /// Its name with other letters, or with spaces around it.
+    #[error(
+        "a label in meta.security is of a system that is nearly {0} and would mark nothing; write {0}",
+        Secrecy::SYSTEM
+    )]
+    NearlyOurs,
+    /// In the wrong element.
+    #[error(
+        "a label of {} stands in meta.tag, where it marks nothing; write it in meta.security",
+        Secrecy::SYSTEM
+    )]
+    InTag,
+}
 
 /// The highest degree that a resource names. A label that cannot be understood is an error: whoever wrote it meant to mark
 /// something.
-pub fn secrecy(resource: &Value) -> Result<Secrecy, UnknownDegree> {
-    let labels = match &resource["meta"]["security"] {
-        Value::Array(labels) => &labels[..],
+pub fn secrecy(resource: &Value) -> Result<Secrecy, LabelError> {
+    if labels(&resource["meta"]["tag"]).iter().any(is_meant) {
+        return Err(LabelError::InTag);
+    }
+    let mut highest = Secrecy::None;
+    for label in labels(&resource["meta"]["security"]).iter().filter(|label| is_meant(label)) {
+        if label["system"] != Secrecy::SYSTEM {
+            return Err(LabelError::NearlyOurs);
+        }
+        let degree = label["code"].as_str().and_then(Secrecy::of_code).ok_or(LabelError::UnknownDegree)?;
+        highest = highest.max(degree);
+    }
+    Ok(highest)
+}
+
+fn labels(element: &Value) -> &[Value] {
+    match element {
+        Value::Array(labels) => labels,
         one => std::slice::from_ref(one),
-    };
-    let ours = labels.iter().filter(|label| label["system"] == Secrecy::SYSTEM);
-    let degree = |label: &Value| label["code"].as_str().and_then(Secrecy::of_code).ok_or(UnknownDegree);
-    ours.map(degree).try_fold(Secrecy::None, |highest, degree| Ok(highest.max(degree?)))
+    }
+}
+
+fn is_meant(label: &Value) -> bool {
+    label["system"].as_str().is_some_and(|system| system.trim().eq_ignore_ascii_case(Secrecy::SYSTEM))
 }
 
 #[cfg(test)]
@@ -44,13 +75,25 @@ mod tests {
             (json!([ours("mat")]), Ok(Secrecy::Mat)),
             (json!(ours("mat")), Ok(Secrecy::Mat)),
             (json!([ours("mat"), hl7, ours("tuyet-mat"), ours("toi-mat")]), Ok(Secrecy::TuyetMat)),
-            (json!([ours("Mật")]), Err(UnknownDegree)),
-            (json!([ours("mat"), ours("")]), Err(UnknownDegree)),
-            (json!([{"system": "urn:tuyen:secrecy"}]), Err(UnknownDegree)),
+            (json!([ours("Mật")]), Err(LabelError::UnknownDegree)),
+            (json!([ours("mat"), ours("")]), Err(LabelError::UnknownDegree)),
+            (json!([{"system": "urn:tuyen:secrecy"}]), Err(LabelError::UnknownDegree)),
         ] {
             let resource = json!({"resourceType": "Basic", "meta": {"security": security}});
             assert_eq!(secrecy(&resource), expected, "{security}");
         }
         assert_eq!(secrecy(&json!({"resourceType": "Basic"})), Ok(Secrecy::None));
+    }
+
+    #[test]
+    fn a_label_that_would_mark_nothing_is_refused() {
+        for system in ["urn:tuyen:secrecy ", "URN:Tuyen:Secrecy", "\turn:tuyen:secrecy"] {
+            let resource = json!({"meta": {"security": [{"system": system, "code": "mat"}]}});
+            assert_eq!(secrecy(&resource), Err(LabelError::NearlyOurs), "{system}");
+        }
+        let resource = json!({"meta": {"tag": [{"system": "urn:tuyen:secrecy", "code": "mat"}]}});
+        assert_eq!(secrecy(&resource), Err(LabelError::InTag));
+        let other = json!({"meta": {"tag": {"system": "urn:other", "code": "mat"}}});
+        assert_eq!(secrecy(&other), Ok(Secrecy::None));
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Named {
 /// Reads one resource strictly, and its name if it has an id. What is longer than a line may be is not parsed.
 pub fn resource(bytes: &[u8]) -> Result<(Option<RecordId>, Value), Problem> {
     if bytes.len() > LINE_MAX_BYTES {
-        return Err(Problem::RecordTooLarge);
+        return Err(Problem::TextTooLong);
     }
     let resource = json::parse(bytes)?;
     let object = resource.as_object().ok_or(Problem::NotAnObject)?;
