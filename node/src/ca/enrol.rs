@@ -412,6 +412,9 @@ impl Response {
         let all =
             |texts: Vec<String>| texts.iter().map(|text| certificate(text)).collect::<Result<Vec<_>, _>>();
         match self {
+            Response::Refused { text, .. } if text.trim().is_empty() => {
+                Err(EnrolError::Malformed("it refuses and does not say why".into()))
+            }
             Response::Refused { code, text } => Err(EnrolError::Refused { code, text }),
             Response::Granted { chain, ca_chain, root, parent } => Ok(Granted {
                 chain: all(chain)?,
