@@ -20,8 +20,8 @@ use crate::{bytes::Choices, sim::identity::SimIdentity};
 /// One in so many of its entries has a stamp beyond which there is none.
 const LAST_STAMP_ONE_IN: u64 = 7;
 
-/// What a hostile neighbour knows; more than any could.
-pub struct Hostile<'a> {
+/// What a hostile neighbour knows; more than any could. It signs with identities of the simulator, or real ones.
+pub struct Hostile<'a, I = SimIdentity> {
     /// The run of the node to which it speaks.
     pub run: Incarnation,
     /// What that node holds.
@@ -29,7 +29,7 @@ pub struct Hostile<'a> {
     /// Other runs of which it speaks; at least one.
     pub runs: &'a [Incarnation],
     /// With which keys it signs; at least one.
-    pub keys: &'a [SimIdentity],
+    pub keys: &'a [I],
     /// The nodes of the tree.
     pub nodes: &'a [NodeInfo],
     /// The records of which it speaks.
@@ -42,7 +42,7 @@ pub struct Hostile<'a> {
     pub names: &'a [Name],
 }
 
-impl Hostile<'_> {
+impl<I: Identity> Hostile<'_, I> {
     /// Anything.
     pub fn frame(&mut self, c: &mut Choices<'_>) -> Frame {
         let lane = c.pick(&Lane::ALL);

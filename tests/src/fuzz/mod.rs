@@ -4,6 +4,7 @@
 //! broke a promise can be replayed on a stable toolchain (`tests/tests/fuzz.rs`). `tests/fuzz` makes a libFuzzer
 //! program of each. Not here: searching for bytes.
 
+mod bundle;
 mod change;
 mod identity;
 mod import;
@@ -11,6 +12,7 @@ mod merge;
 mod resource;
 mod session;
 mod store;
+mod tree;
 mod wire;
 mod world;
 
@@ -20,6 +22,7 @@ use std::{
     sync::Once,
 };
 
+pub use bundle::bundle;
 pub use change::change;
 pub use identity::identity;
 pub use import::import;
@@ -42,6 +45,7 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target { name: "bundle", run: bundle, tries: 3_000 },
     Target { name: "change", run: change, tries: 4_000 },
     Target { name: "identity", run: identity, tries: 4_000 },
     Target { name: "import", run: import, tries: 4_000 },
