@@ -6,6 +6,7 @@
 
 mod bundle;
 mod change;
+mod enrolfile;
 mod identity;
 mod import;
 mod merge;
@@ -24,6 +25,7 @@ use std::{
 
 pub use bundle::bundle;
 pub use change::change;
+pub use enrolfile::enrolfile;
 pub use identity::identity;
 pub use import::import;
 pub use merge::{merge, merge_nodes};
@@ -47,6 +49,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "bundle", run: bundle, tries: 3_000 },
     Target { name: "change", run: change, tries: 4_000 },
+    Target { name: "enrolfile", run: enrolfile, tries: 4_000 },
     Target { name: "identity", run: identity, tries: 4_000 },
     Target { name: "import", run: import, tries: 4_000 },
     Target { name: "merge", run: merge, tries: 400 },

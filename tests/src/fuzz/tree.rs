@@ -27,6 +27,8 @@ use crate::conformance::org;
 
 /// 2026-12-01: the root was founded the day before.
 pub const NOW: i64 = 1_796_083_200_000;
+/// A day in milliseconds.
+pub const DAY: i64 = 86_400_000;
 /// Of what the keys of the root were made, in hexadecimal: of its node, and of its CA.
 const ROOT_SEEDS: [&str; 2] = [
     "1e5dddd1a93f0c43ccc9ff2fbabf278491a1661b866bd6d6f854f016c32b2c03",
