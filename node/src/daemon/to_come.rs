@@ -2,9 +2,9 @@
 //! nothing hangs on it, and it is forgotten when the process ends.
 //!
 //! What a child says of itself with TO_COME goes on to the parent with BELOW, and what a hub says of those below it as well, so
-//! the root knows it of all before it rearranges them. What always holds: a node is believed about its own part of the tree
-//! alone; that there is nothing more is passed on at once, everything else at most once in [`PASS_ON_EVERY`]; a parent that
-//! knows it already is not told again when a link comes back. Not here: how much there is (`sync_core::engine`).
+//! the root knows it of all before it rearranges them. What always holds: a node is not believed about who is known to
+//! stand elsewhere than below it; that there is nothing more is passed on at once, everything else at most once in
+//! [`PASS_ON_EVERY`]; a parent that knows it already is not told again when a link comes back. Not here: how much there is (`sync_core::engine`).
 
 use std::{
     collections::BTreeMap,
