@@ -166,6 +166,9 @@ impl Core {
 
     /// Whether a record is the Consent of a grant: what is open does not follow from its text, so nobody is to edit that.
     pub(super) fn is_of_a_grant(&self, id: &RecordId) -> Result<bool, StoreError> {
+        if id.resource_type() != consent::TYPE {
+            return Ok(false);
+        }
         let grants = self.store.grants(id)?;
         Ok(grants.iter().any(|granted| consent::record(granted.grant.id) == *id))
     }
@@ -453,7 +456,7 @@ impl Core {
     pub(super) fn tell_of_look_ups(&mut self, ops: &[Op]) -> Result<(), StoreError> {
         for op in ops {
             let Op::Project(projected) = op else { continue };
-            if projected.record.resource_type() != "Consent" {
+            if projected.record.resource_type() != consent::TYPE {
                 continue;
             }
             let Some(known) = projected.resource.as_deref().and_then(Permission::read) else { continue };

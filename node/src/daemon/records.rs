@@ -211,12 +211,14 @@ impl Core {
         let id = opened.record.id().clone();
         let patients = resource.map(compartment::patients).unwrap_or_default();
         let managers = resource.map(compartment::managers).unwrap_or_default();
-        let home = match self.home_of(&id, &patients, managers, &pending.homes)? {
+        let homes = self.homes(&id, &pending.homes)?;
+        let about = if homes.is_empty() { self.about(&id, &patients, &pending.homes)? } else { Vec::new() };
+        let home = match self.home_of(&id, homes, &about, managers)? {
             Ok(home) => home,
             Err(problem) => return Ok(Err(problem)),
         };
-        let patients_not_here =
-            if by_people { self.patients_not_here(&id, &patients, &pending.homes)? } else { Vec::new() };
+        let not_here = about.into_iter().filter(|(_, homes)| by_people && homes.is_empty());
+        let patients_not_here = not_here.map(|(patient, _)| patient).collect();
         let lane = self.lane_of(&id, lane)?;
         let degree = match resource.map_or(Ok(Secrecy::None), label::secrecy) {
             Ok(degree) if by_people => degree.max(self.config.least_secrecy(&id, &patients)),
@@ -251,6 +253,28 @@ impl Core {
         Ok(Ok(written))
     }
 
+    /// Where a record stands, or is about to.
+    fn homes(&self, id: &RecordId, pending: &BTreeMap<RecordId, OrgId>) -> Result<Vec<OrgId>, StoreError> {
+        let mut homes = self.store.homes(id)?;
+        if let Some(home) = pending.get(id)
+            && !homes.contains(home)
+        {
+            homes.push(home.clone());
+        }
+        Ok(homes)
+    }
+
+    /// The patients whom a record is about, and where each stands; nowhere if it is not here. A patient is about nobody else.
+    fn about(
+        &self,
+        id: &RecordId,
+        patients: &[RecordId],
+        pending: &BTreeMap<RecordId, OrgId>,
+    ) -> Result<Vec<(RecordId, Vec<OrgId>)>, StoreError> {
+        let others = patients.iter().filter(|patient| *patient != id);
+        others.map(|patient| Ok((patient.clone(), self.homes(patient, pending)?))).collect()
+    }
+
     /// The home that a change names. A record keeps its home; what is issued has its issuer for one. A new record gets that
     /// of the patient whom it is about, so that it goes to the patient's clinic wherever it was written, then that of the organization
     /// that manages it, if it stands here or below, and otherwise this node's. What is only open here is not changed here.
@@ -258,9 +282,9 @@ impl Core {
     fn home_of(
         &self,
         id: &RecordId,
-        patients: &[RecordId],
+        homes: Vec<OrgId>,
+        about: &[(RecordId, Vec<OrgId>)],
         managers: Vec<OrgId>,
-        pending: &BTreeMap<RecordId, OrgId>,
     ) -> Result<Result<OrgId, String>, StoreError> {
         let is_within = |home: &OrgId| self.is_within(home);
         if let Some(issuer) = id.issuer() {
@@ -271,9 +295,11 @@ impl Core {
             };
             return Ok(if is_within(&issuer) { Ok(issuer) } else { Err(elsewhere()) });
         }
-        let homes = self.store.homes(id)?;
-        let mut found = homes.iter().find(|home| is_within(home)).cloned();
-        if let (None, Some(home)) = (&found, homes.first())
+        let first = homes.first().cloned();
+        if let Some(home) = homes.into_iter().find(is_within) {
+            return Ok(Ok(home));
+        }
+        if let Some(home) = &first
             && opened(&self.store.grants(id)?).any(is_within)
         {
             return Ok(Err(format!(
@@ -281,35 +307,10 @@ impl Core {
                  which {home} gets as well"
             )));
         }
-        if homes.is_empty() {
-            for patient in patients {
-                if found.is_none() {
-                    let homes = self.store.homes(patient)?.into_iter();
-                    found = homes.chain(pending.get(patient).cloned()).find(is_within);
-                }
-            }
-            found = found.or_else(|| managers.into_iter().find(is_within));
-        }
+        let managers = managers.into_iter().filter(|_| first.is_none());
+        let of_patients = about.iter().flat_map(|(_, homes)| homes).cloned();
+        let found = of_patients.chain(managers).find(is_within);
         Ok(Ok(found.unwrap_or_else(|| self.config.place.org().clone())))
-    }
-
-    /// Of a new record: the patients whom it is about, and who are neither here nor about to be.
-    fn patients_not_here(
-        &self,
-        id: &RecordId,
-        patients: &[RecordId],
-        pending: &BTreeMap<RecordId, OrgId>,
-    ) -> Result<Vec<RecordId>, StoreError> {
-        let mut absent = Vec::new();
-        if pending.contains_key(id) || !self.store.homes(id)?.is_empty() {
-            return Ok(absent);
-        }
-        for patient in patients.iter().filter(|patient| *patient != id && !pending.contains_key(patient)) {
-            if self.store.homes(patient)?.is_empty() {
-                absent.push(patient.clone());
-            }
-        }
-        Ok(absent)
     }
 
     /// A record keeps its lane; a new one gets this, or that of its type.

@@ -12,6 +12,8 @@ use sync_core::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+/// The resource type of a permission.
+pub const TYPE: &str = "Consent";
 const GRANT: &str = "urn:tuyen:grant";
 /// HL7 v3 ActReason: what a permission is for.
 const ACT_REASON: &str = "http://terminology.hl7.org/CodeSystem/v3-ActReason";
@@ -79,7 +81,7 @@ pub struct Permission {
 
 /// The record of a grant.
 pub fn record(grant: GrantId) -> RecordId {
-    RecordId::new("Consent", &grant.to_string()).expect("32 digits are an id")
+    RecordId::new(TYPE, &grant.to_string()).expect("32 digits are an id")
 }
 
 impl Permission {
@@ -88,7 +90,7 @@ impl Permission {
         let org =
             |org: &OrgId| json!({"type": "Organization", "identifier": {"system": ORG_SYSTEM, "value": org}});
         json!({
-            "resourceType": "Consent",
+            "resourceType": TYPE,
             "id": self.grant.id.to_string(),
             "identifier": [{"system": GRANT, "value": self.grant.id.to_string()}],
             "status": if self.ended { "inactive" } else { "active" },
