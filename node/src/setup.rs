@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
 use sync_core::{
-    id::{NodeId, OrgId},
+    id::{NodeId, OrgId, OrgPath},
     identity::{NodeInfo, Role},
 };
 
@@ -56,7 +56,8 @@ pub fn init(dir: &Path, role: Role, org: OrgId, listen: SocketAddr) -> Result<No
 }
 
 /// Enrols this machine below the parent that made the token. A folder that holds the node that the token is for gets
-/// new certificates for it, and is otherwise left as it is: that is for one whose own have expired.
+/// new certificates for it, and is otherwise left as it is: that is for one whose own have expired. One that an order has
+/// moved, of which it may not have heard, also dials the parent that made the token.
 pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<NodeInfo, Failure> {
     let token = parse(token)?;
     let known = known(dir, &token, listen)?;
@@ -75,6 +76,9 @@ pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<Node
 struct Awaited {
     token: String,
     listen: Option<SocketAddr>,
+    /// Where the node of the folder stood.
+    #[serde(default)]
+    stands: Option<OrgPath>,
 }
 
 /// A request that was made for a stick.
@@ -93,11 +97,11 @@ pub struct Requested {
 /// the last one counts. A folder that holds a node is treated as [`enrol`] does, and its daemon may run.
 pub fn request(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<Requested, Failure> {
     let token = parse(token)?;
-    known(dir, &token, listen)?;
+    let stands = known(dir, &token, listen)?.map(|config| config.place);
     let folder = IdentityFolder::of_node(dir);
-    let json = enrol::ask(&token, &folder).map_err(failed)?;
+    let json = enrol::ask(&token, &folder, stands.as_ref()).map_err(failed)?;
     let (key, _) = folder.keys_for_enrolment(false).map_err(failed)?;
-    let awaited = Awaited { token: token.to_string(), listen };
+    let awaited = Awaited { token: token.to_string(), listen, stands };
     let awaited = serde_json::to_vec(&awaited).expect("this is plain data");
     folder.save_enrolment(&awaited).map_err(failed)?;
     Ok(Requested { node: key.id(), token, request: file::write(Kind::Enrolment, &json) })
@@ -114,11 +118,11 @@ pub fn answer(dir: &Path, answer: &[u8]) -> Result<NodeInfo, Failure> {
         );
         Failure::new(FailureKind::Integrity, text)
     };
-    let Awaited { token, listen } = serde_json::from_slice(&awaited).map_err(damaged)?;
+    let Awaited { token, listen, stands } = serde_json::from_slice(&awaited).map_err(damaged)?;
     let token = parse(&token)?;
     let known = known(dir, &token, listen)?;
     let _lock = known.as_ref().map(|_| daemon::lock(dir)).transpose()?;
-    let request = enrol::ask(&token, &folder).map_err(failed)?;
+    let request = enrol::ask(&token, &folder, stands.as_ref()).map_err(failed)?;
     let response = Answer::read(answer, &request)?;
     let stands = known.as_ref().map(|config| &config.place);
     let enrolled = enrol::take(&token, &folder, stands, response, clock::wall())?;
@@ -177,14 +181,19 @@ fn become_node(
     enrolled: &Enrolled,
     known: Option<Config>,
 ) -> Result<NodeInfo, Failure> {
-    let Enrolled { identity, parent, parent_chain, .. } = enrolled;
-    let (config, is_new) = match known {
+    let Enrolled { identity, place, parent, parent_chain, .. } = enrolled;
+    let address = token.addresses.first().cloned();
+    let (config, changes) = match known {
+        // Its place it takes from the orders themselves, when the parent tells them.
+        Some(config) if config.place != *place => {
+            (Config { parent: address, parent_before: None, ..config }, true)
+        }
         Some(config) => (config, false),
-        None => (first_settings(identity, listen, token.addresses.first().cloned())?, true),
+        None => (first_settings(identity, listen, address)?, true),
     };
     let mut store = open_or_create(dir, &config)?;
     daemon::keep_neighbour(&mut store, parent, parent_chain).map_err(failed)?;
-    if is_new {
+    if changes {
         // Last: a folder with settings is a node.
         config.save(dir).map_err(failed)?;
     }

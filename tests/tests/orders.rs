@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use node::{
-    admin::{FailureKind, Request, Revoked, Status, Synced},
+    admin::{Admitted, FailureKind, Request, Revoked, Status, Synced},
     ca::Facts,
     clock,
     fhir::population::Population,
@@ -251,6 +251,66 @@ fn provinces_merge_while_a_clinic_is_away() {
     assert_eq!(children(&other), ["dong-van", "meo-vac"]);
     assert_eq!(country.leaf.status().entries, 2, "no more than its own");
     assert_eq!(second.status().entries, 2);
+}
+
+/// Two provinces become one, and the machine of the one that is closed is revoked, while two clinics are away: nobody lets
+/// their certificates in any more. A token of the new hub brings them back, each in its folder, over a link or by stick.
+#[test]
+fn a_clinic_whose_closed_hub_was_revoked_comes_back_with_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut country, other) = country(dir.path());
+    let mut second = country.hub.child(&dir.path().join("mv"), Role::Leaf, "meo-vac");
+    let mut stranger = country.hub.child(&dir.path().join("st"), Role::Leaf, "quan-ba");
+    for (leaf, name) in [(&mut country.leaf, "one"), (&mut second, "two"), (&mut stranger, "three")] {
+        leaf.put(basic(&format!("{name}-safe")));
+        leaf.wait_safe();
+        leaf.pause();
+        leaf.put(basic(&format!("{name}-while-away")));
+        leaf.stop();
+    }
+    // What there is no order for no token brings about.
+    let early = other.invite(Role::Leaf, "dong-van").token;
+    let refused = setup::enrol(&country.leaf.dir, &early, None).unwrap_err();
+    assert!(refused.text.contains("no order of the root"), "{refused}");
+    assert_eq!(certified(&country.leaf), "trung-uong/ha-giang/dong-van");
+
+    order(&country.root, &["merge", "ha-giang", "--into", "tuyen-quang"], &other);
+    country.hub.wait("told", |s| has_alert(&s.alerts, "closed", "tuyen-quang"));
+    other.wait("told", |_| {
+        let tree: node::admin::Tree = other.ask(&Request::Tree);
+        tree.orders.len() == 1
+    });
+    let _: Revoked = country.root.ask(&Request::Revoke { org: org("ha-giang"), reason: Reason::Replaced });
+    country.hub.stop();
+    let parent = Some(address(&other));
+    country.leaf.configure(|config| config.parent = parent.clone());
+    country.leaf.start();
+    country.leaf.resume();
+    let up = |s: &Status, words: &str| {
+        s.up.as_ref().and_then(|up| up.problem.as_ref()).is_some_and(|problem| problem.contains(words))
+    };
+    country.leaf.wait("refused", |s| up(s, "revoked"));
+    country.leaf.stop();
+
+    setup::enrol(&country.leaf.dir, &other.invite(Role::Leaf, "dong-van").token, None).unwrap();
+    let asked = setup::request(&second.dir, &other.invite(Role::Leaf, "meo-vac").token, None).unwrap();
+    let admitted: Admitted = other.ask(&Request::Admit { request: asked.request });
+    setup::answer(&second.dir, admitted.answer.as_bytes()).unwrap();
+    for (leaf, name) in [(&mut country.leaf, "dong-van"), (&mut second, "meo-vac")] {
+        leaf.start();
+        leaf.resume();
+        let stands = format!("trung-uong/tuyen-quang/{name}");
+        let status = leaf.wait("moved", |s| place(s) == stands && is_connected(s));
+        assert_eq!((status.parent, certified(leaf)), (parent.clone(), stands));
+        leaf.wait_safe();
+    }
+    wait_home(&[&country.root, &other, &country.leaf], "dong-van", 3);
+    wait_home(&[&country.root, &other, &second], "meo-vac", 2);
+    // It stays so when everybody begins anew.
+    country.leaf.kill();
+    country.leaf.start();
+    country.leaf.put(basic("one-after"));
+    country.leaf.wait_safe();
 }
 
 /// A province becomes a part of another one, with its clinics.

@@ -178,6 +178,8 @@ fn an_expired_leaf_is_told_what_to_do_and_does_it() {
     refused(&elsewhere.hub.invite(Role::Leaf, "dong-van").token, FailureKind::Usage, "already holds a node");
     let above = country.root.invite(Role::Leaf, "dong-van").token;
     refused(&above, FailureKind::Refused, "this folder holds the node of trung-uong/ha-giang/dong-van");
+    // It was not spent.
+    setup::enrol(&country.dir.path().join("new"), &above, None).unwrap();
 
     assert_eq!(setup::enrol(&dir, &good, None).unwrap().node, node);
     country.leaf.start();

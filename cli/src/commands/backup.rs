@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use node::{
-    admin::{self, Client, Failure, FailureKind, Progress, Request},
+    admin::{self, BackupKept, Client, Failure, FailureKind, Progress, Request},
     backup::{self, BackupError, Made, Manifest, Partial, PrivateKey, Recipients, Scratch, Stopped},
 };
 use serde::Serialize;
@@ -141,6 +141,16 @@ impl<'a> BackupBody<'a> {
     }
 }
 
+/// A backup that was made.
+struct Created {
+    made: Made,
+    bytes: u64,
+    /// Whether the daemon made it.
+    online: bool,
+    /// See [`BackupKept::damage_found`].
+    damage_found: bool,
+}
+
 #[derive(Serialize)]
 struct CreatedBody<'a> {
     #[serde(flatten)]
@@ -183,38 +193,35 @@ impl Create {
     fn run(self, context: &Context) -> Outcome {
         let dir = context.dir()?;
         let to = Recipients::new(&self.to).map_err(stop)?;
-        let mut partial = Partial::begin(&self.out).map_err(stop)?;
+        let partial = Partial::begin(&self.out).map_err(stop)?;
         let path = partial.path().to_owned();
         interrupt::before_the_end(move || drop(std::fs::remove_file(path)));
-        let (made, bytes, online, damage_found) = match Client::connect(dir) {
+        let created = match Client::connect(dir) {
             Ok(client) => self.online(client, partial)?,
             Err(failure) if failure.kind == FailureKind::Unreachable => {
                 context.output.note(format_args!(
                     "no daemon runs on {}; the backup is made of the folder, and none can be started meanwhile",
                     dir.display()
                 ));
-                self.offline(dir, &to, &mut partial).and_then(|(made, node)| {
-                    let bytes = partial.bytes();
-                    partial.keep().map_err(stop)?;
-                    node.kept(made.made_at).map_err(noted)?;
-                    Ok((made, bytes, false, false))
-                })?
+                self.offline(dir, &to, partial)?
             }
             Err(failure) => return Err(failure.into()),
         };
-        if damage_found {
+        if created.damage_found {
             context.output.note(
                 "this node has found damage in its store (`tuyen status`), which the backup may hold as well: check it, and keep the \
                  older ones",
             );
         }
-        let backup = BackupBody::new(&self.out, &made, bytes);
-        context.output.result(self.in_words(&made, bytes), &CreatedBody { backup, online, damage_found })?;
-        Ok(if damage_found { Exit::Attention } else { Exit::Ok })
+        let Created { made, bytes, online, damage_found } = &created;
+        let backup = BackupBody::new(&self.out, made, *bytes);
+        let body = CreatedBody { backup, online: *online, damage_found: *damage_found };
+        context.output.result(self.in_words(made, *bytes), &body)?;
+        Ok(if created.damage_found { Exit::Attention } else { Exit::Ok })
     }
 
     /// The daemon makes it, and this command keeps it.
-    fn online(&self, mut client: Client, mut partial: Partial) -> Result<(Made, u64, bool, bool), Stop> {
+    fn online(&self, mut client: Client, mut partial: Partial) -> Result<Created, Stop> {
         let mut meter = Meter::new();
         let request = Request::Backup { to: self.to.clone() };
         let keep = |bytes: &[u8]| {
@@ -223,13 +230,12 @@ impl Create {
         let made: Made = client.receive(&request, |step| meter.show(&step), keep)?;
         let bytes = partial.bytes();
         partial.keep().map_err(stop)?;
-        client.call::<()>(&Request::BackupKept { made_at: made.made_at }, |_| {}).map_err(noted)?;
-        let status: admin::Status = client.call(&Request::Status, |_| {})?;
-        let damage_found = status.damaged > 0 || status.alerts.iter().any(|alert| alert.code == "damaged");
-        Ok((made, bytes, true, damage_found))
+        let kept: BackupKept =
+            client.call(&Request::BackupKept { made_at: made.made_at }, |_| {}).map_err(noted)?;
+        Ok(Created { made, bytes, online: true, damage_found: kept.damage_found })
     }
 
-    fn offline(&self, dir: &Path, to: &Recipients, partial: &mut Partial) -> Result<(Made, Stopped), Stop> {
+    fn offline(&self, dir: &Path, to: &Recipients, mut partial: Partial) -> Result<Created, Stop> {
         let node = Stopped::open(dir)?;
         let copy = dir.join(backup::STORE_COPY);
         let path = partial.path().to_owned();
@@ -238,8 +244,11 @@ impl Create {
             drop(std::fs::remove_dir_all(copy));
         });
         let mut meter = Meter::new();
-        let made = node.make(to, partial, &mut shown(&mut meter)).map_err(stop)?;
-        Ok((made, node))
+        let made = node.make(to, &mut partial, &mut shown(&mut meter)).map_err(stop)?;
+        let bytes = partial.bytes();
+        partial.keep().map_err(stop)?;
+        node.kept(made.made_at).map_err(noted)?;
+        Ok(Created { made, bytes, online: false, damage_found: false })
     }
 
     fn in_words(&self, made: &Made, bytes: u64) -> String {

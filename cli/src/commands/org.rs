@@ -313,7 +313,9 @@ fn text(arranged: &Arranged) -> String {
     let rows: Vec<_> = std::iter::once(head).chain(arranged.nodes.iter().map(row)).collect();
     let _ = write!(
         text,
-        "\n{}\nStill to send is what a node has said last, to the centre or to the hub above it; who is away or paused may have more. Each sends it to the parent that it has then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.\n",
+        "\n{}\nStill to send is what a node has said last, to the centre or to the hub above it; who is away or paused may have \
+         more. Each sends it to the parent that it has then, and nothing is lost. What a hub is sent no more it forgets when the \
+         centre has it: `tuyen org purged`.\n",
         render::table(&rows)
     );
     let _ = match (arranged.order, arranged.plan) {

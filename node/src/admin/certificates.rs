@@ -1,4 +1,4 @@
-//! What is said of requests for certificates, and answers to them, that go as files.
+//! What is said of certificates: tokens for them, requests and answers that go as files, and their end.
 
 use serde::{Deserialize, Serialize};
 use sync_core::{
@@ -43,4 +43,33 @@ pub struct Renewed {
     pub place: OrgPath,
     /// The end of the node's new certificate, in milliseconds since 1970.
     pub until: i64,
+}
+
+/// Answer to [`super::Request::Invite`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Invited {
+    /// The token, to be shown once.
+    pub token: String,
+    /// Until when it is good, in milliseconds since 1970.
+    pub expires_at: i64,
+}
+
+/// Answer to [`super::Request::Revoke`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Revoked {
+    /// The nodes whose certificates are revoked.
+    pub nodes: Vec<NodeId>,
+    /// How many tokens that nobody had used were taken back.
+    pub tokens: usize,
+}
+
+/// Answer to [`super::Request::Replace`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The nodes whose certificates are revoked.
+    pub nodes: Vec<NodeId>,
+    /// What the new machine will be.
+    pub role: Role,
+    /// Its token, to be shown once.
+    pub invited: Invited,
 }

@@ -4,7 +4,8 @@
 //! step in which the certificate is issued ([`InviteStore::redeem`]), and asking again with the same key gets a
 //! certificate again, because an answer may be lost on the way; the request proves that its sender holds the token
 //! and the keys, names the parent for which it was made, and holds no secret; the new node believes an answer only if
-//! it leads to the root that the token names and was issued by the parent that the token names. Not here: the
+//! it leads to the root that the token names and was issued by the parent that the token names; a folder that holds a
+//! node takes certificates for another place only with the orders of the root that have moved it there. Not here: the
 //! connection (`transport::enrol`), the form as a file (`file`), the memory of invitations (the store).
 
 use rustls::pki_types::CertificateDer;
@@ -12,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sync_core::{
     id::{NodeId, OrgId, OrgPath},
-    identity::{Date, NodeInfo, Refusal, Role},
+    identity::{Authority as _, Date, NodeInfo, Refusal, Role},
+    order,
+    scope::Places,
 };
 
 use super::{
@@ -24,8 +27,9 @@ use crate::keys::{CaFiles, Identity, IdentityFolder, Key, KeyError, PublicKey};
 
 /// Largest request, in bytes. A real one has about 900.
 pub const REQUEST_MAX_BYTES: usize = 8_192;
-/// Largest response, in bytes: three chains of seven certificates of 2 kB and a root, in base64.
-pub const RESPONSE_MAX_BYTES: usize = 65_536;
+/// Largest response, in bytes: three chains of seven certificates of 2 kB and a root, and orders that have moved a
+/// country, in base64. The 63 provinces that become 34 take 130 kB.
+pub const RESPONSE_MAX_BYTES: usize = 1 << 20;
 
 const PROOF_DOMAIN: &[u8] = b"tuyen enrolment v2\0";
 
@@ -80,13 +84,29 @@ impl Invite {
 /// The parent's memory of its invitations.
 pub trait InviteStore: Send + Sync {
     /// In one transaction: finds the invitation ([`EnrolRefusal::Unknown`] when there is none), calls `decide`
-    /// with it, and if that succeeds makes durable both the node that used it and what was issued, before it
-    /// returns what was granted. When `decide` fails nothing is changed.
-    fn redeem(
-        &self,
-        token: &TokenName,
-        decide: &mut dyn FnMut(&SecretHash, &Invite) -> Result<Grant, EnrolRefusal>,
-    ) -> Result<Grant, EnrolRefusal>;
+    /// with it and the places of the tree, and if that succeeds makes durable both the node that used it and what was issued, before it
+    /// returns that. When `decide` fails nothing is changed.
+    fn redeem(&self, token: &TokenName, decide: &mut Decide<'_>) -> Result<Redeemed, EnrolRefusal>;
+}
+
+/// Decides about a request by the invitation and the places of the tree.
+pub type Decide<'a> = dyn FnMut(&SecretHash, &Invite, &Places) -> Result<Grant, EnrolRefusal> + 'a;
+
+/// What a token has brought.
+#[derive(Clone, Debug)]
+pub struct Redeemed {
+    /// What was granted.
+    pub grant: Grant,
+    /// All orders of the root, if some have moved the organization: its machine may not have heard of them.
+    pub orders: Vec<order::Order>,
+}
+
+impl Redeemed {
+    /// What the parent answers.
+    pub fn response(&self, parent: &Identity) -> Response {
+        let orders = self.orders.iter().map(|order| base64(&order.encode()));
+        Response::telling(&self.grant, parent, orders.collect())
+    }
 }
 
 /// Why a parent does not enrol a node.
@@ -148,6 +168,17 @@ pub enum EnrolRefusal {
         /// Who was asked.
         own: NodeId,
     },
+    /// From a folder that holds a node of another place.
+    #[error(
+        "the token leads to {found}, but this folder holds the node of {here}, and no order of the root that is known at the \
+         parent has moved it there; use a token for {here}, or another folder. The token is still good"
+    )]
+    OtherPlace {
+        /// Where the node of the folder stands.
+        here: OrgPath,
+        /// The place that the certificates would be for.
+        found: OrgPath,
+    },
     /// Not a request.
     #[error(
         "the request cannot be read ({0}); the two nodes may run different versions: compare `tuyen --version`"
@@ -173,6 +204,7 @@ impl EnrolRefusal {
             EnrolRefusal::Malformed(_) => 208,
             EnrolRefusal::Parent(_) => 209,
             EnrolRefusal::OtherParent { .. } => 211,
+            EnrolRefusal::OtherPlace { .. } => 212,
         }
     }
 }
@@ -213,9 +245,8 @@ pub enum EnrolError {
     NotAsked(&'static str),
     /// A folder that holds another node.
     #[error(
-        "the token leads to {found}, but this folder holds the node of {here}; use a token for {here}, or another folder. If \
-         an order has moved it, it has not heard of it: write where its new parent listens into its config.json, start it, \
-         and enrol it when it says that it has moved"
+        "the token leads to {found}, but this folder holds the node of {here}, and by the orders that came with the answer none \
+         has moved it there; use a token for {here}, or another folder"
     )]
     OtherPlace {
         /// The place of the node that is there.
@@ -255,6 +286,9 @@ pub struct Request {
     proof: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ca: Option<CaRequest>,
+    /// Where the node that the folder holds stands, as it knows; none for a free folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stands: Option<OrgPath>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -279,7 +313,14 @@ impl Request {
             key: base64(&key.public().spki()),
             proof: proof(key),
             ca: ca_key.map(|ca| CaRequest { key: base64(&ca.public().spki()), proof: proof(ca) }),
+            stands: None,
         }
+    }
+
+    /// The same from a folder that holds a node which stands there, as far as it knows: one that would get certificates for
+    /// another place is told before its token is spent.
+    pub fn from_node(self, stands: Option<&OrgPath>) -> Self {
+        Self { stands: stands.cloned(), ..self }
     }
 
     /// The text to send or to put on a stick; the same each time for the same token and keys.
@@ -366,6 +407,9 @@ pub enum Response {
         root: String,
         /// Those of the node that answers, without the root's: bundles for it can be sealed with them.
         parent: Vec<String>,
+        /// All orders of the root, if some have moved the organization.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        orders: Vec<String>,
     },
     /// No.
     Refused {
@@ -385,12 +429,17 @@ impl From<&EnrolRefusal> for Response {
 impl Response {
     /// The answer of a parent that grants this.
     pub fn granting(grant: &Grant, parent: &Identity) -> Self {
+        Self::telling(grant, parent, Vec::new())
+    }
+
+    fn telling(grant: &Grant, parent: &Identity, orders: Vec<String>) -> Self {
         let texts = |chain: &[CertificateDer<'_>]| chain.iter().map(|der| base64(der)).collect();
         Response::Granted {
             chain: texts(&grant.chain),
             ca_chain: grant.ca_chain.as_deref().map(texts),
             root: base64(&grant.root),
             parent: texts(&parent.chain),
+            orders,
         }
     }
 
@@ -402,7 +451,7 @@ impl Response {
     /// Reads a response.
     pub fn from_json(json: &[u8]) -> Result<Self, EnrolError> {
         if json.len() > RESPONSE_MAX_BYTES {
-            return Err(EnrolError::Malformed("it is longer than 64 kB".into()));
+            return Err(EnrolError::Malformed("it is longer than 1 MB".into()));
         }
         serde_json::from_slice(json).map_err(|e| EnrolError::Malformed(e.to_string()))
     }
@@ -416,11 +465,12 @@ impl Response {
                 Err(EnrolError::Malformed("it refuses and does not say why".into()))
             }
             Response::Refused { code, text } => Err(EnrolError::Refused { code, text }),
-            Response::Granted { chain, ca_chain, root, parent } => Ok(Granted {
+            Response::Granted { chain, ca_chain, root, parent, orders } => Ok(Granted {
                 chain: all(chain)?,
                 ca_chain: ca_chain.map(all).transpose()?,
                 root: certificate(&root)?,
                 parent: all(parent)?,
+                orders: orders.iter().map(|text| order(text)).collect::<Result<_, _>>()?,
             }),
         }
     }
@@ -434,7 +484,7 @@ impl Response {
         ca_key: Option<Key>,
         now: i64,
     ) -> Result<Enrolled, EnrolError> {
-        let Granted { chain, ca_chain, root, parent } = self.granted()?;
+        let Granted { chain, ca_chain, root, parent, orders } = self.granted()?;
         let found = Fingerprint::of(&root);
         if found != token.root {
             return Err(EnrolError::OtherRoot { expected: token.root, found });
@@ -455,6 +505,7 @@ impl Response {
                 "certificates of another parent than the one that the token names",
             ));
         }
+        orders.iter().try_for_each(|order| trust.verify_order(order))?;
         let ca = match (ca_key, ca_chain) {
             (None, None) => None,
             (Some(key), Some(chain)) => {
@@ -468,6 +519,7 @@ impl Response {
             place,
             parent: above,
             parent_chain: parent,
+            orders,
         })
     }
 }
@@ -478,6 +530,7 @@ pub(crate) struct Granted {
     pub ca_chain: Option<Vec<CertificateDer<'static>>>,
     pub root: CertificateDer<'static>,
     pub parent: Vec<CertificateDer<'static>>,
+    pub orders: Vec<order::Order>,
 }
 
 /// What a new node is, all of it checked.
@@ -491,16 +544,30 @@ pub struct Enrolled {
     pub parent: NodeInfo,
     /// Its parent's certificate and the issuers of that, without the root's.
     pub parent_chain: Vec<CertificateDer<'static>>,
+    /// All orders of the root, if some have moved the organization and its machine may not have heard of them.
+    pub orders: Vec<order::Order>,
 }
 
-/// The request of a folder, whose keys are made if it has none.
-pub fn ask(token: &Token, folder: &IdentityFolder) -> Result<Vec<u8>, KeyError> {
+impl Enrolled {
+    /// Where its orders say that who stood at this place stands.
+    fn stands(&self, before: &OrgPath) -> OrgPath {
+        let mut places = Places::default();
+        for order in &self.orders {
+            places.follow(order);
+        }
+        places.now(before)
+    }
+}
+
+/// The request of a folder, whose keys are made if it has none. If it holds a node, that `stands` there.
+pub fn ask(token: &Token, folder: &IdentityFolder, stands: Option<&OrgPath>) -> Result<Vec<u8>, KeyError> {
     let (key, ca_key) = folder.keys_for_enrolment(token.role == Role::Hub)?;
-    Ok(Request::new(token, &key, ca_key.as_ref()).to_json())
+    Ok(Request::new(token, &key, ca_key.as_ref()).from_node(stands).to_json())
 }
 
 /// Checks the answer to [`ask`] and writes the identity into the folder. One that holds a node gets new certificates
-/// for that node, at its place or where it `stands` by an order, or stays as it is. `now` as in [`Response::accept`].
+/// for that node, at its place or where it `stands` by an order, here or in the answer, or stays as it is. `now` as in
+/// [`Response::accept`].
 pub fn take(
     token: &Token,
     folder: &IdentityFolder,
@@ -513,7 +580,8 @@ pub fn take(
     if folder.is_complete() {
         let before = folder.load()?.chain.first().and_then(Facts::read).map(|facts| facts.subject.place);
         let found = &enrolled.place;
-        if let Some(here) = before.filter(|here| here != found && stands != Some(found)) {
+        let is_there = |here: &OrgPath| stands == Some(found) || enrolled.stands(here) == *found;
+        if let Some(here) = before.filter(|here| !is_there(here)) {
             return Err(EnrolError::OtherPlace { here, found: found.clone() });
         }
     }
@@ -551,15 +619,20 @@ pub fn answer(
     store: &dyn InviteStore,
     request: &[u8],
     now: i64,
-) -> Result<Grant, EnrolRefusal> {
+) -> Result<Redeemed, EnrolRefusal> {
     let request = Request::from_json(request)?;
     let Opened { token, mac, statement, order } = request.open(identity.key.id())?;
     let ca = Ca::of(identity)?;
-    store.redeem(&token, &mut |secret, invite| {
+    store.redeem(&token, &mut |secret, invite, places| {
         if !secret.is_proved(&statement, &mac) {
             return Err(EnrolRefusal::Proof);
         }
         invite.allows(order.key.id(), &order, now)?;
+        let found = ca.place().child(order.org.clone());
+        if let Some(here) = request.stands.as_ref().map(|here| places.now(here)).filter(|here| *here != found)
+        {
+            return Err(EnrolRefusal::OtherPlace { here, found });
+        }
         Ok(ca.issue(&order, now)?)
     })
 }
@@ -589,18 +662,14 @@ impl MemoryInvites {
 }
 
 impl InviteStore for MemoryInvites {
-    fn redeem(
-        &self,
-        token: &TokenName,
-        decide: &mut dyn FnMut(&SecretHash, &Invite) -> Result<Grant, EnrolRefusal>,
-    ) -> Result<Grant, EnrolRefusal> {
+    fn redeem(&self, token: &TokenName, decide: &mut Decide<'_>) -> Result<Redeemed, EnrolRefusal> {
         let mut inner = self.lock();
         let found = inner.0.iter_mut().find(|(secret, _)| secret.name() == *token);
         let (secret, invite) = found.ok_or(EnrolRefusal::Unknown)?;
-        let grant = decide(secret, invite)?;
+        let grant = decide(secret, invite, &Places::default())?;
         invite.used_by = Some(grant.issued.node);
         inner.1.push(grant.issued.clone());
-        Ok(grant)
+        Ok(Redeemed { grant, orders: Vec::new() })
     }
 }
 
@@ -616,6 +685,12 @@ fn certificate(text: &str) -> Result<CertificateDer<'static>, EnrolError> {
     unbase64(text)
         .map(CertificateDer::from)
         .ok_or_else(|| EnrolError::Malformed("a certificate is not base64".into()))
+}
+
+fn order(text: &str) -> Result<order::Order, EnrolError> {
+    let malformed = |why: &dyn std::fmt::Display| EnrolError::Malformed(format!("an order: {why}"));
+    let bytes = unbase64(text).ok_or_else(|| malformed(&"it is not base64"))?;
+    order::Order::decode(&bytes).map_err(|error| malformed(&error))
 }
 
 #[cfg(test)]

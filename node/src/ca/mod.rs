@@ -24,7 +24,7 @@ pub mod token;
 pub mod trust;
 
 pub use certificate::{Ca, CaError, Facts, Grant, Issued, Order, found};
-pub use enrol::{EnrolRefusal, Invite, InviteStore, Request, Response};
+pub use enrol::{EnrolRefusal, Invite, InviteStore, Redeemed, Request, Response};
 pub use own::Own;
 pub use token::{SecretHash, Token, TokenError, TokenName};
 pub use trust::{TrustStore, TrustedClock};

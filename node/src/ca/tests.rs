@@ -328,13 +328,13 @@ fn a_token_becomes_certificates_by_file() {
     let (key, ca_key) = (Key::generate().unwrap(), Key::generate().unwrap());
     let request = Request::new(&token, &key, Some(&ca_key)).to_json();
     assert!(request.len() < 1_000, "{}", request.len());
-    let grant = answer(&tree.root, &store, &request, NOW).unwrap();
-    let response = Response::from_json(&Response::granting(&grant, &tree.root).to_json()).unwrap();
+    let redeemed = answer(&tree.root, &store, &request, NOW).unwrap();
+    let response = Response::from_json(&redeemed.response(&tree.root).to_json()).unwrap();
     let enrolled = response.accept(&token, key, Some(ca_key), 0).unwrap();
     let identity = enrolled.identity;
     assert_eq!(enrolled.place, path("trung-uong/cao-bang"));
     assert_eq!((enrolled.parent.node, enrolled.parent_chain), (tree.root.key.id(), tree.root.chain.clone()));
-    assert_eq!(store.issued(), [grant.issued]);
+    assert_eq!(store.issued(), [redeemed.grant.issued]);
 
     let dir = tempfile::tempdir().unwrap();
     let folder = IdentityFolder::of_node(dir.path());
@@ -412,7 +412,7 @@ fn an_answer_is_held_to_the_token() {
     let key = || Key::generate().unwrap();
     let mine = key();
     let pem = mine.to_pem();
-    let grant = answer(&tree.hub, &store, &Request::new(&token, &mine, None).to_json(), NOW).unwrap();
+    let grant = answer(&tree.hub, &store, &Request::new(&token, &mine, None).to_json(), NOW).unwrap().grant;
     let accept_from = |parent: &Identity, grant: &Grant, key: Key| {
         Response::granting(grant, parent).accept(&token, key, None, NOW).map(|_| ())
     };
@@ -463,7 +463,8 @@ fn a_request_proves_the_token_and_does_not_hold_it() {
     let mut stolen: serde_json::Value =
         serde_json::from_slice(&Request::new(&guess, &thief, None).to_json()).unwrap();
     let answer = |request: &serde_json::Value| {
-        answer(&tree.hub, &store, &serde_json::to_vec(request).unwrap(), NOW).map(|grant| grant.issued.node)
+        answer(&tree.hub, &store, &serde_json::to_vec(request).unwrap(), NOW)
+            .map(|redeemed| redeemed.grant.issued.node)
     };
     assert_eq!(answer(&stolen), Err(EnrolRefusal::Unknown));
     stolen["token"] = found["token"].clone();
@@ -720,4 +721,51 @@ fn orders_are_of_the_roots_node_alone() {
     }
     let stranger = trust::sign_order(&Tree::new().root, 1, NOW, steps);
     assert!(matches!(trust.verify_order(&stranger), Err(Refusal::WrongTree { .. })));
+}
+
+/// A folder whose old hub is gone is given to another hub: the parent's word is not enough, the root's orders are.
+#[test]
+fn a_folder_takes_another_place_from_the_roots_orders_alone() {
+    let tree = Tree::new();
+    let (other, _) = child(&tree.root, "tuyen-quang", Role::Hub);
+    let (store, token) = invited(&other, "dong-van", Role::Leaf);
+    let dir = tempfile::tempdir().unwrap();
+    let folder = IdentityFolder::of_node(dir.path());
+    folder.save(&tree.leaf).unwrap();
+    let before = path("trung-uong/ha-giang/dong-van");
+    let ask = |stands| answer(&other, &store, &enrol::ask(&token, &folder, stands).unwrap(), NOW);
+    let refused = ask(Some(&before)).unwrap_err();
+    assert!(matches!(&refused, EnrolRefusal::OtherPlace { here, .. } if *here == before), "{refused}");
+    assert_eq!(store.issued(), [], "the token is not spent");
+    // A parent that issues all the same.
+    let redeemed = ask(None).unwrap();
+    let take = |orders: &[sync_core::order::Order]| {
+        let told = Redeemed { orders: orders.to_vec(), ..redeemed.clone() };
+        let json = told.response(&other).to_json();
+        enrol::take(&token, &folder, Some(&before), Response::from_json(&json).unwrap(), NOW)
+    };
+    let (from, to) = ("trung-uong/ha-giang/dong-van", "trung-uong/tuyen-quang/dong-van");
+    let stranger = Tree::new();
+    let by_a_hub = trust::sign_order(
+        &other,
+        1,
+        NOW,
+        vec![Step::Move { from: path(from), to: path(to), address: String::new() }],
+    );
+    assert!(matches!(take(&[]), Err(EnrolError::OtherPlace { .. })));
+    let elsewhere = moves(&tree, 1, from, "trung-uong/cao-bang/dong-van");
+    assert!(matches!(take(&[elsewhere]), Err(EnrolError::OtherPlace { .. })));
+    assert!(matches!(
+        take(&[moves(&stranger, 1, from, to)]),
+        Err(EnrolError::Certificates(Refusal::WrongTree { .. }))
+    ));
+    assert!(matches!(take(&[by_a_hub]), Err(EnrolError::Certificates(Refusal::WrongRole { .. }))));
+    assert_eq!(folder.load().unwrap().chain, tree.leaf.chain, "nothing has changed");
+    // The hub goes, and the clinic after it: two orders.
+    let orders = [
+        moves(&tree, 1, "trung-uong/ha-giang", "trung-uong/tuyen-quang/ha-giang"),
+        moves(&tree, 2, "trung-uong/tuyen-quang/ha-giang/dong-van", to),
+    ];
+    assert_eq!(take(&orders).unwrap().place, path(to));
+    assert_eq!(folder.load().unwrap().chain, redeemed.grant.chain);
 }

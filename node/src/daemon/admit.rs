@@ -64,13 +64,12 @@ impl Admissions {
     async fn enrol(&self, request: Vec<u8>) -> Result<Response, Failure> {
         let (identity, invites) = (self.transport.identity(), self.invites.clone());
         let now = self.transport.trust().clock().now();
-        let answering = tokio::task::spawn_blocking(move || {
-            enrol::answer(&identity, &*invites, &request, now)
-                .map(|grant| (grant.issued.clone(), Response::granting(&grant, &identity)))
-        });
-        let (issued, response) = answering.await.map_err(failed)?.map_err(refused)?;
+        let by = identity.clone();
+        let answering = tokio::task::spawn_blocking(move || enrol::answer(&by, &*invites, &request, now));
+        let redeemed = answering.await.map_err(failed)?.map_err(refused)?;
+        let issued = &redeemed.grant.issued;
         tracing::info!(place = %issued.place, node = %issued.node, "enrolled by file");
-        Ok(response)
+        Ok(redeemed.response(&identity))
     }
 
     async fn renew(&self, request: &[u8]) -> Result<Response, Failure> {

@@ -18,9 +18,10 @@ use tokio::sync::mpsc;
 use super::{
     Numbers,
     core::{Core, Outcome, json},
+    verify,
 };
 use crate::{
-    admin::{Answer, Failure, FailureKind, Progress},
+    admin::{Answer, BackupKept, Failure, FailureKind, Progress},
     backup::{self, BackupError, LAST_BACKUP, Recipients, Source},
     ca::{Own, TrustedClock},
     store::{Key, SqliteStore},
@@ -146,8 +147,10 @@ impl io::Write for Pieces<'_> {
 
 impl Core {
     /// Keeps that a backup of this time is where it should be.
-    pub fn backup_kept(&mut self, made_at: i64) -> Outcome<()> {
-        Ok(keep_last_backup(&mut self.store, made_at)?)
+    pub fn backup_kept(&mut self, made_at: i64) -> Outcome<BackupKept> {
+        keep_last_backup(&mut self.store, made_at)?;
+        let was_found = self.alerts.iter().any(|alert| alert.code == verify::ALERT);
+        Ok(BackupKept { damage_found: was_found || self.left_damaged() > 0 })
     }
 }
 

@@ -31,10 +31,11 @@ use super::{
     failed,
     grants::Compartments,
     links::Outbox,
+    listen::Found,
     orders::Plans,
     outages::{News, Outages},
     to_come::ToCome,
-    verify::Verify,
+    verify::{self, Verify},
     wall,
 };
 use crate::{
@@ -366,7 +367,11 @@ impl Core {
                 return Ok(());
             }
             Message::FindInvite(token, answer) => {
-                let _ = answer.send(self.book.find(&token).cloned());
+                let found = self.book.find(&token).cloned().map(|(secret, invite)| {
+                    let places = self.engine.places().clone();
+                    Found { secret, invite, places }
+                });
+                let _ = answer.send(found);
                 return Ok(());
             }
             Message::Redeem(secret, grant, answer) => {
@@ -403,7 +408,7 @@ impl Core {
             Message::Surveyed(id, outcome) => match outcome {
                 Ok(summary) => Event::Surveyed(id, summary),
                 Err(error) => {
-                    self.alert("damaged", format!("the rows for an audit could not be read: {error}"));
+                    self.alert(verify::ALERT, format!("the rows for an audit could not be read: {error}"));
                     if let Some(peer) = self.peers.get(&id) {
                         peer.outbox.close();
                     }
@@ -768,7 +773,7 @@ impl Core {
             Request::Grants => self.grants().map(|it| json(&it)),
             Request::EndGrant { grant, by, why } => self.end_grant(&grant, &by, &why).map(|it| json(&it)),
             Request::LookUp { patient, by, why } => self.look_up(patient, &by, &why).map(|it| json(&it)),
-            Request::BackupKept { made_at } => self.backup_kept(made_at).map(|()| json(&())),
+            Request::BackupKept { made_at } => self.backup_kept(made_at).map(|it| json(&it)),
             Request::BundleKept { node, made_at } => {
                 self.bundle_kept(node, made_at).map(|()| json(&())).map_err(Problem::from)
             }

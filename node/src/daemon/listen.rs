@@ -3,12 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sync_core::session::Direction;
+use sync_core::{scope::Places, session::Direction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Message, Numbers, links, renewal};
 use crate::{
-    ca::{EnrolRefusal, Grant, Invite, InviteStore, SecretHash, TokenName, TrustedClock},
+    ca::{EnrolRefusal, Invite, InviteStore, Redeemed, SecretHash, TokenName, TrustedClock, enrol::Decide},
     transport::{self, Arrival, EnrolLinkError, Link, LinkError, Transport},
 };
 
@@ -68,6 +68,13 @@ async fn admit(link: &Link, clock: &TrustedClock, core: mpsc::Sender<Message>, n
     }
 }
 
+/// An invitation, and the tree as it stands.
+pub struct Found {
+    pub secret: SecretHash,
+    pub invite: Invite,
+    pub places: Places,
+}
+
 /// Invitations are kept by the core, with the records; here one at a time is redeemed.
 pub struct CoreInvites {
     core: mpsc::Sender<Message>,
@@ -89,18 +96,16 @@ impl CoreInvites {
 }
 
 impl InviteStore for CoreInvites {
-    fn redeem(
-        &self,
-        token: &TokenName,
-        decide: &mut dyn FnMut(&SecretHash, &Invite) -> Result<Grant, EnrolRefusal>,
-    ) -> Result<Grant, EnrolRefusal> {
+    fn redeem(&self, token: &TokenName, decide: &mut Decide<'_>) -> Result<Redeemed, EnrolRefusal> {
         let _guard = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let found = self.ask(|answer| Message::FindInvite(*token, answer))?;
-        let (secret, invite) = found.ok_or(EnrolRefusal::Unknown)?;
-        let grant = decide(&secret, &invite)?;
+        let Found { secret, invite, places } = found.ok_or(EnrolRefusal::Unknown)?;
+        let grant = decide(&secret, &invite, &places)?;
         let may = self.transport.trust().may_have(&grant.issued);
         may.map_err(|refusal| EnrolRefusal::Parent(refusal.to_string()))?;
         self.ask(|answer| Message::Redeem(secret, Box::new(grant.clone()), answer))?;
-        Ok(grant)
+        let may_have_moved = places.was_moved_to(&grant.issued.place);
+        let orders = if may_have_moved { places.orders().to_vec() } else { Vec::new() };
+        Ok(Redeemed { grant, orders })
     }
 }

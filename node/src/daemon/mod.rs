@@ -28,7 +28,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot
 use crate::{
     admin::{Answer, Failure, FailureKind, Request},
     backup::{STORE_COPY, Scratch},
-    ca::{Grant, Invite, Own, Response, SecretHash, TokenName, TrustStore, TrustedClock},
+    ca::{Grant, Own, Response, SecretHash, TokenName, TrustStore, TrustedClock},
     clock,
     config::{Config, ConfigError, DATABASE, LOCK},
     keys::{Identity, IdentityFolder, PublicKey},
@@ -48,6 +48,7 @@ mod courier;
 mod grants;
 mod links;
 mod listen;
+mod membership;
 mod orders;
 mod outages;
 mod pace;
@@ -92,7 +93,7 @@ enum Message {
     NoParent(FailureKind, String),
     /// Somebody was turned away at the door.
     Stranger(String),
-    FindInvite(TokenName, oneshot::Sender<Option<(SecretHash, Invite)>>),
+    FindInvite(TokenName, oneshot::Sender<Option<listen::Found>>),
     Redeem(SecretHash, Box<Grant>, oneshot::Sender<()>),
     /// A child whose connection has proved this chain (DER, its own first) asks for its next certificates.
     RenewChild {

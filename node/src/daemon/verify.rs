@@ -33,6 +33,8 @@ use crate::{
     store::{Checked, Finding, Key, MENDED_MAX, Reader},
 };
 
+/// The code of alerts of damage to the store.
+pub(super) const ALERT: &str = "damaged";
 /// The setting that says when the store was last checked, in milliseconds since 1970.
 const CHECKED_AT: &str = "checked-at";
 /// How often the store is checked by itself.
@@ -264,7 +266,7 @@ impl Core {
             Err(error) => {
                 self.keep_what_is_damaged()?;
                 let text = format!("the check of the store could not be finished: {error}");
-                self.alert("damaged", text.clone());
+                self.alert(ALERT, text.clone());
                 self.verify.fail(FailureKind::Integrity, &text);
                 return Ok(());
             }
@@ -275,7 +277,7 @@ impl Core {
         };
         checked.findings.retain(|finding| !is_over(finding));
         if let Some(text) = in_words(&checked) {
-            self.alert("damaged", text);
+            self.alert(ALERT, text);
         }
         for finding in checked.findings.iter().filter(|finding| finding.mended) {
             tracing::warn!("{finding}; it is put right from what is here");
@@ -406,7 +408,7 @@ impl Core {
             self.alert("repaired", text);
         }
         if let Some(text) = self.nobody_has(&place) {
-            self.alert("damaged", text);
+            self.alert(ALERT, text);
         }
         if let Some((answers, mut verified)) = who {
             let left: Vec<_> = self.engine.damaged().map(|damage| damage.row).collect();

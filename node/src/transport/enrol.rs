@@ -18,7 +18,8 @@ use crate::{
     keys::{Identity, IdentityFolder, KeyError},
 };
 
-/// How long the parent waits for a request, and for its answer to be read. About 5 kB pass: 1 s at 64 kbit/s.
+/// How long the parent waits for a request, and for its answer to be read. About 5 kB pass, 1 s at 64 kbit/s; for one whom
+/// orders have moved 130 kB at the most that is expected, 17 s.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why an enrolment over a link failed.
@@ -76,13 +77,13 @@ impl Enrolling {
             let verdict = tokio::task::spawn_blocking(move || answer(&identity, &*store, &request, now));
             let verdict = verdict.await.map_err(broke_off)?;
             let response = match &verdict {
-                Ok(grant) => Response::granting(grant, &self.identity),
+                Ok(redeemed) => redeemed.response(&self.identity),
                 Err(refusal) => Response::from(refusal),
             };
             write(&mut send, &response.to_json()).await?;
             // Until the other side has read it all; what becomes of it then is not ours to wait for.
             let _ = send.stopped().await;
-            Ok(verdict.map(|grant| grant.issued)?)
+            Ok(verdict?.grant.issued)
         };
         let result = match tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await {
             Ok(result) => result,
@@ -109,7 +110,7 @@ pub async fn enrol(
     stands: Option<&OrgPath>,
     now: i64,
 ) -> Result<Enrolled, EnrolLinkError> {
-    let request = enrol::ask(token, folder)?;
+    let request = enrol::ask(token, folder, stands)?;
     let parents = if parents.is_empty() { &token.addresses } else { parents };
     let response = ask_each(token, parents, &request).await?;
     Ok(enrol::take(token, folder, stands, Response::from_json(&response)?, now)?)

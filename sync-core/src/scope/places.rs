@@ -125,6 +125,11 @@ impl Places {
         self.moves(0).any(|(from, _)| place.is_within(from))
     }
 
+    /// Whether any order has moved somebody to this place, or to one above it.
+    pub fn was_moved_to(&self, place: &OrgPath) -> bool {
+        self.moves.iter().any(|step| place.is_within(&step.to))
+    }
+
     /// Where the node of an organization stands, also of one that is closed; none when nobody has announced it.
     pub fn stands(&self, org: &OrgId) -> Option<&OrgPath> {
         self.stands.get(org)

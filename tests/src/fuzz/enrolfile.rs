@@ -229,7 +229,7 @@ fn alter(bytes: &mut Vec<u8>, c: &mut Choices<'_>) {
 fn admit(file: &[u8], invites: &MemoryInvites) -> Result<(Grant, String), String> {
     let (kind, request) = file::read(file).map_err(told)?;
     let grant = match kind {
-        Kind::Enrolment => enrol::answer(&parent().files(), invites, request, NOW).map_err(told)?,
+        Kind::Enrolment => enrol::answer(&parent().files(), invites, request, NOW).map_err(told)?.grant,
         Kind::Renewal => renewed(request)?,
         found @ Kind::Answer => return Err(told(FileError::Kind { found, wanted: "a request" })),
     };
@@ -568,6 +568,7 @@ fn answers(mut c: Choices<'_>) {
             ca_chain: asker.ca_chains[ca_chain].as_ref().map(base64),
             root: BASE64.encode(&roots[root]),
             parent: base64(&parents[from]),
+            orders: Vec::new(),
         }
     };
     // Where another parent may issue for the same key and place, it is told by its own certificates.
