@@ -487,6 +487,10 @@ fn what_cannot_be_ordered_is_told_why() {
             &["split", "trung-uong", "dong-van", "--to", "trung-uong", "--address", "h:1"],
             "does not stand directly below",
         ),
+        (
+            &["split", "ha-giang", "dong-van", "dong-van", "--to", "trung-uong", "--address", "h:1"],
+            "dong-van is named twice",
+        ),
         (&["close", "trung-uong"], "is the root of the tree"),
         (&["close", "ha-giang", "dong-van", "--address", "h:1"], "has another parent"),
         (

@@ -364,7 +364,12 @@ fn what_is_secret_goes_as_far_as_both_ends_allow_it() {
     leaf.wait_safe();
     assert!(!holds(&hub, &toi_mat) && !holds(&root, &mat), "it goes no further than the hub");
     let explained = explain(&hub, &mat);
-    assert!(explained.neighbours.iter().any(|to| !to.sent && to.reason == Why::Secret));
+    assert!(explained.neighbours.iter().any(|to| !to.sent && to.reason == Why::Secret && to.held_back == 1));
+    // What is written to a file is said to be secret.
+    let file = leaf.dir.join("all.ndjson");
+    let exported = tuyen(&leaf.dir, &["records", "export", file.to_str().unwrap(), "--json"], b"").expect(0);
+    assert_eq!(exported.json()["secret"], 3);
+    assert!(exported.err.contains("3 records are secret"), "{}", exported.err);
     // Of all that the clinic has, two changes go no further than the hub, and one does not leave the clinic.
     for (node, held) in [(&hub, [2, 0]), (&leaf, [1, 0])] {
         let all: Explained = node.ask(&Request::ExplainOrg { org: org("dong-van") });

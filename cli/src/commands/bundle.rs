@@ -372,8 +372,11 @@ impl Inspect {
             ),
         };
         let more = if found.more { " More was waiting there than fitted." } else { "" };
-        let imported =
-            if found.imported { "All of it is here already." } else { "It has not been imported yet." };
+        let imported = match (found.imported, found.gaps.is_empty()) {
+            (true, _) => "All of it is here already.",
+            (false, true) => "It has not been imported yet.",
+            (false, false) => "Import that and then this one, also if this one was imported before.",
+        };
         format!(
             "{}: from {} for {}, {}.\nMade {} ({}) by {}.\n{goes_on}{more}\n{imported}\n",
             self.file.display(),

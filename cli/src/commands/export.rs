@@ -32,6 +32,8 @@ const PAGE_RECORDS: u32 = 500;
 /// Large attachments stand in their resources again, as base64. One that is not all at this node is named by its hash alone; then
 /// the exit code is 5.
 ///
+/// Nothing in it is encrypted. How many of the records are secret is said.
+///
 /// Without a FILE the lines go to standard output, also with --json. With a FILE they go there, and --json
 /// prints how many they were.
 #[derive(Args)]
@@ -49,6 +51,7 @@ struct ExportBody {
     records: u64,
     attachments: u64,
     attachments_away: u64,
+    secret: u64,
 }
 
 /// How much has been written.
@@ -59,6 +62,8 @@ struct Written {
     attachments: u64,
     /// Those that are not here.
     away: u64,
+    /// Records that are secret.
+    secret: u64,
 }
 
 impl Export {
@@ -73,9 +78,9 @@ impl Export {
             }
             Some(to) => {
                 let written = whole::write(&to, true, |out, wrong| pages(context, out, wrong))?;
-                let Written { records, attachments, away: attachments_away } = written;
-                let body =
-                    ExportBody { file: to.display().to_string(), records, attachments, attachments_away };
+                let Written { records, attachments, away: attachments_away, secret } = written;
+                let file = to.display().to_string();
+                let body = ExportBody { file, records, attachments, attachments_away, secret };
                 let files = match attachments {
                     0 => String::new(),
                     n => format!(" with {}", many(n, "large attachment", "large attachments")),
@@ -85,6 +90,13 @@ impl Export {
                 written
             }
         };
+        if written.secret > 0 {
+            context.output.note(format_args!(
+                "{} secret, and can be read in what was written by whoever has it: keep it as such, and wipe it when it is no \
+                 longer needed",
+                many(written.secret, "record is", "records are")
+            ));
+        }
         if written.away == 0 {
             return Ok(Exit::Ok);
         }
@@ -113,6 +125,7 @@ fn pages(context: &Context, out: &mut dyn Write, wrong: Wrong) -> Result<Written
             }
         }
         written.records += page.resources.len() as u64;
+        written.secret += page.secret;
         let (done, total) = (written.records, Some(status.records));
         meter.show(&Progress { what: "records exported".into(), done, total });
         after = page.next;

@@ -40,7 +40,7 @@ pub struct Set {
     #[arg(long, value_name = "FROM-TO")]
     bulk_window: Option<Window>,
     /// How much of the line may be used in a part of the day, each way; may be given several times, in place of all that were
-    /// set; 'none' takes them away
+    /// set; where two overlap the lower counts; 'none' takes them away
     #[arg(long, value_name = "FROM-TO RATE")]
     rate: Vec<String>,
     /// How much a calendar month has, both ways; when it is used up bulk waits for the next; 'none' takes it away
@@ -218,7 +218,8 @@ fn text(line: &Line) -> String {
         [] => "all of the line".to_owned(),
         all => {
             let each: Vec<_> = all.iter().map(Rate::to_string).collect();
-            format!("{}; otherwise all of the line", each.join(", "))
+            let overlap = if all.len() > 1 { "; the lowest where they overlap" } else { "" };
+            format!("{}{overlap}; otherwise all of the line", each.join(", "))
         }
     };
     let cap =

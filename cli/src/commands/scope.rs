@@ -145,6 +145,7 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
             Reason::Secret => "no: it is secret, and the profiles of the link do not allow it",
         };
         let kept = match to.held_back {
+            _ if !to.sent => String::new(),
             0 => String::new(),
             1 => ", but not 1 change that is too secret for the profiles of the link".to_owned(),
             held => format!(", but not {held} changes that are too secret for the profiles of the link"),

@@ -93,8 +93,14 @@ fn text(synced: &Synced) -> String {
         _ => format!("{} and {sized} are", many(entries, "entry", "entries")),
     };
     let base: String = match (synced.paused, synced.connected, entries + files) {
+        (true, _, _) if synced.root => {
+            "Syncing is paused: no child is let in. `tuyen sync resume` ends that.\n".into()
+        }
         (true, _, 0) => "Syncing is paused. `tuyen sync resume` starts it again.\n".into(),
         (true, _, _) => format!("Syncing is paused. {left} not yet at the parent{waits}.\n"),
+        (false, _, _) if synced.root => {
+            "This is the root: it has no parent, and its children dial it.\n".into()
+        }
         (false, true, 0) => "In sync: the parent has everything of this node.\n".into(),
         (false, true, _) => format!("Connected. {left} not yet at the parent{waits}.\n"),
         (false, false, 0) => "Dialling the parent. It has everything that this node wrote.\n".into(),
@@ -140,12 +146,15 @@ mod tests {
         let mut synced = Synced {
             paused: false,
             connected: true,
+            root: false,
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
             attachments: Contents::default(),
             bulk: None,
         };
         assert_eq!(text(&synced), "In sync: the parent has everything of this node.\n");
+        let root = text(&Synced { root: true, ..synced });
+        assert_eq!(root, "This is the root: it has no parent, and its children dial it.\n");
         synced.not_at_hub = Unsafe { entries: 37, oldest_seconds: Some(10_800) };
         assert_eq!(
             text(&synced),

@@ -85,6 +85,9 @@ pub struct ListedRecord {
 pub struct Page {
     /// Live resources, in the order of names.
     pub resources: Vec<Box<RawValue>>,
+    /// How many of them are secret.
+    #[serde(default)]
+    pub secret: u64,
     /// The last record looked at; none when there are no more.
     pub next: Option<RecordId>,
 }

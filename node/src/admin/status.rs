@@ -164,6 +164,9 @@ pub struct Synced {
     pub paused: bool,
     /// Whether the parent is connected. At the root: true.
     pub connected: bool,
+    /// Whether this is the root, which has no parent.
+    #[serde(default)]
+    pub root: bool,
     /// Entries that the parent has not made durable.
     pub not_at_hub: Unsafe,
     /// Entries that the root has not made durable.

@@ -411,7 +411,10 @@ fn steps(
     match change {
         Rearrangement::Move { org, to } => steps.push(below(org, to)?),
         Rearrangement::Split { org, to, children } => {
-            for child in children {
+            for (nth, child) in children.iter().enumerate() {
+                if children[..nth].contains(child) {
+                    return Err(usage(format!("{child} is named twice")));
+                }
                 if stands(child)?.parent().is_none_or(|parent| parent.org() != org) {
                     let place = stands(child)?;
                     return Err(usage(format!(

@@ -400,9 +400,13 @@ impl Core {
     pub fn export(&self, after: Option<&RecordId>, limit: u32) -> Outcome<Page> {
         let (listed, _) = self.reader.page(None, after, limit.min(PAGE_MAX) as usize, PAGE_MAX_BYTES)?;
         let next = listed.last().map(|last| last.record.clone());
-        let texts = listed.into_iter().filter_map(|one| one.resource);
-        let resources = texts.map(|text| RawValue::from_string(text).expect("a folded resource is JSON"));
-        Ok(Page { resources: resources.collect(), next })
+        let mut page = Page { resources: Vec::new(), secret: 0, next };
+        for one in listed {
+            let Some(text) = one.resource else { continue };
+            page.resources.push(RawValue::from_string(text).expect("a folded resource is JSON"));
+            page.secret += u64::from(self.store.secrecy(&one.record)? > Secrecy::None);
+        }
+        Ok(page)
     }
 
     /// Who did what to a record, when and why.

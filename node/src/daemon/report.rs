@@ -187,6 +187,7 @@ impl Core {
         Ok(Synced {
             paused: self.numbers.paused(),
             connected: self.engine.is_root() || self.engine.links().any(up),
+            root: self.engine.is_root(),
             not_at_hub: self.not_at(Frontier::Hub)?,
             not_at_root: self.not_at(Frontier::Root)?,
             attachments: self.contents()?,

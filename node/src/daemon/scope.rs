@@ -39,7 +39,12 @@ impl Core {
     pub fn explain_record(&self, id: &RecordId) -> Outcome<Explained> {
         let rows = self.store.rows_of(id)?;
         let (homes, secrecy) = (self.store.homes(id)?, self.store.secrecy(id)?);
-        Ok(self.explained(rows.len() as u64, id.issuer(), homes, &self.store.grants(id)?, secrecy))
+        let mut explained =
+            self.explained(rows.len() as u64, id.issuer(), homes, &self.store.grants(id)?, secrecy);
+        let secret = self.store.secret_rows()?.into_iter().filter(|(row, _)| rows.contains(row));
+        let secret: Vec<_> = secret.map(|(_, degree)| degree).collect();
+        self.hold_back(&mut explained, &secret);
+        Ok(explained)
     }
 
     /// Where the records are sent that have this organization for their home.
@@ -47,12 +52,17 @@ impl Core {
         let digests = self.store.digests()?;
         let entries = digests.iter().find(|(home, _)| home == org).map_or(0, |(_, digest)| digest.count);
         let mut explained = self.explained(entries, None, vec![org.clone()], &[], Secrecy::None);
-        let secret = self.secret_changes_of(org)?;
-        for to in explained.neighbours.iter_mut().filter(|to| to.sent) {
+        self.hold_back(&mut explained, &self.secret_changes_of(org)?);
+        Ok(explained)
+    }
+
+    /// Counts what of these degrees may not go where it would go otherwise.
+    fn hold_back(&self, explained: &mut Explained, secret: &[Secrecy]) {
+        let wanted = |to: &&mut Destination| !matches!(to.reason, Reason::NoHomeWithin);
+        for to in explained.neighbours.iter_mut().filter(wanted) {
             let allowed = self.engine.allowed_to(to.place.org());
             to.held_back = secret.iter().filter(|degree| **degree > allowed).count() as u64;
         }
-        Ok(explained)
     }
 
     /// The degrees of all secret changes of records that have this organization for a home.
@@ -90,16 +100,12 @@ impl Core {
             |(org, place): &(&OrgId, &OrgPath)| place.org() == *org && place.parent().as_ref() == Some(own);
         let children = places.all().filter(is_child).map(|(_, place)| place);
         let down = children.map(|child| {
-            let sent = wants(
-                &Neighbour::Down(child),
-                &head,
-                &Lineage::default(),
-                places,
-                self.engine.allowed_to(child.org()),
-            );
+            let is_for =
+                |allowed| wants(&Neighbour::Down(child), &head, &Lineage::default(), places, allowed);
+            let sent = is_for(self.engine.allowed_to(child.org()));
             let is_within = |all: &[OrgId]| all.iter().any(|org| places.is_within(org, child));
             let reason = match sent {
-                false if !may_leave(child) => Reason::Secret,
+                false if is_for(Secrecy::TuyetMat) => Reason::Secret,
                 false => Reason::NoHomeWithin,
                 true if is_within(&head.homes) => Reason::HomeWithin,
                 true if is_within(&head.opened) => Reason::OpenedWithin,

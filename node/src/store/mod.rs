@@ -170,8 +170,8 @@ impl From<Fault> for StoreError {
             ));
         }
         StoreError(format!(
-            "{fault}. Nothing that was acknowledged is lost; restart tuyend, which recovers at its start. \
-             If it comes back, check the disk's space and health, and put back a copy of the node's folder"
+            "{fault}. Restart tuyend, which recovers at its start. If it comes back, check the disk's health, and restore the \
+             newest backup: neighbours give back what they have"
         ))
     }
 }
