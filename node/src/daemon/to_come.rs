@@ -13,7 +13,8 @@ use std::{
 
 use sync_core::{
     engine::LinkId,
-    id::{Incarnation, OrgId},
+    id::{Incarnation, OrgId, OrgPath},
+    scope::Places,
     session::Direction,
     wire::{BELOW_MAX, Frame},
 };
@@ -87,10 +88,7 @@ impl Core {
             Frame::ToCome(count) => self.to_come.hears(place.org(), *count),
             Frame::Below(all) if direction == Direction::Down => {
                 let places = self.engine.places();
-                // Who has never written anything has not been heard of yet.
-                let is_its_own =
-                    |org: &OrgId| org != place.org() && places.of(org).is_none_or(|of| of.is_within(place));
-                for (org, count) in all.iter().filter(|(org, _)| is_its_own(org)) {
+                for (org, count) in all.iter().filter(|(org, _)| is_below(places, place, org)) {
                     self.to_come.hears(org, *count);
                 }
             }
@@ -104,17 +102,36 @@ impl Core {
         let Some((link, run)) = parents.find_map(|link| Some((link.link, link.run?))) else { return };
         let Some(peer) = self.peers.get(&link) else { return };
         let (places, own) = (self.engine.places(), &self.config.place);
-        let is_below = |org: &OrgId| !own.has(org) && places.of(org).is_none_or(|place| place.is_within(own));
-        let news = self.to_come.news(run, is_below, Instant::now());
+        let news = self.to_come.news(run, |org| is_below(places, own, org), Instant::now());
         for part in news.chunks(BELOW_MAX) {
             peer.outbox.send(Frame::Below(part.to_vec()));
         }
     }
 }
 
+/// Of whom a hub speaks, and is believed: whoever stands below it. Who has never written anything has not been heard of yet,
+/// and is taken for one of those.
+fn is_below(places: &Places, hub: &OrgPath, org: &OrgId) -> bool {
+    !hub.has(org) && places.of(org).is_none_or(|place| place.is_within(hub))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hub_is_believed_about_those_below_it_alone() {
+        let path = |text: &str| text.parse::<OrgPath>().unwrap();
+        let mut places = Places::default();
+        ["tw", "tw/hg", "tw/tq", "tw/hg/dv", "tw/tq/mv"]
+            .iter()
+            .for_each(|place| assert!(places.learn(&path(place))));
+        let believed = |org: &str| is_below(&places, &path("tw/hg"), &OrgId::new(org).unwrap());
+        assert_eq!(
+            ["dv", "new", "mv", "tq", "hg", "tw"].map(believed),
+            [true, true, false, false, false, false]
+        );
+    }
 
     #[test]
     fn a_parent_is_told_what_it_does_not_know() {
