@@ -17,7 +17,7 @@ use crate::{
     identity::{Announcement, Authority, NodeInfo, Revocation, Role},
     order::Order,
     scope::{Places, Profiles, Way, check_neighbour, grant::Granted},
-    session::{Direction, Link, SETTLE_TIMEOUT_MILLIS},
+    session::{Direction, Link, SETTLE_TIMEOUT_MILLIS, stands},
     store::{Batch, Forgotten, Frontier, Gain, Mark, Offered, Op, Purge, Store, StoreError},
     time::{Millis, Now},
     wire::{EntryBatch, Frame, Hello, WireError},
@@ -278,6 +278,7 @@ enum Intent {
     Bring(Sender, Vec<EntryBatch>),
     Stand(Vec<(Lane, Cursor)>),
     Announce(LinkId, Announcement, NodeInfo),
+    AnnounceOwn(Segment),
     Write(Ticket, Vec<Entry>, Vec<Op>),
     Folded(Vec<Op>),
     Revoke(Revocation),
@@ -381,7 +382,8 @@ pub struct Queues {
     /// Bytes of their entries and of stretches that are not complete; above [`crate::session::HELD_MAX_BYTES`] nothing is
     /// added.
     pub held_bytes: usize,
-    /// Organizations of which a link asks, or is asked, where they stand, at most [`crate::session::PLACES_MAX`].
+    /// Organizations of which a link asks, or is asked, where they stand, or runs that the neighbour wants, at most
+    /// [`crate::session::PLACES_MAX`].
     pub places: usize,
     /// What waits for the disk; at [`INTENTS_MAX`] no batch is taken.
     pub intents: usize,
@@ -427,7 +429,7 @@ pub struct Engine<I> {
     allowed: Profiles,
     /// When the first grant ends that has not, by the wall clock.
     grant_end: Option<i64>,
-    /// To whom something is open of whom nobody here knows, or knew, where they stand.
+    /// To whom something is open, or belongs, of whom nobody here knows, or knew, where they stand.
     seeks: BTreeSet<OrgId>,
     /// Where, in this process, the last offer of all of a record ends that was made to whom it is open.
     offered: BTreeMap<(RecordId, OrgId), Seq>,
@@ -459,6 +461,9 @@ impl<I: Identity> Engine<I> {
         for order in store.orders()? {
             places.follow(&order);
         }
+        // Where the homes stand of what is here was known once.
+        let homes = store.digests()?.into_iter().map(|(home, _)| home);
+        let lost: Vec<_> = homes.filter(|home| places.stands(home).is_none()).collect();
         // A process does not remember for what a record waits; its grants tell whether it was for this node.
         let (mut heard, mut unheard) = (Vec::new(), Vec::new());
         for (record, _) in store.leaving()? {
@@ -499,7 +504,7 @@ impl<I: Identity> Engine<I> {
             purge: store.purge()?,
             purge_waits: None,
             grant_end: store.next_grant_end()?,
-            seeks: store.grantees()?.into_iter().collect(),
+            seeks: store.grantees()?.into_iter().chain(lost).collect(),
             offered: BTreeMap::new(),
             leaving: !heard.is_empty(),
             leaving_waits: None,
@@ -515,6 +520,11 @@ impl<I: Identity> Engine<I> {
             engine.hub[lane as usize] = store.frontier(Frontier::Hub, lane)?;
             engine.root[lane as usize] = store.frontier(Frontier::Root, lane)?;
             engine.above[lane as usize] = store.frontier(Frontier::Above, lane)?;
+        }
+        for segment in &engine.segments {
+            if store.announcement(segment.incarnation)?.is_none() {
+                engine.intents.push_back(Intent::AnnounceOwn(*segment));
+            }
         }
         engine.tell_what_is_forgotten();
         engine.want_what_is_lacking(store)?;
@@ -600,7 +610,7 @@ impl<I: Identity> Engine<I> {
         Queues {
             held_batches: most(|link| link.held.len()),
             held_bytes: most(Link::held_bytes),
-            places: most(|link| link.asked_places.len().max(link.wanted_places.len())),
+            places: most(|link| link.asked_places.len().max(link.wanted_places.len()).max(link.wanted.len())),
             intents: self.intents.len(),
         }
     }
@@ -684,7 +694,7 @@ impl<I: Identity> Engine<I> {
     fn connected(&mut self, mut link: Link, store: &impl Store) -> Result<(), StoreError> {
         let id = link.id;
         link.said = self.tip;
-        link.name(store.read_of_node(link.peer.node)?, not_yet_durable(&self.intents, &self.committing));
+        link.name(stands(link.peer.node, store)?, not_yet_durable(&self.intents, &self.committing));
         // A revocation may have become durable after the handshake.
         let admitted = self.identity.admit(&link.chain);
         link.peer.place = self.places.now(&link.certified.place);

@@ -13,7 +13,7 @@ use crate::{
         audit::{Answering, Audit},
     },
     feed::{CHAIN_START, Cursor, Lineage, Position, Segment, Seq},
-    id::{Incarnation, Lane, Lanes, OrgId, Secrecy},
+    id::{Incarnation, Lane, Lanes, NodeId, OrgId, Secrecy},
     identity::NodeInfo,
     scope::Neighbour,
     store::{Store, StoreError},
@@ -43,7 +43,8 @@ pub const HELD_MAX_BATCHES: usize = 4096;
 /// Most bytes of them. A sender has less under way: in each lane a full window, and one batch of one large entry.
 pub const HELD_MAX_BYTES: usize = 3 * (WINDOW_BATCHES + 2) * crate::wire::BATCH_MAX_RAW_BYTES;
 
-/// Most organizations of which a neighbour is asked, or may ask, where they stand: several times those of a country.
+/// Most organizations of which a neighbour is asked, or may ask, where they stand: several times those of a country. And most
+/// runs that are asked for because others want them.
 pub const PLACES_MAX: usize = 4096;
 
 /// Names a link within one run of the host. A later one has a higher number.
@@ -174,7 +175,10 @@ pub(crate) struct Link {
     pub held: VecDeque<EntryBatch>,
     /// What has arrived of a stretch that is not complete, by lane.
     pub stretch: [Vec<EntryBatch>; 3],
+    /// Runs for whose announcements the neighbour was asked.
     pub asked: BTreeSet<Incarnation>,
+    /// Runs whose announcements the neighbour wants.
+    pub wanted: BTreeSet<Incarnation>,
     /// Organizations of which the neighbour was asked where they stand.
     pub asked_places: BTreeSet<OrgId>,
     /// Organizations of which the neighbour wants to know where they stand.
@@ -225,6 +229,7 @@ impl Link {
             held: VecDeque::new(),
             stretch: Default::default(),
             asked: BTreeSet::new(),
+            wanted: BTreeSet::new(),
             asked_places: BTreeSet::new(),
             wanted_places: BTreeSet::new(),
             owes_cursors: false,
@@ -288,10 +293,7 @@ impl Link {
         let Some(hello) = self.hello.as_ref().filter(|_| self.lineage.is_none()) else {
             return Ok(Found::Nothing);
         };
-        let parent = |segment| {
-            Ok(store.announcement(segment)?.map(|(announcement, _)| announcement.parent.map(Position::from)))
-        };
-        let Ok(whole) = Lineage::walk::<StoreError>(hello.tip, parent)? else { return Ok(Found::Nothing) };
+        let Some(whole) = walk(hello.tip, store)? else { return Ok(Found::Nothing) };
         let knows_us = self.named.iter().all(|(_, cursor)| whole.covers(cursor.at));
         if !knows_us && !self.owes_cursors {
             return Ok(Found::Nothing);
@@ -302,6 +304,11 @@ impl Link {
             reading = places(&newest);
         } else {
             newest.retain(|(lane, cursor)| self.stands_elsewhere(*lane, cursor.at, &whole));
+            for (_, cursor) in &newest {
+                if walk(Some(cursor.at), store)?.is_none() {
+                    return Ok(Found::Nothing);
+                }
+            }
             if !newest.is_empty() {
                 // What is on its way to the disk is newer, and will be named.
                 let moves = not_yet_durable().iter().any(|segment| segment.is_of(self.peer.node));
@@ -310,7 +317,7 @@ impl Link {
         }
         let mut lineage: [Lineage; 3] = Default::default();
         for (part, at) in lineage.iter_mut().zip(reading) {
-            let Ok(walked) = Lineage::walk::<StoreError>(at, parent)? else { return Ok(Found::Nothing) };
+            let Some(walked) = walk(at, store)? else { return Ok(Found::Nothing) };
             *part = walked;
         }
         self.lineage = Some(lineage);
@@ -329,6 +336,27 @@ impl Link {
         let named = self.reading[lane as usize].map(|at| at.segment);
         newest.pos > 0 && (named != Some(newest.segment) || !known.covers(newest))
     }
+}
+
+/// The lineage that ends at this place; none when not all of it is announced here.
+pub(crate) fn walk(tip: Option<Position>, store: &impl Store) -> Result<Option<Lineage>, StoreError> {
+    let parent =
+        |segment| Ok(store.announcement(segment)?.map(|(known, _)| known.parent.map(Position::from)));
+    Ok(Lineage::walk::<StoreError>(tip, parent)?.ok())
+}
+
+/// Where we stand in the feed of a node, as far as all is announced here that comes before: of that the node announces nothing
+/// again to whoever names the place.
+pub(crate) fn stands(node: NodeId, store: &impl Store) -> Result<Vec<(Lane, Cursor)>, StoreError> {
+    let mut cursors = store.read_of_node(node)?;
+    let mut known = BTreeSet::new();
+    for (_, Cursor { at, .. }) in &cursors {
+        if !known.contains(&at.segment) && walk(Some(*at), store)?.is_some() {
+            known.insert(at.segment);
+        }
+    }
+    cursors.retain(|(_, cursor)| known.contains(&cursor.at.segment));
+    Ok(cursors)
 }
 
 fn places(cursors: &[(Lane, Cursor)]) -> [Option<Position>; 3] {

@@ -310,3 +310,61 @@ fn what_no_entry_says_may_be_gone_and_nothing_is_lost() {
         }
     }
 }
+
+/// Of whom nobody has announced anything any more neighbours are asked again, of however many runs.
+#[test]
+fn announcements_may_be_gone_and_what_many_runs_have_written_goes_on() {
+    let mut country = Country::new();
+    let mut written = 0;
+    let mut one = |by: &Node| {
+        written += 1;
+        let subject = r#""subject":{"reference":"Patient/p"}"#;
+        by.put([format!(
+            r#"{{"resourceType":"Observation","id":"o{written}","status":"final","code":{{}},{subject}}}"#
+        )]);
+        1 + written
+    };
+    country.leaf.put([r#"{"resourceType":"Patient","id":"p"}"#.to_owned()]);
+    wait_equal(&country.all(), 1);
+    for round in 0..5 {
+        for node in country.all() {
+            one(node);
+        }
+        country.leaf.sync();
+        country.hub.sync();
+        for node in [&mut country.leaf, &mut country.hub, &mut country.root] {
+            if round < 4 {
+                assert_eq!(node.stop(), Some(0));
+                node.start();
+            }
+        }
+    }
+    for at in ["hub", "leaf", "root"] {
+        for gone in [&["announcement"][..], &["certificate"], &["announcement", "certificate", "node"]] {
+            eprintln!("---- {at} {gone:?}");
+            // Something that only the leaf has, written in two runs, and something that has still to come to it.
+            country.leaf.pause();
+            one(&country.leaf);
+            assert_eq!(country.leaf.stop(), Some(0));
+            country.leaf.start();
+            one(&country.leaf);
+            let all = one(&country.hub);
+            let node = match at {
+                "leaf" => &mut country.leaf,
+                "hub" => &mut country.hub,
+                _ => &mut country.root,
+            };
+            assert_eq!(node.stop(), Some(0));
+            let sql: String = gone.iter().map(|table| format!("DELETE FROM {table};")).collect();
+            behind_the_back(node, &format!("PRAGMA foreign_keys = OFF; {sql}"));
+            node.start();
+            let _: node::admin::Synced = country.leaf.ask(&Request::SyncResume);
+            country.hub.sync();
+            country.leaf.sync();
+            wait_equal(&country.all(), all);
+            country.leaf.wait_safe();
+            let checked = verify(&country.leaf, None);
+            assert!(checked.findings.is_empty(), "{at} {gone:?}: {checked:?}");
+        }
+    }
+}

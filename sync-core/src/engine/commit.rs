@@ -171,6 +171,7 @@ impl<I: Identity> Engine<I> {
             Intent::Announce(link, announcement, info) => {
                 self.draft_announced(link, announcement, info, draft, store)?
             }
+            Intent::AnnounceOwn(segment) => self.announce_own(segment, draft),
             Intent::Write(ticket, entries, projection) => {
                 let caught_up = draft.folded == draft.after.tip;
                 for entry in entries {
@@ -327,8 +328,10 @@ impl<I: Identity> Engine<I> {
             }
             let Some(sender) = sender(entry.lane(), row, store)? else { return Ok(None) };
             let own = self.info().place.org();
-            let from_below = self.places.has_stood_within(sender.place.org(), own);
-            return Ok(Some(row).filter(|_| sender.role != Role::Root && !from_below));
+            let knows = |sender: NodeInfo| {
+                sender.role == Role::Root || self.places.has_stood_within(sender.place.org(), own)
+            };
+            return Ok(Some(row).filter(|_| !sender.is_some_and(knows)));
         }
         Ok(None)
     }
@@ -478,11 +481,16 @@ impl<I: Identity> Engine<I> {
             above.map(|above| Position { segment: above.incarnation, pos: draft.after.tip - above.base });
         let segment = Segment { incarnation: run, base: draft.after.tip, parent };
         segments.push(segment);
-        let announcement = self.identity.announce(run, parent);
         draft.ops.push(Op::OpenSegment(segment));
+        self.announce_own(segment, draft);
+        draft.after.live = Some(run);
+    }
+
+    /// Signs the announcement of a segment of this node's own, and tells all neighbours when it is durable.
+    fn announce_own(&self, segment: Segment, draft: &mut Draft) {
+        let announcement = self.identity.announce(segment.incarnation, segment.parent);
         draft.ops.push(Op::Announce(announcement.clone(), self.info().clone()));
         draft.after.announced.push(announcement);
-        draft.after.live = Some(run);
     }
 
     /// Whether the entry gives its record a home; then the rows before it, which are to be offered there.
@@ -524,9 +532,7 @@ impl<I: Identity> Engine<I> {
             let parent =
                 above.map(|above| Position { segment: above.incarnation, pos: old.base - above.base });
             segments[index] = Segment { incarnation: name, base: old.base, parent };
-            let announcement = self.identity.announce(name, parent);
-            draft.ops.push(Op::Announce(announcement.clone(), self.info().clone()));
-            draft.after.announced.push(announcement);
+            self.announce_own(segments[index], draft);
             renames.push((old.incarnation, segments[index]));
             if draft.after.live == Some(old.incarnation) {
                 draft.after.live = Some(name);

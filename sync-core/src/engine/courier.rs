@@ -9,7 +9,7 @@ use crate::{
     bundle::ContentPlaces,
     feed::{CHAIN_START, Lineage},
     scope,
-    session::{Resolved, newest_in, resolve},
+    session::{Resolved, newest_in, resolve, stands, walk},
     wire::POSITION_MAX,
 };
 
@@ -65,13 +65,6 @@ impl Heard {
 /// A parent stands directly above; whoever does not is looked at as a child.
 fn direction_of(own: &OrgPath, peer: &OrgPath) -> Direction {
     if own.parent().as_ref() == Some(peer) { Direction::Up } else { Direction::Down }
-}
-
-/// The lineage that ends at this place; none when not all of it is announced here.
-fn walk(tip: Option<Position>, store: &impl Store) -> Result<Option<Lineage>, StoreError> {
-    let parent =
-        |segment| Ok(store.announcement(segment)?.map(|(known, _)| known.parent.map(Position::from)));
-    Ok(Lineage::walk::<StoreError>(tip, parent)?.ok())
 }
 
 /// Where this node stands in the feed of a neighbour that has come back from a backup and ends at `tip`: by lane the newest place

@@ -358,8 +358,8 @@ impl<I: Identity> Engine<I> {
             if root >= draft.after.last[lane as usize] {
                 continue;
             }
-            let sender = sender(lane, *row, store)?;
-            let from_above = sender.is_some_and(|info| !self.places.has_stood_within(info.place.org(), own));
+            let is_below = |info: NodeInfo| self.places.has_stood_within(info.place.org(), own);
+            let from_above = sender(lane, *row, store)?.is_some_and(|sender| !sender.is_some_and(is_below));
             if *row > root || from_above {
                 return Ok(false);
             }
@@ -387,12 +387,16 @@ impl<I: Identity> Engine<I> {
     }
 }
 
-/// Who has sent a row; none when it is of this node's own making.
-pub(super) fn sender(lane: Lane, row: Seq, store: &impl Store) -> Result<Option<NodeInfo>, StoreError> {
+/// Who has sent a row, as far as that is still announced; none when it is of this node's own making.
+pub(super) fn sender(
+    lane: Lane,
+    row: Seq,
+    store: &impl Store,
+) -> Result<Option<Option<NodeInfo>>, StoreError> {
     let head = store.heads(lane, row - 1, 1)?.into_iter().find(|head| head.seq == row);
     let src = head.and_then(|head| head.src);
-    let sender = src.map(|src| store.announcement(src.segment)).transpose()?.flatten();
-    Ok(sender.map(|(_, info)| info))
+    let sender = src.map(|src| store.announcement(src.segment)).transpose()?;
+    Ok(sender.map(|known| known.map(|(_, info)| info)))
 }
 
 fn count(forgotten: &mut Vec<Forgotten>, home: &OrgId, entries: u64) {

@@ -39,7 +39,10 @@ impl<I: Identity> Engine<I> {
         match frame {
             Frame::Hello(hello) => self.on_hello(link, hello, store, now)?,
             Frame::Announce(announcement) => self.on_announce(link, announcement, store)?,
-            Frame::Need(run) => self.on_need(link, run, store)?,
+            Frame::Need(run) => {
+                self.on_need(link, run);
+                self.ask_for_runs(store)?;
+            }
             Frame::NeedPlace(org) => {
                 self.on_need_place(link, org);
                 self.ask_around();
@@ -137,7 +140,7 @@ impl<I: Identity> Engine<I> {
         self.agree_on_secrecy(link, org, theirs);
         self.on_cursors(link, &cursors, false, store, now)?;
         self.ask_around();
-        Ok(())
+        self.ask_for_runs(store)
     }
 
     /// The reader's word counts: sending goes on where the reader stands. `again`: these are the cursors that the
@@ -300,9 +303,40 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
-    fn on_need(&mut self, link: LinkId, run: Incarnation, store: &impl Store) -> Result<(), StoreError> {
-        if let Some((announcement, _)) = store.announcement(run)? {
-            self.send(link, Frame::Announce(announcement));
+    /// The neighbour asks for the announcement of a run. It is told as soon as this node knows.
+    fn on_need(&mut self, link: LinkId, run: Incarnation) {
+        let state = self.links.get_mut(&link).filter(|state| state.wanted.len() < PLACES_MAX);
+        if let Some(state) = state {
+            state.wanted.insert(run);
+        }
+    }
+
+    fn tell_runs(&mut self, link: LinkId, store: &impl Store) -> Result<(), StoreError> {
+        let wanted = self.links.get(&link).map(|state| state.wanted.clone()).unwrap_or_default();
+        for run in wanted {
+            let known = store.announcement(run)?;
+            if let (Some((announcement, _)), Some(state)) = (known, self.links.get_mut(&link)) {
+                state.wanted.remove(&run);
+                self.send(link, Frame::Announce(announcement));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks those around for the runs that a neighbour wants and nobody here knows: the parent may, the hubs below, and the child whose
+    /// run it is.
+    fn ask_for_runs(&mut self, store: &impl Store) -> Result<(), StoreError> {
+        let wanted: BTreeSet<_> = self.links.values().flat_map(|link| &link.wanted).copied().collect();
+        for run in wanted {
+            let may_know = |link: &&Link| {
+                let asks = link.hello.is_some() && !link.stranger && link.asked.len() < SOUGHT_MAX;
+                let relays = link.direction == Direction::Up || link.peer.role == Role::Hub;
+                asks && (relays || run.is_of(link.peer.node))
+            };
+            let links: Vec<_> = self.links.values().filter(may_know).map(|link| link.id).collect();
+            for link in links {
+                self.announced(link, run, store)?;
+            }
         }
         Ok(())
     }
@@ -578,6 +612,7 @@ impl<I: Identity> Engine<I> {
         for (lane, at) in early.map(|state| std::mem::take(&mut state.early)).unwrap_or_default() {
             self.on_safe_at_root(link, lane, at);
         }
+        self.tell_runs(link, store)?;
         self.tell_places(link, store)?;
         self.take_held(link, store)?;
         self.send_rows(link, store, now)?;

@@ -182,7 +182,7 @@ impl<I: Identity> Engine<I> {
             None => return Ok(()),
         };
         for row in rows {
-            let sender = super::purge::sender(lane, row, store)?;
+            let sender = super::purge::sender(lane, row, store)?.flatten();
             let came_from_there = sender.is_some_and(|info| self.places.now(&info.place) == place);
             if is_above && came_from_there {
                 continue;

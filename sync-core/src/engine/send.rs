@@ -305,7 +305,11 @@ impl<I: Identity> Engine<I> {
         entry: &Entry,
         store: &impl Store,
     ) -> Result<bool, StoreError> {
-        let is_ours = |entry: &Entry| self.places.has_come_through(entry.home(), self.info().place.org());
+        // Of whom nobody here knows any more where they stand may stand below, and nobody else would bring it: the parent asks.
+        let is_lost = |home: &OrgId| self.places.stands(home).is_none();
+        let own = self.info().place.org();
+        let is_ours =
+            |entry: &Entry| is_lost(entry.home()) || self.places.has_come_through(entry.home(), own);
         // A row that was healed may not know any more where it has come from.
         let has_come = head.src.is_some() || !entry.origin().is_of(self.info().node);
         let from_above =
@@ -313,7 +317,6 @@ impl<I: Identity> Engine<I> {
         if state.direction == Direction::Down || !from_above {
             return Ok(true);
         }
-        let own = self.info().place.org();
         // A new parent has had what was before from above, or has it not.
         if self.places.has_moved(own) || store.secrecy(entry.record())? > state.allowed {
             return Ok(false);

@@ -15,6 +15,7 @@ use crate::{
     wire::{self, UNPACKED_MAX_BYTES},
 };
 
+mod announcements;
 mod attachments;
 mod audit;
 mod courier;
@@ -1555,9 +1556,12 @@ fn a_place_whose_past_is_unknown_is_waited_for() {
     hub.meets(DOWN, CHILD, Direction::Down);
     let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
     hub.says(DOWN, Frame::Hello(Hello { run: run(CHILD, 2), ..said }));
-    assert!(frames(&hub.says(DOWN, Frame::Lost), DOWN).is_empty());
-    let said = frames(&hub.says(DOWN, Frame::Announce(announcement(CHILD, 7))), DOWN);
-    assert_eq!(said, [Frame::Cursors(vec![(Lane::Normal, cursor)])]);
+    assert!(hub.engine.links.contains_key(&DOWN));
+    hub.says(DOWN, Frame::Announce(announcement(CHILD, 7)));
+    assert!(!hub.engine.links.contains_key(&DOWN), "it is met anew, and told");
+    let said = frames(&hub.meets(DOWN, CHILD, Direction::Down), DOWN);
+    let [Frame::Hello(hello)] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(hello.cursors, [(Lane::Normal, cursor)]);
 }
 
 #[test]

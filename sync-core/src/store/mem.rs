@@ -126,6 +126,14 @@ impl MemStore {
         }
     }
 
+    /// Takes away all that anybody has announced, as a disk may, and who everybody is or not.
+    pub fn lose_announcements(&mut self, who_is_who: bool) {
+        self.announcements.clear();
+        if who_is_who {
+            self.nodes.clear();
+        }
+    }
+
     /// Whether the entry can be read here.
     pub fn reads(&self, record: &RecordId, change: &ChangeHash) -> bool {
         let row = self.records.get(record).and_then(|record| record.changes.get(change));

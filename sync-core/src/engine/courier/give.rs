@@ -104,7 +104,7 @@ impl<I: Identity> Engine<I> {
                 from.push((lane, Cursor { at, chain: Some(store.chain(start)?.unwrap_or(CHAIN_START)) }));
             }
         }
-        let read = store.read_of_node(link.peer.node)?;
+        let read = stands(link.peer.node, store)?;
         link.lineage = Some(self.lineage_of(&read, heard.restored, store)?);
         link.named = match heard.restored.filter(|_| heard.returned) {
             Some(tip) => stands_in(&read, tip, None, store)?,

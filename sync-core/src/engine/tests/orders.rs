@@ -274,21 +274,28 @@ fn what_has_come_from_above_and_is_brought_by_a_child_is_safe_at_the_root_when_t
         let entry = Entry::new("Basic/1".parse().unwrap(), OrgId::new("mv").unwrap(), Lane::Normal, chunk);
         EntryBatch { segment, origin, entries: vec![(pos, entry.unwrap())], ..batch(after, Some(pos), &[]) }
     };
-    let mut hub = Node::with_parent(CHILD, HUB);
-    hub.meets(DOWN, COUSIN, Direction::Down);
-    hub.says(DOWN, hello(COUSIN));
-    hub.says(DOWN, Frame::Announce(announcement(COUSIN, 1)));
-    hub.says(UP, Frame::Announce(announcement(HUB, 1)));
-    hub.says(UP, Frame::Batch(of_child(run(HUB, 1), run(COUSIN, 1), 7, 0)));
-    assert!(hub.engine.all_at_root() && hub.store.tip().unwrap() == 1);
-    let said = hub.says(DOWN, Frame::Batch(of_child(run(COUSIN, 1), run(COUSIN, 1), 1, 0)));
-    let at = Position { segment: run(COUSIN, 1), pos: 1 };
-    assert_eq!(frames(&said, DOWN), [Frame::Ack(Lane::Normal, at)], "and nothing of the root");
-    let own = hub.engine.incarnation();
-    assert_eq!(rows(&said), [(own, 2)], "it goes up once more, and to nobody else");
-    assert!(!hub.engine.all_at_root());
-    let at_root = Frame::SafeAtRoot(Lane::Normal, Position { segment: own, pos: 2 });
-    assert_eq!(frames(&hub.says(UP, at_root), DOWN), [Frame::SafeAtRoot(Lane::Normal, at)]);
+    // The same when the parent's announcements are gone.
+    for is_lost in [false, true] {
+        let mut hub = Node::with_parent(CHILD, HUB);
+        hub.meets(DOWN, COUSIN, Direction::Down);
+        hub.says(DOWN, hello(COUSIN));
+        hub.says(DOWN, Frame::Announce(announcement(COUSIN, 1)));
+        hub.says(UP, Frame::Announce(announcement(HUB, 1)));
+        hub.says(UP, Frame::Batch(of_child(run(HUB, 1), run(COUSIN, 1), 7, 0)));
+        assert!(hub.engine.all_at_root() && hub.store.tip().unwrap() == 1);
+        if is_lost {
+            hub.store.lose_announcements(false);
+            hub.says(DOWN, Frame::Announce(announcement(COUSIN, 1)));
+        }
+        let said = hub.says(DOWN, Frame::Batch(of_child(run(COUSIN, 1), run(COUSIN, 1), 1, 0)));
+        let at = Position { segment: run(COUSIN, 1), pos: 1 };
+        assert_eq!(frames(&said, DOWN), [Frame::Ack(Lane::Normal, at)], "and nothing of the root");
+        let own = hub.engine.incarnation();
+        assert_eq!(rows(&said), [(own, 2)], "it goes up once more, and to nobody else");
+        assert!(!hub.engine.all_at_root());
+        let at_root = Frame::SafeAtRoot(Lane::Normal, Position { segment: own, pos: 2 });
+        assert_eq!(frames(&hub.says(UP, at_root), DOWN), [Frame::SafeAtRoot(Lane::Normal, at)]);
+    }
 
     // What comes from the root is there.
     let mut hub = Node::with_child();
