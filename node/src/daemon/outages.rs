@@ -72,6 +72,8 @@ pub struct Outages {
     last: BTreeMap<OrgPath, What>,
     /// How many packets each link had brought when it was looked at, and when it certainly stood.
     heard: BTreeMap<LinkId, (u64, Instant)>,
+    /// When the HELLO of each link was taken.
+    since: BTreeMap<LinkId, Instant>,
     /// Both clocks as they were looked at last.
     clocks: (Instant, i64),
     looked_at: Instant,
@@ -86,6 +88,7 @@ impl Outages {
             written_at: Instant::now(),
             last: BTreeMap::new(),
             heard: BTreeMap::new(),
+            since: BTreeMap::new(),
             clocks: (Instant::now(), wall()),
             looked_at: Instant::now(),
         };
@@ -143,6 +146,12 @@ impl Outages {
             Ending::Here => (What::Ended, Duration::ZERO),
         };
         self.note_link(place, what, wall().saturating_sub(millis(silent)));
+    }
+
+    /// A link has been lost before this other one came, which stands.
+    fn was_lost_before(&mut self, place: &OrgPath, heard: Instant, came: Instant) {
+        self.ended(place, Ending::Lost, Some(heard), false);
+        self.note_link(place, What::Connected, wall().saturating_sub(millis(came.elapsed())));
     }
 
     /// A link has brought so many packets, more than before after this moment at the earliest.
@@ -231,20 +240,31 @@ impl Core {
             {
                 self.a_link_is_replaced(id, &place);
                 self.outages.packets(id, 0, Instant::now());
+                self.outages.since.insert(id, Instant::now());
                 self.outages.note_link(&place, What::Connected, wall());
             }
             Some(News::Ended(id, place, ending)) => {
                 let heard = self.outages.heard.remove(&id).map(|(_, at)| at);
-                if !self.stands(&place) {
-                    self.outages.ended(&place, ending, heard, self.numbers.paused());
+                self.outages.since.remove(&id);
+                match (self.links_to(&place).filter_map(|link| self.outages.since.get(&link)).min(), heard) {
+                    (None, _) => self.outages.ended(&place, ending, heard, self.numbers.paused()),
+                    (Some(came), Some(heard)) if ending == Ending::Lost && heard < *came => {
+                        self.outages.was_lost_before(&place, heard, *came);
+                    }
+                    _ => {}
                 }
             }
             _ => {}
         }
     }
 
-    /// A neighbour that dials again has lost the link that still seems to stand here.
+    /// A neighbour that dials again has lost the link that still seemed to stand here. Of another run the engine keeps
+    /// both links: that may be a second machine of its name, and then neither is lost. Which it is shows when the older
+    /// one is heard again, or is not.
     fn a_link_is_replaced(&mut self, by: LinkId, place: &OrgPath) {
+        if self.links_to(place).any(|link| link != by) {
+            return;
+        }
         let others = self.peers.iter().filter(|(id, peer)| **id != by && peer.info.place == *place);
         let heard = others.filter_map(|(id, _)| self.outages.heard.get(id)).map(|(_, at)| *at).max();
         if heard.is_some() {
@@ -254,13 +274,15 @@ impl Core {
 
     /// One of the two has refused. Another machine of that place may be connected all the same.
     pub fn note_refusal(&mut self, peer: &NodeInfo) {
-        if !self.stands(&peer.place) {
+        if self.links_to(&peer.place).next().is_none() {
             self.outages.refused(&peer.place);
         }
     }
 
-    fn stands(&self, place: &OrgPath) -> bool {
-        self.engine.links().any(|link| link.peer.place == *place && link.software.is_some())
+    /// The links to a neighbour that stand.
+    fn links_to(&self, place: &OrgPath) -> impl Iterator<Item = LinkId> {
+        let links = self.engine.links().filter(|link| link.peer.place == *place && link.software.is_some());
+        links.map(|link| link.link)
     }
 
     /// Writes what waits, or a sign of life, when it is time.
@@ -390,6 +412,23 @@ mod tests {
         outages.frame(link);
         outages.packets(link, 9, later);
         assert!(outages.heard[&link].1 > later, "a frame says it exactly");
+    }
+
+    /// Two links stood, and of the older one nothing was heard since before the newer one came: it was no second machine.
+    #[test]
+    fn a_link_that_was_lost_before_another_came_is_an_outage_until_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::create(&dir.path().join("db"), &Key::generate().unwrap()).unwrap();
+        let mut outages = Outages::begin(&mut store, dir.path(), false).unwrap();
+        let place: OrgPath = "root/leaf".parse().unwrap();
+        outages.note_link(&place, What::Connected, 0);
+        outages.waiting.clear();
+        let heard = Instant::now();
+        std::thread::sleep(Duration::from_millis(50));
+        outages.was_lost_before(&place, heard, Instant::now());
+        let noted: Vec<What> = outages.waiting.iter().map(|event| event.what).collect();
+        assert_eq!(noted, [What::Lost, What::Connected]);
+        assert!(outages.waiting[1].at - outages.waiting[0].at >= 49, "{:?}", outages.waiting);
     }
 
     /// What happens goes with the next commit; a commit with nothing new carries a sign of life once a minute.
