@@ -53,6 +53,7 @@ struct NeighbourBody<'a> {
     place: &'a OrgPath,
     direction: &'a str,
     from: Option<String>,
+    until: Option<String>,
     connected_millis: i64,
     out_millis: i64,
     connected_percent: Option<f64>,
@@ -118,6 +119,7 @@ fn neighbour_body(one: &Neighbour, now: i64) -> NeighbourBody<'_> {
         place: &one.place,
         direction: &one.direction,
         from: one.from.map(render::rfc3339),
+        until: one.until.map(render::rfc3339),
         connected_millis: one.connected_millis,
         out_millis: one.out_millis,
         connected_percent: tenths(one).map(|tenths| tenths as f64 / 10.0),
@@ -186,7 +188,8 @@ fn text(answer: &Answer) -> String {
 
 /// How much of the period a neighbour was connected.
 fn total(one: &Neighbour) -> String {
-    let name = format!("{} ({})", one.place, one.direction);
+    let until = one.until.map(|until| format!(", until {}", local_to_the_second(until)));
+    let name = format!("{} ({}{})", one.place, one.direction, until.unwrap_or_default());
     let Some(tenths) = tenths(one) else {
         return match one.from {
             None => format!("{name}: has not been connected since the log begins."),
@@ -281,6 +284,7 @@ mod tests {
                 place: "trung-uong/ha-giang/dong-van".parse().unwrap(),
                 direction: "down".into(),
                 from: Some(0),
+                until: None,
                 connected_millis: 60 * HOUR + 1,
                 out_millis: 40 * HOUR,
                 connected: vec![Stretch { from: 0, to: Some(9 * HOUR), ended: Some("lost".into()) }],
@@ -326,6 +330,11 @@ trung-uong/ha-giang/dong-van (down): connected 60.0 % of the time.
         assert!(text(&answer).contains("\n  and 10 older ones; `tuyen outages --json` has all\n"));
         answer.neighbours[0].outages.clear();
         assert!(text(&answer).ends_with("dong-van (down): connected all the time.\n"));
+        answer.neighbours[0].until = Some(HOUR);
+        assert!(
+            text(&answer).contains("dong-van (down, until 1970-01-01 08:00:00): connected all the time.")
+        );
+        answer.neighbours[0].until = None;
         answer.neighbours[0] =
             Neighbour { from: None, connected_millis: 0, out_millis: 0, ..answer.neighbours[0].clone() };
         assert!(text(&answer).ends_with("(down): has not been connected since the log begins.\n"));

@@ -27,19 +27,21 @@ pub struct Outages {
     pub runs: Vec<Stretch>,
     /// When the clock was set, or the machine slept: between the two nothing is known, and nothing is counted.
     pub clock: Vec<ClockStep>,
-    /// The parent first.
+    /// The parent first, and who was the parent before; then those below, also who has left.
     pub neighbours: Vec<Neighbour>,
 }
 
-/// A neighbour, and when it was connected.
+/// A neighbour, now or before, and when it was connected.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Neighbour {
-    /// Its place.
+    /// Its place; of one that has left, where it stood.
     pub place: OrgPath,
     /// `up` or `down`.
     pub direction: String,
     /// Since when the log knows of it, within the period; none when it has never been connected.
     pub from: Option<i64>,
+    /// Until when it was a neighbour; none when it is one.
+    pub until: Option<i64>,
     /// How long it was connected.
     pub connected_millis: i64,
     /// How long it was not.
@@ -58,8 +60,8 @@ pub struct Stretch {
     /// Until when; none when it still holds.
     pub to: Option<i64>,
     /// How it ended. A link: `lost`, `closed` by the neighbour, `ended` by this node, `refused`, `paused`, `stopped`
-    /// with the daemon, `unknown` because the daemon ended without a word, `clock` because the clock was set. A run of the
-    /// daemon: `stopped`, `unknown` or `clock`.
+    /// with the daemon, `unknown` because the daemon ended without a word, `clock` because the clock was set, `left` because it
+    /// is no neighbour any more. A run of the daemon: `stopped`, `unknown` or `clock`.
     pub ended: Option<String>,
 }
 

@@ -195,6 +195,7 @@ impl Core {
         self.let_out()?;
         self.wish_on()?;
         self.stand_where_orders_say();
+        self.note_neighbours();
         self.tell_if_closed();
         // Before anybody gives an order that takes the number of one that a power cut has prevented.
         self.mind_plans()?;
@@ -441,6 +442,7 @@ impl Core {
                     }
                     self.engine.handle(Event::Committed, &self.store, clock::now())?;
                     if batch.iter().any(|op| matches!(op, Op::Order(_))) {
+                        self.note_neighbours();
                         self.tell_if_closed();
                     }
                 }
@@ -585,15 +587,20 @@ impl Core {
     }
 
     fn refused(&mut self, peer: &NodeInfo, code: u16, text: String) {
-        self.note_refusal(peer);
         if self.dialled == Some(peer.node) {
             self.no_parent = Some((FailureKind::Refused, text.clone()));
             self.fail_waiters(FailureKind::Refused, &text);
         }
         match code {
             // As the root has ordered: whoever was moved says so itself.
-            refusal::MOVED => tracing::info!("{text}"),
-            _ => self.alert("refused", text),
+            refusal::MOVED => {
+                self.note_leaving(peer);
+                tracing::info!("{text}");
+            }
+            _ => {
+                self.note_refusal(peer);
+                self.alert("refused", text);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use std::sync::{
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use sync_core::{
     change::Entry,
-    engine::LinkId,
+    engine::{LinkId, refusal},
     id::Lane,
     session::Direction,
     wire::{Deframer, Frame},
@@ -176,10 +176,13 @@ pub async fn drive(
 }
 
 fn ending(ended: &ConnectionError) -> Ending {
-    match ended {
-        _ if transport::refusal_of(ended).is_some() => Ending::Refused,
-        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => Ending::ByNeighbour,
-        ConnectionError::LocallyClosed => Ending::Here,
+    match (transport::refusal_of(ended), ended) {
+        (Some((refusal::MOVED, _)), _) => Ending::Moved,
+        (Some(_), _) => Ending::Refused,
+        (_, ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_)) => {
+            Ending::ByNeighbour
+        }
+        (_, ConnectionError::LocallyClosed) => Ending::Here,
         _ => Ending::Lost,
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use sync_core::{
-    engine::LinkId,
+    engine::{LinkId, LinkStatus},
     id::{OrgId, OrgPath},
     identity::NodeInfo,
     store::StoreError,
@@ -54,8 +54,23 @@ pub enum Ending {
     ByNeighbour,
     /// The neighbour refuses.
     Refused,
+    /// The same, because an order has moved one of the two.
+    Moved,
     /// This node has closed it.
     Here,
+}
+
+impl Ending {
+    fn what(self, paused: bool) -> What {
+        match self {
+            Ending::Lost => What::Lost,
+            Ending::ByNeighbour => What::Closed,
+            Ending::Refused => What::Refused,
+            Ending::Moved => What::Left,
+            Ending::Here if paused => What::LinkPaused,
+            Ending::Here => What::Ended,
+        }
+    }
 }
 
 /// What a message says of a link.
@@ -68,8 +83,10 @@ pub enum News {
 pub struct Outages {
     waiting: Vec<Event>,
     written_at: Instant,
-    /// The last event of each neighbour in this run.
-    last: BTreeMap<OrgPath, What>,
+    /// The last event of each neighbour in this run, and where it stood; of an earlier run only whether it had left.
+    last: BTreeMap<OrgId, (OrgPath, What)>,
+    /// Who was last noted to be the parent.
+    parent: Option<OrgId>,
     /// How many packets each link had brought when it was looked at, and when it certainly stood.
     heard: BTreeMap<LinkId, (u64, Instant)>,
     /// When the HELLO of each link was taken.
@@ -87,11 +104,20 @@ impl Outages {
             waiting: Vec::new(),
             written_at: Instant::now(),
             last: BTreeMap::new(),
+            parent: None,
             heard: BTreeMap::new(),
             since: BTreeMap::new(),
             clocks: (Instant::now(), wall()),
             looked_at: Instant::now(),
         };
+        for Event { what, neighbour, .. } in log.lines.iter().filter_map(Event::of) {
+            let Some(place) = neighbour else { continue };
+            if what == What::Parent {
+                outages.parent = Some(place.org().clone());
+            }
+            let what = if what == What::Left { what } else { What::Lost };
+            outages.last.insert(place.org().clone(), (place, what));
+        }
         outages.waiting.extend(last_run_died(&log));
         outages.note(wall(), What::Started, None);
         if paused {
@@ -111,9 +137,21 @@ impl Outages {
 
     /// Notes how things stand with a neighbour from this time on, unless they did before.
     fn note_link(&mut self, place: &OrgPath, what: What, at: i64) {
-        if self.last.insert(place.clone(), what) != Some(what) {
+        if self.last(place) != Some(what) {
             self.note(at, what, Some(place.clone()));
         }
+        self.last.insert(place.org().clone(), (place.clone(), what));
+    }
+
+    /// A neighbour is none any more; what is known of it stays with the place where it stood.
+    fn left(&mut self, place: &OrgPath, at: i64) {
+        if let Some((stood, _)) = self.last.get(place.org()).cloned() {
+            self.note_link(&stood, What::Left, at);
+        }
+    }
+
+    fn last(&self, place: &OrgPath) -> Option<What> {
+        self.last.get(place.org()).map(|(_, what)| *what)
     }
 
     /// Syncing is paused or resumed here.
@@ -123,7 +161,7 @@ impl Outages {
 
     /// A dial came to nothing, and not because somebody refused.
     pub fn unreached(&mut self, place: &OrgPath) {
-        if self.last.get(place) == Some(&What::Refused) {
+        if self.last(place) == Some(What::Refused) {
             self.note_link(place, What::Lost, wall());
         }
     }
@@ -134,23 +172,16 @@ impl Outages {
     }
 
     /// A link has ended, and no other to that neighbour stands. One that was lost stood until it was last heard.
-    fn ended(&mut self, place: &OrgPath, ending: Ending, heard: Option<Instant>, paused: bool) {
-        if self.last.get(place) != Some(&What::Connected) {
-            return;
+    fn ended(&mut self, place: &OrgPath, what: What, heard: Option<Instant>) {
+        if self.last(place) == Some(What::Connected) {
+            let silent = heard.map_or(Duration::ZERO, |heard| heard.elapsed());
+            self.note_link(place, what, wall().saturating_sub(millis(silent)));
         }
-        let (what, silent) = match ending {
-            Ending::Lost => (What::Lost, heard.map_or(Duration::ZERO, |heard| heard.elapsed())),
-            Ending::ByNeighbour => (What::Closed, Duration::ZERO),
-            Ending::Refused => (What::Refused, Duration::ZERO),
-            Ending::Here if paused => (What::LinkPaused, Duration::ZERO),
-            Ending::Here => (What::Ended, Duration::ZERO),
-        };
-        self.note_link(place, what, wall().saturating_sub(millis(silent)));
     }
 
     /// A link has been lost before this other one came, which stands.
     fn was_lost_before(&mut self, place: &OrgPath, heard: Instant, came: Instant) {
-        self.ended(place, Ending::Lost, Some(heard), false);
+        self.ended(place, What::Lost, Some(heard));
         self.note_link(place, What::Connected, wall().saturating_sub(millis(came.elapsed())));
     }
 
@@ -245,11 +276,16 @@ impl Core {
             }
             Some(News::Ended(id, place, ending)) => {
                 let heard = self.outages.heard.remove(&id).map(|(_, at)| at);
+                let heard = heard.filter(|_| ending == Ending::Lost);
                 self.outages.since.remove(&id);
-                match (self.links_to(&place).filter_map(|link| self.outages.since.get(&link)).min(), heard) {
-                    (None, _) => self.outages.ended(&place, ending, heard, self.numbers.paused()),
-                    (Some(came), Some(heard)) if ending == Ending::Lost && heard < *came => {
-                        self.outages.was_lost_before(&place, heard, *came);
+                let came = self.links_to(&place).filter_map(|link| self.outages.since.get(&link)).min();
+                match (came.copied(), heard) {
+                    (None, heard) if self.is_missed(&place) => {
+                        self.outages.ended(&place, ending.what(self.numbers.paused()), heard);
+                    }
+                    (None, heard) => self.outages.ended(&place, What::Left, heard),
+                    (Some(came), Some(heard)) if heard < came => {
+                        self.outages.was_lost_before(&place, heard, came);
                     }
                     _ => {}
                 }
@@ -265,24 +301,59 @@ impl Core {
         if self.links_to(place).any(|link| link != by) {
             return;
         }
-        let others = self.peers.iter().filter(|(id, peer)| **id != by && peer.info.place == *place);
+        let others =
+            self.peers.iter().filter(|(id, peer)| **id != by && peer.info.place.org() == place.org());
         let heard = others.filter_map(|(id, _)| self.outages.heard.get(id)).map(|(_, at)| *at).max();
         if heard.is_some() {
-            self.outages.ended(place, Ending::Lost, heard, false);
+            self.outages.ended(place, What::Lost, heard);
         }
     }
 
     /// One of the two has refused. Another machine of that place may be connected all the same.
     pub fn note_refusal(&mut self, peer: &NodeInfo) {
-        if self.links_to(&peer.place).next().is_none() {
+        if self.is_missed(&peer.place) && !self.stands(&peer.place) {
             self.outages.refused(&peer.place);
         }
     }
 
+    /// One of the two has let the other go, because of an order that moves one of them; the other may not have heard of it yet.
+    pub fn note_leaving(&mut self, peer: &NodeInfo) {
+        if !self.stands(&peer.place) {
+            self.outages.left(&peer.place, wall());
+        }
+    }
+
+    /// Notes who has become the parent, and who is missed no more.
+    pub fn note_neighbours(&mut self) {
+        let at = wall();
+        let known = self.outages.last.values().map(|(place, _)| place);
+        let left = known.filter(|place| !self.is_missed(place) && !self.stands(place));
+        for place in left.cloned().collect::<Vec<_>>() {
+            self.outages.left(&place, at);
+        }
+        let parent = self.engine.place().parent();
+        if let Some(parent) = parent.filter(|parent| self.outages.parent.as_ref() != Some(parent.org())) {
+            self.outages.parent = Some(parent.org().clone());
+            self.outages.note_link(&parent, What::Parent, at);
+        }
+    }
+
+    /// Whether the link to who stood at this place should stand: that is a neighbour, and its organization is not closed.
+    fn is_missed(&self, place: &OrgPath) -> bool {
+        let (own, places) = (self.engine.place(), self.engine.places());
+        let now = places.now(place);
+        let is_neighbour = own.parent().as_ref() == Some(&now) || now.parent().as_ref() == Some(own);
+        is_neighbour && places.successor(place.org()).is_none()
+    }
+
+    fn stands(&self, place: &OrgPath) -> bool {
+        self.links_to(place).next().is_some()
+    }
+
     /// The links to a neighbour that stand.
     fn links_to(&self, place: &OrgPath) -> impl Iterator<Item = LinkId> {
-        let links = self.engine.links().filter(|link| link.peer.place == *place && link.software.is_some());
-        links.map(|link| link.link)
+        let is_to = |link: &LinkStatus| link.peer.place.org() == place.org() && link.software.is_some();
+        self.engine.links().filter(is_to).map(|link| link.link)
     }
 
     /// Writes what waits, or a sign of life, when it is time.
@@ -318,30 +389,32 @@ impl Core {
         let lines: Vec<Event> =
             lines.iter().filter_map(Event::of).chain(self.outages.waiting.clone()).collect();
         let from = replay::begin(&lines, log.gone(), since);
-        let events: Vec<Event> = before.iter().filter_map(Event::of).chain(lines).collect();
+        let own = self.config.place.org();
+        let events = before.iter().filter_map(Event::of).chain(lines).collect();
+        let events = replay::with_one_parent_at_a_time(events, own);
         let begin = from.unwrap_or(now);
-        let parent = self.config.place.parent();
-        let mut places: Vec<OrgPath> = parent.iter().cloned().collect();
-        let children = self.children()?;
-        for place in children.keys().chain(events.iter().filter_map(|event| event.neighbour.as_ref())) {
-            if place.parent().as_ref() == Some(&self.config.place) && !places.contains(place) {
+        // Where each of them stands, or stood: what is logged may name the place to which a child has gone.
+        let mut places: Vec<OrgPath> = self.config.place.parent().into_iter().collect();
+        places.extend(self.children()?.into_keys());
+        let logged = || events.iter().rev().filter_map(|event| event.neighbour.as_ref());
+        for place in logged().filter(|place| replay::is_below(place, own)).chain(logged()) {
+            if places.iter().all(|known| known.org() != place.org()) {
                 places.push(place.clone());
             }
         }
-        if let Some(org) = org {
-            places.retain(|place| place.org() == org);
-            if places.is_empty() {
-                let text = format!("{org} is no neighbour of this node; `tuyen peers` names those that are");
-                return refuse(FailureKind::Usage, text);
-            }
+        places.sort_by_key(|place| replay::is_below(place, own));
+        let told = places.iter().map(|place| replay::neighbour(&events, place, own, begin, now));
+        let in_time = told.filter(|one| one.from.is_some() || self.is_missed(&one.place));
+        let neighbours: Vec<_> = in_time.filter(|one| org.is_none_or(|org| one.place.org() == org)).collect();
+        if let Some(org) = org.filter(|_| neighbours.is_empty()) {
+            let text = format!("{org} is no neighbour of this node; `tuyen peers` names those that are");
+            return refuse(FailureKind::Usage, text);
         }
-        let told =
-            |place: &OrgPath| replay::neighbour(&events, place, parent.as_ref() == Some(place), begin, now);
         let info = self.engine.info();
         Ok(Answer {
             node: info.node,
-            org: info.place.org().clone(),
-            place: info.place.clone(),
+            org: own.clone(),
+            place: self.config.place.clone(),
             software: SOFTWARE.to_owned(),
             from,
             to: now,
@@ -349,7 +422,7 @@ impl Core {
             most: OUTAGE_LINES_MAX,
             runs: replay::runs(&events, begin, now),
             clock: replay::clock(&events, begin),
-            neighbours: places.iter().map(told).collect(),
+            neighbours,
         })
     }
 }
@@ -398,12 +471,12 @@ mod tests {
         outages.packets(link, 7, Instant::now());
         let heard = outages.heard[&link].1;
         assert_eq!(heard, began, "nothing more was heard");
-        outages.ended(&place, Ending::Lost, Some(heard), false);
+        outages.ended(&place, What::Lost, Some(heard));
         assert!(outages.waiting.is_empty(), "it did not stand");
         outages.note_link(&place, What::Connected, 0);
         outages.waiting.clear();
         let before = wall();
-        outages.ended(&place, Ending::Lost, Some(heard), false);
+        outages.ended(&place, What::Lost, Some(heard));
         assert_eq!(outages.waiting[0].what, What::Lost);
         assert!(before - outages.waiting[0].at >= 49, "{}", before - outages.waiting[0].at);
         let later = Instant::now();
@@ -450,6 +523,33 @@ mod tests {
         assert!(outages.is_due());
         assert_eq!(outages.with_commit().unwrap().lines, []);
         assert!(!outages.is_due());
+    }
+
+    /// Who has left is known at the next start, and who is the parent. A log of before says neither.
+    #[test]
+    fn the_next_run_knows_its_neighbours() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::create(&dir.path().join("db"), &Key::generate().unwrap()).unwrap();
+        let [old, new, child] = ["root/old", "root/new", "root/old/leaf/child"].map(|it| it.parse().unwrap());
+        let mut outages = Outages::begin(&mut store, dir.path(), false).unwrap();
+        outages.note_link(&old, What::Connected, 5);
+        outages.write(&mut store, dir.path()).unwrap();
+        let mut outages = Outages::begin(&mut store, dir.path(), false).unwrap();
+        assert_eq!((outages.last(&old), &outages.parent), (Some(What::Lost), &None));
+        outages.note_link(&child, What::Connected, 6);
+        outages.note_link(&old, What::Left, 7);
+        outages.note_link(&new, What::Parent, 7);
+        outages.write(&mut store, dir.path()).unwrap();
+        let mut outages = Outages::begin(&mut store, dir.path(), false).unwrap();
+        assert_eq!(outages.parent.as_ref(), Some(new.org()));
+        let last = [&old, &new, &child].map(|place| outages.last(place));
+        assert_eq!(last, [What::Left, What::Lost, What::Lost].map(Some));
+        outages.left(&old, 9);
+        outages.left(&"root/stranger".parse().unwrap(), 9);
+        assert!(outages.waiting.is_empty(), "it is known, and of the other nothing is");
+        // It is told where it has gone.
+        outages.left(&"root/new/child".parse().unwrap(), 9);
+        assert_eq!(outages.waiting[0], Event { at: 9, what: What::Left, neighbour: Some(child) });
     }
 
     #[test]

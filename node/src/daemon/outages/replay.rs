@@ -4,7 +4,7 @@
 //! nothing: a time between two events that goes backwards is told as it is and counts as nothing. Everything here is a
 //! function of its arguments. Not here: what is noticed when.
 
-use sync_core::id::OrgPath;
+use sync_core::id::{OrgId, OrgPath};
 
 use crate::{
     admin::{ClockStep, Neighbour, Outage, Stretch},
@@ -42,6 +42,10 @@ pub enum What {
     Refused,
     /// The link was ended by the pause.
     LinkPaused,
+    /// The neighbour is the parent from now on.
+    Parent,
+    /// It is no neighbour any more: an order has moved one of the two, or closed its organization.
+    Left,
 }
 
 /// The words for what happens to this node, and to a link.
@@ -53,14 +57,17 @@ const NODE: [(&str, What); 5] = [
     ("resumed", What::Resumed),
 ];
 const CLOCK: &str = "clock";
-const LINK: [(&str, What); 6] = [
+const LINK: [(&str, What); 8] = [
     ("connected", What::Connected),
     ("lost", What::Lost),
     ("closed", What::Closed),
     ("ended", What::Ended),
     ("refused", What::Refused),
     ("paused", What::LinkPaused),
+    ("parent", What::Parent),
+    (LEFT, What::Left),
 ];
+const LEFT: &str = "left";
 
 impl What {
     fn word(self) -> &'static str {
@@ -95,6 +102,30 @@ impl Event {
         let neighbour = line.neighbour.as_ref().map(|place| place.parse()).transpose().ok()?;
         Some(Self { at: line.at, what, neighbour })
     }
+}
+
+/// Whether a neighbour stood below this organization. One that did not was the parent.
+pub fn is_below(neighbour: &OrgPath, own: &OrgId) -> bool {
+    neighbour.parent().is_some_and(|above| above.org() == own)
+}
+
+/// The parent that an event tells of.
+fn parent<'a>(event: &'a Event, own: &OrgId) -> Option<&'a OrgPath> {
+    let place = event.neighbour.as_ref().filter(|place| !is_below(place, own))?;
+    matches!(event.what, What::Parent | What::Connected).then_some(place)
+}
+
+/// The events, and with them that a parent has left when another was connected in its place: logs of before do not say so.
+pub fn with_one_parent_at_a_time(events: Vec<Event>, own: &OrgId) -> Vec<Event> {
+    let (mut out, mut before): (Vec<Event>, Option<OrgPath>) = (Vec::new(), None);
+    for event in events {
+        if let Some(parent) = parent(&event, own) {
+            let other = before.replace(parent.clone()).filter(|before| before.org() != parent.org());
+            out.extend(other.map(|other| Event { at: event.at, what: What::Left, neighbour: Some(other) }));
+        }
+        out.push(event);
+    }
+    out
 }
 
 /// How things stand with a neighbour.
@@ -173,7 +204,7 @@ impl State {
             What::Resumed => self.paused = false,
             What::Clock(_) => {}
             What::Connected => self.link = Held::Connected,
-            What::Lost | What::Ended | What::LinkPaused => self.link = Held::Line,
+            What::Lost | What::Ended | What::LinkPaused | What::Parent | What::Left => self.link = Held::Line,
             What::Closed => self.link = Held::Closed,
             What::Refused => self.link = Held::Refused,
         }
@@ -184,24 +215,29 @@ impl State {
     }
 }
 
-/// The times of one neighbour, or with none those of this node, which is then connected while it runs. A child is known
-/// from its first event on.
-fn pieces(events: &[Event], of: Option<&OrgPath>, known_at_once: bool) -> Vec<Piece> {
+/// The times of one neighbour, or with none those of this node, which is then connected while it runs. A neighbour is
+/// known from its first event on, wherever it stood, until it leaves.
+fn pieces(events: &[Event], of: Option<&OrgId>, known_at_once: bool) -> Vec<Piece> {
     let mut state = State { on: false, paused: false, link: Held::Line };
     let held = |state: &State| match of {
         None if state.on => Held::Connected,
         _ => state.held(),
     };
     let (mut done, mut current): (Vec<Piece>, Option<Piece>) = (Vec::new(), None);
-    for event in events.iter().filter(|event| event.neighbour.is_none() || event.neighbour.as_ref() == of) {
+    let mut known = known_at_once;
+    for event in events {
+        let neighbour = event.neighbour.as_ref().map(OrgPath::org);
+        if neighbour.is_some() && neighbour != of {
+            continue;
+        }
         let before = held(&state);
         let word = state.take(event.what);
+        known = event.what != What::Left && (known || neighbour.is_some());
         let (ends, begins) = match event.what {
             What::Clock(was) => (was, event.at),
-            _ if held(&state) == before && current.is_some() => continue,
+            _ if held(&state) == before && current.is_some() == known => continue,
             _ => (event.at, event.at),
         };
-        let known = current.is_some() || known_at_once || event.neighbour.is_some();
         done.extend(current.take().map(|it| Piece { to: Some(ends), ended: Some(word), ..it }));
         current = known.then_some(Piece { from: begins, to: None, held: held(&state), ended: None });
     }
@@ -216,12 +252,15 @@ fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
         let waits = matches!(piece.held, Held::Line)
             && piece.to.is_some_and(|to| (0..=COMES_BACK_MILLIS).contains(&to.saturating_sub(piece.from)));
         match out.last_mut() {
-            // The first start: there was no link yet that could be down.
+            // It has just become a neighbour: there was no link yet that could be down.
             None if waits => {}
+            Some(last) if waits && last.ended == Some(LEFT) => {}
             Some(last) if last.to != Some(piece.from) || last.held == Held::Connected => out.push(piece),
-            Some(last) if last.held == piece.held => last.to = piece.to,
-            Some(last) if waits && matches!(last.held, Held::Off | Held::Paused | Held::Closed) => {
-                last.to = piece.to;
+            Some(last)
+                if last.held == piece.held
+                    || waits && matches!(last.held, Held::Off | Held::Paused | Held::Closed) =>
+            {
+                (last.to, last.ended) = (piece.to, piece.ended);
             }
             _ => out.push(piece),
         }
@@ -256,10 +295,15 @@ pub fn clock(events: &[Event], from: i64) -> Vec<ClockStep> {
     steps.collect()
 }
 
-/// When a neighbour was connected, and when and why it was not.
-pub fn neighbour(events: &[Event], place: &OrgPath, is_parent: bool, from: i64, now: i64) -> Neighbour {
-    let pieces = joined(pieces(events, Some(place), is_parent)).into_iter();
-    let pieces: Vec<Piece> = pieces.filter_map(|piece| piece.within(from, now)).collect();
+/// When a neighbour of this organization was connected, and when and why it was not. The first parent counts from the
+/// beginning.
+pub fn neighbour(events: &[Event], place: &OrgPath, own: &OrgId, from: i64, now: i64) -> Neighbour {
+    let is_parent = !is_below(place, own);
+    let first = events.iter().find_map(|event| parent(event, own));
+    let known_at_once = is_parent && first.is_none_or(|first| first.org() == place.org());
+    let pieces = joined(pieces(events, Some(place.org()), known_at_once));
+    let left = pieces.last().filter(|piece| piece.ended == Some(LEFT)).and_then(|piece| piece.to);
+    let pieces: Vec<Piece> = pieces.into_iter().filter_map(|piece| piece.within(from, now)).collect();
     let (connected, out): (Vec<Piece>, Vec<Piece>) =
         pieces.iter().partition(|piece| piece.held == Held::Connected);
     let sum = |pieces: &[Piece]| pieces.iter().fold(0, |sum: i64, it| sum.saturating_add(it.millis(now)));
@@ -268,6 +312,7 @@ pub fn neighbour(events: &[Event], place: &OrgPath, is_parent: bool, from: i64, 
         place: place.clone(),
         direction: if is_parent { "up" } else { "down" }.to_owned(),
         from: pieces.first().map(|piece| piece.from),
+        until: left,
         connected_millis: sum(&connected),
         out_millis: sum(&out),
         connected: connected.into_iter().map(stretch).collect(),
@@ -284,7 +329,11 @@ mod tests {
     const MIN: i64 = 60_000;
 
     fn place() -> OrgPath {
-        "root/hub/leaf".parse().unwrap()
+        "root/hub".parse().unwrap()
+    }
+
+    fn own() -> OrgId {
+        OrgId::new("leaf").unwrap()
     }
 
     /// Events at these minutes; those of links are of one neighbour.
@@ -301,7 +350,7 @@ mod tests {
     fn all(events: &[(i64, What)], now: i64) -> Neighbour {
         let events = log(events);
         let from = begin(&events, None, None).unwrap();
-        neighbour(&events, &place(), true, from, now * MIN)
+        neighbour(&events, &place(), &own(), from, now * MIN)
     }
 
     fn outages(found: &Neighbour) -> Vec<(i64, Option<i64>, &str)> {
@@ -406,7 +455,7 @@ mod tests {
         for extreme in [i64::MIN, i64::MAX] {
             let mut events = log(&[(0, Started), (0, Connected), (1, Lost), (2, Connected), (3, Died)]);
             events[2].at = extreme;
-            neighbour(&events, &place(), true, i64::MIN, i64::MAX);
+            neighbour(&events, &place(), &own(), i64::MIN, i64::MAX);
         }
     }
 
@@ -414,7 +463,7 @@ mod tests {
     fn the_period_cuts_what_lies_before() {
         let events =
             log(&[(0, Started), (0, Connected), (10, Lost), (30, Connected), (40, Lost), (50, Connected)]);
-        let since = |from: i64| neighbour(&events, &place(), true, from * MIN, 60 * MIN);
+        let since = |from: i64| neighbour(&events, &place(), &own(), from * MIN, 60 * MIN);
         assert_eq!(outages(&since(20)), [(20, Some(30), "line"), (40, Some(50), "line")]);
         assert_eq!(outages(&since(35)), [(40, Some(50), "line")]);
         assert_eq!(since(45).out_millis, 5 * MIN);
@@ -428,10 +477,91 @@ mod tests {
     #[test]
     fn a_child_counts_from_its_first_link() {
         let mut events = log(&[(0, Started), (30, Connected), (40, Lost)]);
-        let child = neighbour(&events, &place(), false, 0, 50 * MIN);
+        let above = OrgId::new("root").unwrap();
+        let child = neighbour(&events, &place(), &above, 0, 50 * MIN);
         assert_eq!((child.from, child.out_millis), (Some(30 * MIN), 10 * MIN));
         events.truncate(1);
-        let never = neighbour(&events, &place(), false, 0, 50 * MIN);
+        let never = neighbour(&events, &place(), &above, 0, 50 * MIN);
         assert_eq!((never.from, never.outages.len()), (None, 0));
+    }
+
+    /// Events at these minutes; those of links with the place of the neighbour.
+    fn told(events: &[(i64, What, &str)]) -> Vec<Event> {
+        let event = |(at, what, place): &(i64, What, &str)| Event {
+            at: at * MIN,
+            what: *what,
+            neighbour: (!place.is_empty()).then(|| place.parse().unwrap()),
+        };
+        with_one_parent_at_a_time(events.iter().map(event).collect(), &own())
+    }
+
+    fn of(events: &[Event], place: &str) -> Neighbour {
+        neighbour(events, &place.parse().unwrap(), &own(), 0, 100 * MIN)
+    }
+
+    #[test]
+    fn what_was_with_one_parent_is_not_told_of_the_next() {
+        let with_the_move = |moved: &[(i64, What, &str)]| {
+            let before = [
+                (0, Started, ""),
+                (0, Connected, "root/hub"),
+                (10, Paused, ""),
+                (10, LinkPaused, "root/hub"),
+                (20, Resumed, ""),
+                (21, Connected, "root/hub"),
+            ];
+            told(&[&before[..], moved].concat())
+        };
+        let logged = [(50, Left, "root/hub"), (50, Parent, "root/new"), (60, Connected, "root/new")];
+        // Before, only how each link went was logged.
+        let not = [(49, Refused, "root/hub"), (50, Connected, "root/new"), (55, Refused, "root/hub")];
+        for (moved, refused, down) in
+            [(&logged, None, vec![(50, Some(60), "line")]), (&not, Some((49, Some(50), "refused")), vec![])]
+        {
+            let events = with_the_move(moved);
+            let (old, new) = (of(&events, "root/hub"), of(&events, "root/new"));
+            let paused = Some((10, Some(21), "paused"));
+            let expected: Vec<_> = paused.into_iter().chain(refused).collect();
+            assert_eq!(outages(&old)[..expected.len()], expected);
+            assert_eq!((outages(&new), new.from, new.until), (down, Some(50 * MIN), None));
+            assert_eq!(new.connected_millis + new.out_millis, 50 * MIN);
+        }
+        let (old, start) = (of(&with_the_move(&logged), "root/hub"), [(0, Started, "")]);
+        assert_eq!((old.until, old.connected_millis + old.out_millis), (Some(50 * MIN), 50 * MIN));
+        assert_eq!(links(&old)[1], (21, Some(50), Some("left")));
+        // Neither has ever been reached.
+        let events = told(&[&start[..], &[(0, Parent, "root/hub")], &logged[..2]].concat());
+        assert_eq!(outages(&of(&events, "root/hub")), [(0, Some(50), "line")]);
+        assert_eq!(outages(&of(&events, "root/new")), [(50, None, "line")]);
+        // It goes back, and is connected there at once.
+        let back = [(70, Left, "root/new"), (70, Parent, "root/hub"), (71, Connected, "root/hub")];
+        let events = with_the_move(&[&logged[..], &back].concat());
+        let (old, new) = (of(&events, "root/hub"), of(&events, "root/new"));
+        assert_eq!((outages(&old), old.until), (vec![(10, Some(21), "paused")], None));
+        assert_eq!((links(&old).last(), new.until), (Some(&(71, None, None)), Some(70 * MIN)));
+    }
+
+    #[test]
+    fn who_has_left_is_not_missed_and_may_come_back() {
+        let (here, away) = ("root/leaf/child", "root/hub/child");
+        let start = [(0, Started, ""), (10, Connected, here), (20, Lost, here), (25, Connected, here)];
+        let gone = [(30, Left, here), (40, Stopped, ""), (50, Started, "")];
+        let child = of(&told(&[&start[..], &gone].concat()), here);
+        assert_eq!((outages(&child), child.until), (vec![(20, Some(25), "line")], Some(30 * MIN)));
+        assert_eq!(child.connected_millis + child.out_millis, 20 * MIN);
+        let back = [(60, Connected, here), (70, Lost, here)];
+        let child = of(&told(&[&start[..], &gone, &back].concat()), here);
+        assert_eq!(outages(&child), [(20, Some(25), "line"), (70, None, "line")]);
+        assert_eq!((child.until, child.out_millis), (None, 35 * MIN));
+        let refused = of(&told(&[&start[..], &[(30, Refused, here)], &gone].concat()), here);
+        assert_eq!((outages(&refused).len(), refused.until), (1, Some(30 * MIN)), "at once");
+        // Its place is another when this node is moved; it is the same neighbour.
+        let along = [(30, Lost, here), (40, Connected, "root/new/leaf/child")];
+        let child = of(&told(&[&start[..], &along].concat()), "root/new/leaf/child");
+        assert_eq!(outages(&child), [(20, Some(25), "line"), (30, Some(40), "line")]);
+        // A log of before may name the place to which it has gone, when it was told so here: that is no parent.
+        let told =
+            told(&[&start[..1], &[(0, Connected, "root")], &start[1..], &[(30, Refused, away)]].concat());
+        assert_eq!(outages(&of(&told, "root")), []);
     }
 }
