@@ -262,3 +262,31 @@ fn a_record_keeps_its_file_when_it_is_edited_and_what_cannot_be_is_refused() {
     root.stop();
     assert!(!root.log().contains("canary-4e1d"), "nothing clinical is in the log");
 }
+
+/// A parent that has content already asks nobody for it. Whoever comes to have it as well hears where it is all the same.
+#[test]
+fn who_has_a_file_that_is_above_already_hears_that_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let country = Country::new();
+    let province = country.root.child(&dir.path().join("tq"), Role::Hub, "tuyen-quang");
+    let second = country.hub.child(&dir.path().join("mv"), Role::Leaf, "meo-vac");
+    let form = document("form", &file(8, 50_000));
+    country.leaf.put([patient()]);
+    for leaf in [&country.leaf, &second] {
+        put(dir.path(), leaf, &form).expect(0);
+        leaf.wait("its file is at the centre", |s| {
+            s.attachments.not_at_root == 0 && s.not_at_root.entries == 0
+        });
+        tuyen(&leaf.dir, &["sync", "now", "--wait"], b"").expect(0);
+    }
+    // A hub that gains what is at the centre already.
+    let address = province.config().listen.unwrap().to_string();
+    let order =
+        ["org", "move", "dong-van", "--to", "tuyen-quang", "--address", &address, "--effective", "now"];
+    tuyen(&country.root.dir, &order, b"").expect(0);
+    province.wait("it has gained the file", |_| here(&province, "DocumentReference/form") == 50_000);
+    province.wait("and hears that it is above", |s| s.attachments.not_at_root == 0);
+    country.leaf.wait("as does its clinic", |s| {
+        s.attachments.not_at_root == 0 && s.up.as_ref().is_some_and(|up| up.state == "connected")
+    });
+}

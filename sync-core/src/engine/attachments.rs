@@ -760,6 +760,8 @@ impl<I: Identity> Engine<I> {
             let fetched = content.fetch.take_if(|fetch| fetch.name == name);
             let (asked, comes) = (fetched.is_some(), fetched.is_some_and(|fetch| fetch.comes));
             let (is_up, from_root) = (state.direction == Direction::Up, state.peer.role == Role::Root);
+            // A parent that has it already does not ask for it, and so would not say so.
+            let is_told = is_up && !asked && state.content.begun && kept == Kept::Here;
             let waits = state.content.waits.contains(&name);
             if waits && (is_up || said == Kept::Root) {
                 state.content.waits.remove(&name);
@@ -770,7 +772,7 @@ impl<I: Identity> Engine<I> {
             }
             // The parent may have said so of the root while some of it was on its way; and if it came from elsewhere meanwhile the
             // parent may not have it.
-            let asks_where = asked && is_up && !(from_root && comes);
+            let asks_where = (asked && is_up && !(from_root && comes)) || is_told;
             if asks_where && self.may_have(link, &name.record, store, now)? {
                 self.send(link, Frame::Kept(name.clone(), Kept::Here));
             } else if waits && self.may_have(link, &name.record, store, now)? {
