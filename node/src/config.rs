@@ -72,7 +72,7 @@ pub enum ConfigError {
     #[error("{0} is not a node's folder: it has no config.json; make one with `tuyen init` or `tuyen enrol`")]
     NotANode(PathBuf),
     /// There is a node already.
-    #[error("{0} already holds a node; choose another folder, or remove it if it is no longer needed")]
+    #[error("{0} already holds a node; choose another folder")]
     Exists(PathBuf),
 }
 

@@ -163,6 +163,16 @@ fn known(dir: &Path, token: &Token, listen: Option<SocketAddr>) -> Result<Option
         {
             return Ok(Some(config));
         }
+        let text = format!(
+            "{} already holds a node, the {} {}; this token is for the {} {}, or for another tree, or --listen says another \
+             address. Ask for a token for the node that is there, or choose another folder",
+            dir.display(),
+            config.role,
+            config.place,
+            token.role,
+            token.org
+        );
+        return Err(Failure::new(FailureKind::Usage, text));
     }
     must_be_free(dir)?;
     if token.role == Role::Hub && listen.is_none() {

@@ -451,13 +451,13 @@ pub enum Refusal {
     },
     /// The node was revoked.
     #[error(
-        "{who} was revoked on {}: {reason}; \
-         if that machine is to work again, enrol it as a new node, in an empty folder, with a token from its parent",
-        Date(*.at)
+        "{}{who} was revoked on {}: {reason}; {}", if *.ca { "the CA of " } else { "" }, Date(*.at), way_on(*.ca)
     )]
     Revoked {
-        /// The node or CA.
+        /// Its place.
         who: String,
+        /// Whether it is its CA, and so whoever stands below it is meant.
+        ca: bool,
         /// Why.
         reason: Reason,
         /// When, in milliseconds since 1970.
@@ -517,7 +517,23 @@ pub enum Refusal {
     },
 }
 
+/// What whoever was refused is to do: its key is good still if only the CA that has issued its certificates is not.
+fn way_on(ca: bool) -> &'static str {
+    match ca {
+        true => {
+            "what it had issued is good no more: where that is to work again, make a token at its parent of now (`tuyen invite`), \
+             stop its daemon and run `tuyen enrol TOKEN` on the folder that it has. No record is lost"
+        }
+        false => {
+            "if that machine is to work again, enrol it as a new node, in an empty folder, with a token from its parent"
+        }
+    }
+}
+
 impl Refusal {
+    /// The number of [`Refusal::OutsideSubtree`].
+    pub const OUTSIDE: u16 = 5;
+
     /// A number that stands for the kind of refusal on the wire. Never given to another kind.
     pub fn code(&self) -> u16 {
         match self {
@@ -525,7 +541,7 @@ impl Refusal {
             Refusal::Expired { .. } => 2,
             Refusal::BadSignature { .. } => 3,
             Refusal::Revoked { .. } => 4,
-            Refusal::OutsideSubtree { .. } => 5,
+            Refusal::OutsideSubtree { .. } => Self::OUTSIDE,
             Refusal::OtherNode { .. } => 6,
             Refusal::WrongRole { .. } => 7,
             Refusal::NoCertificate => 8,
@@ -696,7 +712,7 @@ mod tests {
             Refusal::WrongTree { who: who(), root: String::new() },
             Refusal::Expired { who: who(), until: 0, now: 0 },
             Refusal::BadSignature { what: "a revocation" },
-            Refusal::Revoked { who: who(), reason: Reason::Lost, at: 0 },
+            Refusal::Revoked { who: who(), ca: false, reason: Reason::Lost, at: 0 },
             Refusal::OutsideSubtree { place: who(), issuer: who() },
             Refusal::OtherNode { expected: NodeId([1; 16]), found: NodeId([2; 16]) },
             Refusal::WrongRole { who: who(), role: Role::Leaf, what: "sign" },

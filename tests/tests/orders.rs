@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use node::{
-    admin::{Admitted, FailureKind, Request, Revoked, Status, Synced},
+    admin::{Admitted, FailureKind, Invited, Request, Revoked, Status, Synced},
     ca::Facts,
     clock,
     fhir::population::Population,
@@ -150,6 +150,13 @@ fn a_clinic_goes_to_another_hub_and_syncs_on() {
     assert_eq!(change("dong-van")["after"], LEAF);
     assert_eq!(org_at(&country.root, &["list"]).expect(0).json()["orders"].as_array().unwrap().len(), 0);
 
+    let late = dir.path().join("late");
+    tuyen(
+        &country.leaf.dir,
+        &["bundle", "export", "--for", "ha-giang", "--out", late.to_str().unwrap()],
+        b"",
+    )
+    .expect(0);
     let old_folder = dir.path().join("old");
     country.leaf.stop();
     country.leaf.copy(&old_folder);
@@ -170,6 +177,10 @@ fn a_clinic_goes_to_another_hub_and_syncs_on() {
         (Some(1), Some("trung-uong/ha-giang"))
     );
     assert_eq!(country.hub.status().entries, 1, "the receipt itself");
+    // A stick of before is not taken any more.
+    let refused = tuyen(&country.hub.dir, &["bundle", "import", late.to_str().unwrap()], b"").expect(4);
+    assert!(refused.err.contains("it stands at trung-uong/tuyen-quang/dong-van"), "{}", refused.err);
+    assert!(refused.err.contains("Carry its bundles to trung-uong/tuyen-quang,"), "{}", refused.err);
     let gone = tuyen(&country.hub.dir, &["records", "get", "Basic/before"], b"").expect(1);
     assert!(gone.err.contains("is not at this node"), "{}", gone.err);
     tuyen(&country.hub.dir, &["verify"], b"").expect(0);
@@ -203,6 +214,17 @@ fn a_clinic_goes_to_another_hub_and_syncs_on() {
     country.leaf.wait_safe();
     wait_home(&[&country.root, &other, &country.leaf], "dong-van", 3);
 
+    // The old hub can put out what it has given alone, and says so; the clinic comes back with what it was given since, and no
+    // alert stays.
+    let revoked =
+        tuyen(&country.hub.dir, &["revoke", "dong-van", "--reason", "lost", "--json"], b"").expect(5);
+    assert_eq!(revoked.json()["elsewhere"], LEAF);
+    assert!(revoked.err.contains("have it revoked there"), "{}", revoked.err);
+    country.leaf.put(basic("still"));
+    country.leaf.wait_safe();
+    let was_refused = |s: &Status| has_alert(&s.alerts, "refused", "dong-van was revoked");
+    other.wait("no alert", |s| !was_refused(s) && s.down.iter().any(|link| link.state == "connected"));
+
     // And its new parent can put it out.
     let revoked: Revoked = other.ask(&Request::Revoke { org: org("dong-van"), reason: Reason::Lost });
     assert_eq!(revoked.nodes, [country.leaf.status().node]);
@@ -225,6 +247,10 @@ fn provinces_merge_while_a_clinic_is_away() {
     order(&country.root, &["merge", "ha-giang", "--into", "tuyen-quang"], &other);
     second.wait("moved", |s| place(s) == "trung-uong/tuyen-quang/meo-vac" && is_connected(s));
     country.hub.wait("told", |s| has_alert(&s.alerts, "closed", "what was its own is tuyen-quang's"));
+    let invite =
+        Request::Invite { role: Role::Leaf, org: org("yen-minh"), expires_seconds: 60, address: None };
+    let refused = country.hub.try_ask::<Invited>(&invite).unwrap_err();
+    assert!(refused.text.contains("ask tuyen-quang for the token"), "{refused}");
     // The hub's own records belong to its successor, and those of its children.
     country.hub.put(basic("of-the-hub"));
     country.hub.wait_safe();

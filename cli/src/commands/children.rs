@@ -5,7 +5,7 @@ use clap::Args;
 use node::admin::{Invited, Replaced, Request, Revoked};
 use serde::Serialize;
 use sync_core::{
-    id::{NodeId, OrgId},
+    id::{NodeId, OrgId, OrgPath},
     identity::{Reason, Role},
 };
 
@@ -100,6 +100,7 @@ struct RevokedBody<'a> {
     reason: Reason,
     nodes: &'a [NodeId],
     tokens: usize,
+    elsewhere: Option<&'a OrgPath>,
 }
 
 impl Invite {
@@ -157,7 +158,8 @@ impl Revoke {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
         let Self { org, reason } = self;
-        let Revoked { nodes, tokens } = context.call(&Request::Revoke { org: org.clone(), reason })?;
+        let Revoked { nodes, tokens, elsewhere } =
+            context.call(&Request::Revoke { org: org.clone(), reason })?;
         let names: Vec<String> = nodes.iter().map(NodeId::short).collect();
         let mut text = match names.len() {
             0 => format!("{org} has no node here."),
@@ -168,8 +170,13 @@ impl Revoke {
             1 => text += " A token for it that nobody had used is good no more.",
             n => text += &format!(" {n} tokens for it that nobody had used are good no more."),
         }
-        let body = RevokedBody { org: &org, reason, nodes: &nodes, tokens };
+        let body = RevokedBody { org: &org, reason, nodes: &nodes, tokens, elsewhere: elsewhere.as_ref() };
         context.output.result(text + "\n", &body)?;
-        Ok(Exit::Ok)
+        let Some(stands) = elsewhere else { return Ok(Exit::Ok) };
+        context.output.note(format_args!(
+            "{org} stands at {stands} by now, and what it has been given there is as good as before: have it revoked there, or \
+             it goes on syncing"
+        ));
+        Ok(Exit::Attention)
     }
 }

@@ -157,6 +157,7 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
     let grant = |grant: &GrantLine| {
         let state = if grant.over { "  was open to" } else { "  open to" };
         let until = match grant.until {
+            _ if grant.over => "and is no more".to_owned(),
             FOREVER => "until that is ended".to_owned(),
             until => format!("until {}", local(until)),
         };
@@ -246,7 +247,7 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
         let said = of_record(&"Basic/1".parse().unwrap(), &open);
         for line in [
             "  open to      quan-ba   until 2027-03-01 00:00, grant 4f0c21\n",
-            "  was open to  bac-me    until 1970-01-01 07:00, grant 4f0c21\n",
+            "  was open to  bac-me    and is no more, grant 4f0c21\n",
             "  open to      meo-vac   until that is ended, grant 4f0c21\n",
         ] {
             assert!(said.contains(line), "{said}");

@@ -214,11 +214,18 @@ fn summary(status: &Answer) -> String {
         let bytes = render::bytes(status.attachments.not_at_root_bytes);
         return format!("All entries are at the centre; {attachments} not yet ({bytes}).");
     }
+    let others = records.saturating_sub(status.secret);
+    if status.secret > 0 && others == 0 {
+        return "Nothing here waits for the centre.".into();
+    }
+    // What has come down from a hub is there; whether the centre has it too is not known here.
+    if parent == "hub" && records > 0 {
+        let all = if status.secret > 0 { "All else" } else { "All" };
+        let here = many(records, "record is", "records are");
+        return format!("{all} that was written here is safe at the centre; {here} here.");
+    }
     if status.secret > 0 {
-        return match records.saturating_sub(status.secret) {
-            0 => "Nothing here waits for the centre.".into(),
-            others => format!("All other records ({}) are safe at the centre.", count(others)),
-        };
+        return format!("All other records ({}) are safe at the centre.", count(others));
     }
     match records {
         0 => "There are no records here yet.".into(),
@@ -421,7 +428,10 @@ mod tests {
     #[test]
     fn the_first_line_says_whether_everything_is_safe() {
         let mut status = leaf();
-        assert_eq!(summary(&status), "All 1,204 records are safe at the centre.");
+        let below_a_hub = "All that was written here is safe at the centre; 1,204 records are here.";
+        assert_eq!(summary(&status), below_a_hub);
+        let right_below = Answer { place: "trung-uong/ha-giang".parse().unwrap(), ..leaf() };
+        assert_eq!(summary(&right_below), "All 1,204 records are safe at the centre.");
         status.not_at_root = Unsafe { entries: 12, oldest_seconds: Some(1_200) };
         let at_hub =
             "Everything is at the hub; 12 entries are not yet at the centre; the oldest has waited 20 min.";
@@ -435,7 +445,8 @@ mod tests {
         assert_eq!(summary(&status), "This is the centre. It holds 1,204 records.");
         let mut status = leaf();
         status.secret = 3;
-        assert_eq!(summary(&status), "All other records (1,201) are safe at the centre.");
+        let else_is = "All else that was written here is safe at the centre; 1,204 records are here.";
+        assert_eq!(summary(&status), else_is);
         let second = text(&status, 0).lines().nth(1).map(str::to_owned).unwrap_or_default();
         assert!(
             second.starts_with("3 secret records: ") && second.ends_with("a backup saves it."),
@@ -464,7 +475,7 @@ mod tests {
     #[test]
     fn the_text_is_short_when_all_is_well() {
         let expected = "\
-All 1,204 records are safe at the centre.
+All that was written here is safe at the centre; 1,204 records are here.
 
 node      trung-uong/ha-giang/dong-van (leaf), abababab
 software  tuyend 0.1.0

@@ -47,6 +47,7 @@ struct SyncedBody<'a> {
     connected: bool,
     not_at_hub: UnsafeBody<'a>,
     not_at_root: UnsafeBody<'a>,
+    secret: u64,
     attachments: Contents,
     bulk: Option<WaitingBody>,
 }
@@ -68,10 +69,15 @@ impl Command {
             connected: synced.connected,
             not_at_hub: UnsafeBody::new(&synced.not_at_hub),
             not_at_root: UnsafeBody::new(&synced.not_at_root),
+            secret: synced.secret,
             attachments: synced.attachments,
             bulk: synced.bulk.as_ref().map(WaitingBody::new),
         };
-        context.output.result(text(&synced), &body)?;
+        let words = match (&request, synced.root) {
+            (Request::SyncResume, true) => "Children are let in again.\n".to_owned(),
+            _ => text(&synced),
+        };
+        context.output.result(words, &body)?;
         // Whoever waited for all of it has to hear that it is not.
         let waits = wait && synced.bulk.is_some_and(|waiting| waiting.entries + waiting.attachments > 0);
         Ok(if waits { Exit::Attention } else { Exit::Ok })
@@ -92,6 +98,13 @@ fn text(synced: &Synced) -> String {
         (0, _) => format!("{sized} are"),
         _ => format!("{} and {sized} are", many(entries, "entry", "entries")),
     };
+    let secret = match synced.secret {
+        0 => String::new(),
+        n => format!(
+            " but {} only as far as profiles allow",
+            many(n, "secret record, which goes", "secret records, which go")
+        ),
+    };
     let base: String = match (synced.paused, synced.connected, entries + files) {
         (true, _, _) if synced.root => {
             "Syncing is paused: no child is let in. `tuyen sync resume` ends that.\n".into()
@@ -101,9 +114,11 @@ fn text(synced: &Synced) -> String {
         (false, _, _) if synced.root => {
             "This is the root: it has no parent, and its children dial it.\n".into()
         }
-        (false, true, 0) => "In sync: the parent has everything of this node.\n".into(),
+        (false, true, 0) => format!("In sync: the parent has everything of this node{secret}.\n"),
         (false, true, _) => format!("Connected. {left} not yet at the parent{waits}.\n"),
-        (false, false, 0) => "Dialling the parent. It has everything that this node wrote.\n".into(),
+        (false, false, 0) => {
+            format!("Dialling the parent. It has everything that this node wrote{secret}.\n")
+        }
         (false, false, _) => format!("Dialling the parent. {left} not yet there{waits}.\n"),
     };
     let bulk = synced.bulk.as_ref().and_then(link::waits);
@@ -147,12 +162,15 @@ mod tests {
             paused: false,
             connected: true,
             root: false,
+            secret: 0,
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
             attachments: Contents::default(),
             bulk: None,
         };
         assert_eq!(text(&synced), "In sync: the parent has everything of this node.\n");
+        let but = "In sync: the parent has everything of this node but 3 secret records, which go only as far as profiles allow.\n";
+        assert_eq!(text(&Synced { secret: 3, ..synced }), but);
         let root = text(&Synced { root: true, ..synced });
         assert_eq!(root, "This is the root: it has no parent, and its children dial it.\n");
         synced.not_at_hub = Unsafe { entries: 37, oldest_seconds: Some(10_800) };

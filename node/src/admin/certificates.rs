@@ -61,6 +61,9 @@ pub struct Revoked {
     pub nodes: Vec<NodeId>,
     /// How many tokens that nobody had used were taken back.
     pub tokens: usize,
+    /// Where the organization stands by now, if not below this node: it may have certificates from there.
+    #[serde(default)]
+    pub elsewhere: Option<OrgPath>,
 }
 
 /// Answer to [`super::Request::Replace`].

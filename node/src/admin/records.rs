@@ -85,7 +85,7 @@ pub struct ListedRecord {
 pub struct Page {
     /// Live resources, in the order of names.
     pub resources: Vec<Box<RawValue>>,
-    /// How many of them are secret.
+    /// How many of them are secret. Each says so in `meta.security`.
     #[serde(default)]
     pub secret: u64,
     /// The last record looked at; none when there are no more.

@@ -171,6 +171,9 @@ pub struct Synced {
     pub not_at_hub: Unsafe,
     /// Entries that the root has not made durable.
     pub not_at_root: Unsafe,
+    /// Secret records, which are in none of these numbers: see [`Status::secret`].
+    #[serde(default)]
+    pub secret: u64,
     /// Attachments that are not there.
     #[serde(default)]
     pub attachments: Contents,

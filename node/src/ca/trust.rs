@@ -215,7 +215,7 @@ impl TrustStore {
             if let When::Now(_) = when {
                 let key = PublicKey::from_spki(&ca.subject_public_key_info());
                 let key = key.ok_or_else(|| malformed("an issuer's key is not Ed25519"))?;
-                self.not_revoked(&key.id(), Serial::new(ca.serial()).as_ref(), &subject.place, "the CA of ")?;
+                self.not_revoked(&key.id(), Serial::new(ca.serial()).as_ref(), &subject.place, true)?;
             }
             above = subject.place;
         }
@@ -225,7 +225,7 @@ impl TrustStore {
             Role::Hub | Role::Leaf => one_step_below(&verified.info.place, &above)?,
         }
         if let When::Now(_) = when {
-            self.not_revoked(&verified.info.node, Some(&verified.serial), &verified.info.place, "")?;
+            self.not_revoked(&verified.info.node, Some(&verified.serial), &verified.info.place, false)?;
             if self.ended.read().unwrap_or_else(PoisonError::into_inner).contains(&verified.serial) {
                 return Err(Refusal::Ended { who: verified.info.place.to_string() });
             }
@@ -285,7 +285,7 @@ impl TrustStore {
         key: &NodeId,
         serial: Option<&Serial>,
         place: &OrgPath,
-        what: &str,
+        ca: bool,
     ) -> Result<(), Refusal> {
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         let places = self.places();
@@ -294,7 +294,7 @@ impl TrustStore {
         };
         match revoked.get(key).and_then(|entries| entries.iter().find(counts)) {
             Some(entry) => {
-                Err(Refusal::Revoked { who: format!("{what}{place}"), reason: entry.reason, at: entry.at })
+                Err(Refusal::Revoked { who: place.to_string(), ca, reason: entry.reason, at: entry.at })
             }
             None => Ok(()),
         }
@@ -303,7 +303,7 @@ impl TrustStore {
     /// Whether a certificate for this key and place would be good: not if they were revoked before.
     pub fn may_have(&self, issued: &Issued) -> Result<(), Refusal> {
         let mut keys = [Some(issued.node), issued.ca].into_iter().flatten();
-        keys.try_for_each(|key| self.not_revoked(&key, None, &issued.place, ""))
+        keys.try_for_each(|key| self.not_revoked(&key, None, &issued.place, false))
     }
 
     /// Takes in an order that is genuine.

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sync_core::{engine::Identity as _, store::StoreError};
+use sync_core::{engine::Identity as _, identity::NodeInfo, store::StoreError};
 use tokio::sync::mpsc;
 
 use super::{
@@ -105,7 +105,7 @@ impl Backups {
         };
         let source = Source {
             dir: &self.dir,
-            info: self.identity.info(),
+            info: &NodeInfo { place: self.numbers.place(), ..self.identity.info().clone() },
             key: &self.key,
             last_known_good: self.clock.last_known_good(),
         };

@@ -66,6 +66,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const ALERTS_MAX: usize = 50;
 /// How the alert begins that this node was not renewed. It goes when it is.
 const NOT_RENEWED: &str = "the certificate of this node could not be renewed";
+/// How the alert begins that a neighbour was not let in. It goes when that comes back with what is good.
+const REFUSED: &str = "refused";
 /// What is in the alert that a neighbour does not let this node in. It goes when the parent does.
 pub(super) const REFUSED_HERE: &str = "refused this node";
 /// How often a waiting `tuyen sync now` hears how far things are.
@@ -336,6 +338,12 @@ impl Core {
                 self.hear_what_is_to_come(id, &frame);
                 if let Some(peer) = self.peers.get(&id) {
                     self.last_contact.insert(peer.info.place.org().clone(), wall());
+                    if matches!(frame, Frame::Hello(_)) {
+                        // It has come back with what is good.
+                        let refused_it = format!("{REFUSED} {}: ", peer.info.place);
+                        self.alerts
+                            .retain(|alert| alert.code != "refused" || !alert.text.starts_with(&refused_it));
+                    }
                     if peer.direction == Direction::Up {
                         self.parent_at = Instant::now();
                         if matches!(frame, Frame::Hello(_)) {
@@ -513,7 +521,7 @@ impl Core {
     fn raise(&mut self, alert: Alert) {
         match alert {
             Alert::Refused { peer, code, text } => {
-                let text = format!("refused {}: {text}", peer.place);
+                let text = format!("{REFUSED} {}: {text}", peer.place);
                 self.refused(&peer, code, text);
             }
             Alert::RefusedByPeer { peer, code, text } => {

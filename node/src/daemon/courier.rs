@@ -21,8 +21,8 @@ use sync_core::{
     bundle::{ContentPlaces, Head, Tail, decode_contents, decode_cursors, encode_contents, encode_cursors},
     engine::{Event, Export, Heard, Identity as _, Imported, LinkId, Since, Told},
     feed::{Cursor, Position},
-    id::{Lane, NodeId, OrgId},
-    identity::{NodeInfo, Role},
+    id::{Lane, NodeId, OrgId, OrgPath},
+    identity::{NodeInfo, Refusal, Role},
     store::{Store as _, StoreError},
     wire::Frame,
 };
@@ -506,6 +506,15 @@ fn places(cursors: &[(Lane, Cursor)]) -> Vec<BundlePlace> {
     cursors.iter().map(|(lane, cursor)| BundlePlace { lane: *lane, at: cursor.at }).collect()
 }
 
+/// Why a bundle of one who stands elsewhere is not taken, and who takes it.
+fn no_neighbour(sender: &OrgPath) -> String {
+    let above = sender.parent().map_or_else(String::new, |above| above.to_string());
+    format!(
+        "it stands at {sender}, and so it is no neighbour of this node, or none any more. Carry its bundles to {above}, where it \
+         makes itself known with the card that `tuyen bundle card` writes"
+    )
+}
+
 /// What is needed of the node to write and read bundles beside the core.
 pub(super) struct Couriers {
     dir: PathBuf,
@@ -677,7 +686,11 @@ impl Couriers {
         let Imported { sender, new, known, aside, attachments, gaps, older, lost, linked, refused, .. } =
             imported;
         let (attachments_in_part, attachments_without_record) = (imported.in_part, imported.without_record);
-        if let Some((_, text)) = refused {
+        if let Some((code, text)) = refused {
+            let text = match code {
+                Refusal::OUTSIDE => no_neighbour(&sender.place),
+                _ => text,
+            };
             let text = format!("the bundle of {} was not taken: {text}. {}", sender.place, kept(new));
             return Err(Failure::new(FailureKind::Refused, text));
         }

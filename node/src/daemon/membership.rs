@@ -87,6 +87,12 @@ impl Core {
         if info.role == Role::Leaf {
             return refuse(FailureKind::Usage, "a leaf has no children; ask its hub for the token");
         }
+        if let Some(heir) = self.engine.places().successor(self.config.place.org()) {
+            let text = format!(
+                "this organization is closed by an order of the root, and takes nobody in any more; ask {heir} for the token"
+            );
+            return refuse(FailureKind::Usage, text);
+        }
         if let Some(stands) = self.engine.places().stands(&org)
             && stands.parent().as_ref() != Some(&self.config.place)
         {
@@ -158,7 +164,9 @@ impl Core {
         }
         nodes.sort();
         nodes.dedup();
-        Ok(Revoked { nodes, tokens })
+        let stands = self.engine.places().stands(org).cloned();
+        let elsewhere = stands.filter(|stands| stands.parent().as_ref() != Some(&self.config.place));
+        Ok(Revoked { nodes, tokens, elsewhere })
     }
 }
 

@@ -403,8 +403,14 @@ impl Core {
         let mut page = Page { resources: Vec::new(), secret: 0, next };
         for one in listed {
             let Some(text) = one.resource else { continue };
+            let degree = self.store.secrecy(&one.record)?;
+            let text = match degree {
+                Secrecy::None => text,
+                // Whoever imports it elsewhere is to know, also if the mark is a policy's or was taken off again.
+                _ => marked(text, degree),
+            };
             page.resources.push(RawValue::from_string(text).expect("a folded resource is JSON"));
-            page.secret += u64::from(self.store.secrecy(&one.record)? > Secrecy::None);
+            page.secret += u64::from(degree > Secrecy::None);
         }
         Ok(page)
     }
@@ -493,6 +499,13 @@ impl Core {
             () => "local",
         })
     }
+}
+
+/// A resource that says itself how secret it is.
+fn marked(text: String, degree: Secrecy) -> String {
+    let mut resource: Value = serde_json::from_str(&text).expect("a folded resource is JSON");
+    label::mark(&mut resource, degree);
+    resource.to_string()
 }
 
 fn of_a_grant(id: &RecordId) -> String {

@@ -190,6 +190,7 @@ impl Core {
             root: self.engine.is_root(),
             not_at_hub: self.not_at(Frontier::Hub)?,
             not_at_root: self.not_at(Frontier::Root)?,
+            secret: self.reader.counts()?.secret,
             attachments: self.contents()?,
             bulk: self.waiting_bulk()?,
         })

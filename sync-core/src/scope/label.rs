@@ -47,6 +47,19 @@ pub fn secrecy(resource: &Value) -> Result<Secrecy, LabelError> {
     Ok(highest)
 }
 
+/// Writes into a resource that it is of this degree, unless it says so, or more, by itself.
+pub fn mark(resource: &mut Value, degree: Secrecy) {
+    let Some(code) = degree.code() else { return };
+    if secrecy(resource).is_ok_and(|says| says >= degree) {
+        return;
+    }
+    let label = serde_json::json!({"system": Secrecy::SYSTEM, "code": code});
+    match &mut resource["meta"]["security"] {
+        Value::Array(labels) => labels.push(label),
+        none => *none = Value::Array(vec![label]),
+    }
+}
+
 fn labels(element: &Value) -> &[Value] {
     match element {
         Value::Array(labels) => labels,
@@ -63,6 +76,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_marked_says_so_once() {
+        let mut note = json!({"resourceType": "DocumentReference", "meta": {"security": [{"system": "urn:other", "code": "R"}]}});
+        for degree in [Secrecy::None, Secrecy::Mat, Secrecy::Mat, Secrecy::ToiMat, Secrecy::Mat] {
+            mark(&mut note, degree);
+            assert!(secrecy(&note).unwrap() >= degree);
+        }
+        assert_eq!(note["meta"]["security"].as_array().unwrap().len(), 3);
+        let mut bare = json!({"resourceType": "Basic"});
+        mark(&mut bare, Secrecy::TuyetMat);
+        assert_eq!(secrecy(&bare), Ok(Secrecy::TuyetMat));
+    }
 
     #[test]
     fn a_resource_is_as_secret_as_its_highest_label() {

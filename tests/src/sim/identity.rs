@@ -125,7 +125,7 @@ impl Authority for SimIdentity {
     fn admit(&self, chain: &[Vec<u8>]) -> Result<(), Refusal> {
         let is = |node: &&NodeId| Self::chain(**node) == chain;
         if let Some(node) = self.revoked.borrow().iter().find(is) {
-            return Err(Refusal::Revoked { who: node.to_string(), reason: Reason::Lost, at: 0 });
+            return Err(Refusal::Revoked { who: node.to_string(), ca: false, reason: Reason::Lost, at: 0 });
         }
         match self.expired.borrow().iter().find(is) {
             Some(node) => Err(Refusal::Expired { who: node.to_string(), until: 0, now: 1 }),
