@@ -760,8 +760,9 @@ impl<I: Identity> Engine<I> {
             let fetched = content.fetch.take_if(|fetch| fetch.name == name);
             let (asked, comes) = (fetched.is_some(), fetched.is_some_and(|fetch| fetch.comes));
             let (is_up, from_root) = (state.direction == Direction::Up, state.peer.role == Role::Root);
-            // A parent that has it already does not ask for it, and so would not say so.
-            let is_told = is_up && !asked && state.content.begun && kept == Kept::Here;
+            // A parent that has it already does not ask for it, and so would not say so. One that is being given it will.
+            let is_given = state.content.gave.as_ref() == Some(&name);
+            let is_told = is_up && !asked && !is_given && state.content.begun && kept == Kept::Here;
             let waits = state.content.waits.contains(&name);
             if waits && (is_up || said == Kept::Root) {
                 state.content.waits.remove(&name);
