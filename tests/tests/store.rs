@@ -260,7 +260,7 @@ fn after_an_error_the_store_is_closed_and_nothing_of_the_batch_remains() {
     ).unwrap();
     let error = store.commit(&writes(4, 5, "torn")).unwrap_err();
     assert!(
-        error.to_string().contains("disk full") && error.to_string().contains("restart tuyend"),
+        error.to_string().contains("disk full") && error.to_string().contains("Restart tuyend"),
         "{error}"
     );
     for error in [store.tip().unwrap_err(), store.commit(&[]).unwrap_err(), store.checkpoint().unwrap_err()] {
@@ -287,7 +287,7 @@ fn a_failed_read_closes_the_store_as_well() {
     place.raw().execute_batch("UPDATE feed SET chain = x'00', entry = x'00'").unwrap();
     assert_eq!(store.entry(1).unwrap(), None, "a bad row stops nothing");
     let error = store.chain(1).unwrap_err().to_string();
-    assert!(error.contains("restart tuyend"), "{error}");
+    assert!(error.contains("Restart tuyend"), "{error}");
     assert!(store.tip().is_err());
     let checked = place.reader().integrity_check(|_, _| ()).unwrap();
     let row = Some((1, Harm::Damaged));
