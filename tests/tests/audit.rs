@@ -13,6 +13,12 @@ use tuyen_tests::{
     run::tuyen,
 };
 
+/// A new record about the one patient of a small country.
+fn about_the_patient(n: u64) -> String {
+    let subject = r#""subject":{"reference":"Patient/p"}"#;
+    format!(r#"{{"resourceType":"Observation","id":"o{n}","status":"final","code":{{}},{subject}}}"#)
+}
+
 /// New records of an organization.
 fn records(seed: u64, name: &str, count: usize) -> Vec<String> {
     Population::records(seed, &org(name), count).map(|record| record.to_string()).collect()
@@ -274,10 +280,7 @@ fn what_no_entry_says_may_be_gone_and_nothing_is_lost() {
     let mut written = 0;
     let mut about = |by: &Node| {
         written += 1;
-        let subject = r#""subject":{"reference":"Patient/p"}"#;
-        by.put([format!(
-            r#"{{"resourceType":"Observation","id":"o{written}","status":"final","code":{{}},{subject}}}"#
-        )]);
+        by.put([about_the_patient(written)]);
         written
     };
     country.leaf.put([r#"{"resourceType":"Patient","id":"p"}"#.to_owned()]);
@@ -318,10 +321,7 @@ fn announcements_may_be_gone_and_what_many_runs_have_written_goes_on() {
     let mut written = 0;
     let mut one = |by: &Node| {
         written += 1;
-        let subject = r#""subject":{"reference":"Patient/p"}"#;
-        by.put([format!(
-            r#"{{"resourceType":"Observation","id":"o{written}","status":"final","code":{{}},{subject}}}"#
-        )]);
+        by.put([about_the_patient(written)]);
         1 + written
     };
     country.leaf.put([r#"{"resourceType":"Patient","id":"p"}"#.to_owned()]);
