@@ -1,8 +1,8 @@
 //! Plants bugs, one after another, in a copy of the tree, and requires that each is caught; `canaries --help` says how.
 //!
 //! `tests/canaries/*.patch` are the bugs. The lines before `diff --git` say which promise the patch breaks and who has to
-//! find out: `Promise: ...` and `Caught by: sim`, `Caught by: disk`, or `Caught by: test NAME FILTER` for a test of this
-//! crate.
+//! find out: `Promise: ...` and `Caught by: sim`, `Caught by: disk`, `Caught by: test NAME FILTER` for a test of this
+//! crate, or `Caught by: engine FILTER` for a unit test of the engine.
 
 use std::{
     fs,
@@ -90,6 +90,7 @@ enum By {
     Sim,
     Disk,
     Test(Vec<String>),
+    Engine(String),
 }
 
 #[derive(Debug, Clone)]
@@ -128,7 +129,11 @@ impl Canary {
             ["test", ref test @ ..] if !test.is_empty() => {
                 By::Test(test.iter().map(|s| s.to_string()).collect())
             }
-            _ => bail!("{}: {by:?} is neither sim nor disk nor test NAME FILTER", patch.display()),
+            ["engine", filter] => By::Engine(filter.to_owned()),
+            _ => bail!(
+                "{}: {by:?} is neither sim nor disk nor test NAME FILTER nor engine FILTER",
+                patch.display()
+            ),
         };
         let name = patch.file_stem().expect("it has an extension").to_string_lossy().into_owned();
         Ok(Self { name, promise: said("Promise:")?, by, patch })
@@ -197,7 +202,16 @@ impl Field {
                 }
             }
             By::Disk => self.run(canary, "disk", &[], &["--seeds", DISK_SEEDS]),
-            By::Test(test) => self.test(canary, test),
+            By::Test(test) => {
+                // Tests with real processes run the programs that lie beside them.
+                self.build_quietly(canary, &["--workspace", "--bins"])?;
+                let (name, filter) = test.split_first().expect("a test has a name");
+                let target = if name == "lib" { vec!["--lib"] } else { vec!["--test", name] };
+                self.test(canary, "tuyen-tests", &target, filter)
+            }
+            By::Engine(filter) => {
+                self.test(canary, "tuyen-sync-core", &["--lib"], std::slice::from_ref(filter))
+            }
         };
         self.restore()?;
         found
@@ -207,11 +221,15 @@ impl Field {
         std::thread::available_parallelism().map_or(1, usize::from) as u32
     }
 
+    fn build_quietly(&self, canary: &Canary, what: &[&str]) -> Result<()> {
+        let built = self.cargo("build").args(["--release", "--quiet"]).args(what).output()?;
+        ensure!(built.status.success(), "{} does not build: {}", canary.name, text(&built));
+        Ok(())
+    }
+
     /// Builds one of the programs that run seeds, and runs it.
     fn run(&self, canary: &Canary, name: &str, with: &[&str], seeds: &[&str]) -> Result<Option<Found>> {
-        let package = ["--release", "--quiet", "-p", "tuyen-tests", "--bin", name];
-        let built = self.cargo("build").args(package).args(with).output()?;
-        ensure!(built.status.success(), "{} does not build: {}", canary.name, text(&built));
+        self.build_quietly(canary, &[&["-p", "tuyen-tests", "--bin", name], with].concat())?;
         let begin = Instant::now();
         let ran = Command::new(self.build().join("release").join(name)).args(seeds).output()?;
         let seconds = begin.elapsed().as_secs_f64() * f64::from(self.cores());
@@ -223,22 +241,25 @@ impl Field {
         }))
     }
 
-    fn test(&self, canary: &Canary, test: &[String]) -> Result<Option<Found>> {
-        let (name, filter) = test.split_first().expect("a test has a name");
-        let package = ["--release", "--quiet", "-p", "tuyen-tests"];
-        let target = if name == "lib" { vec!["--lib"] } else { vec!["--test", name] };
-        // Tests with real processes run the programs that lie beside them.
-        let programs =
-            self.cargo("build").args(["--release", "--quiet", "--workspace", "--bins"]).output()?;
-        ensure!(programs.status.success(), "{} does not build: {}", canary.name, text(&programs));
-        let built = self.cargo("test").args(package).args(&target).arg("--no-run").output()?;
+    fn test(
+        &self,
+        canary: &Canary,
+        package: &str,
+        target: &[&str],
+        filter: &[String],
+    ) -> Result<Option<Found>> {
+        let run = |more: &[String]| {
+            let test = ["--release", "--quiet", "-p", package];
+            self.cargo("test").args(test).args(target).args(more).output()
+        };
+        let built = run(&["--no-run".to_owned()])?;
         ensure!(built.status.success(), "{} does not build: {}", canary.name, text(&built));
         let begin = Instant::now();
-        let ran = self.cargo("test").args(package).args(&target).args(filter).output()?;
+        let ran = run(filter)?;
         let ran_any = !text(&ran).contains("running 0 tests");
-        ensure!(ran_any, "{}: no test is called {filter:?} in {name}", canary.name);
+        ensure!(ran_any, "{}: no test is called {filter:?} in {}", canary.name, target.join(" "));
         let found = Found {
-            promise: format!("test {}", test.join(" ")),
+            promise: format!("test {}", filter.join(" ")),
             seed: String::new(),
             seconds: begin.elapsed().as_secs_f64(),
         };
