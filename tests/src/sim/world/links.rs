@@ -143,6 +143,9 @@ impl World<'_> {
         if let Frame::Batch(batch) = frame {
             self.rows_go_out(id, from, batch)?;
         }
+        if let Frame::NeedPlace(org) = frame {
+            self.waits_for(id, org);
+        }
         self.put_on_line(id, from, frame);
         Ok(())
     }

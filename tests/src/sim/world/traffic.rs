@@ -165,6 +165,15 @@ impl World<'_> {
         }
     }
 
+    /// One end waits to hear where somebody stands: for as long as it is away, when nobody else knows.
+    pub(super) fn waits_for(&mut self, conn: u64, org: &OrgId) {
+        let is_of = |machine: usize| self.plan.nodes[self.machines[machine].node].info.place.org() == org;
+        let is_connected = self.conns.values().any(|conn| conn.ends.iter().any(|end| is_of(end.machine)));
+        if let Some(conn) = self.conns.get_mut(&conn).filter(|_| !is_connected) {
+            conn.disturbed = true;
+        }
+    }
+
     /// Something goes wrong at a machine: its connections are slower than they have to be from now on.
     pub(super) fn disturb(&mut self, machine: usize) {
         let of_it = |conn: &&mut Conn| conn.ends.iter().any(|end| end.machine == machine);
