@@ -31,6 +31,7 @@ pub use crate::session::LinkId;
 
 pub(crate) mod attachments;
 pub(crate) mod audit;
+mod claims;
 mod commit;
 pub(crate) mod courier;
 mod grants;
@@ -291,6 +292,10 @@ enum Intent {
     /// Of an attachment, for this or another reason.
     Content(Op),
     Allow(OrgId, Way, Secrecy),
+    /// The neighbour at a link is told that it has read what this node does not know, when that is durable.
+    Lost(LinkId),
+    /// An audit that began then has given these rows to the parent.
+    Gave(Millis, Vec<Seq>),
 }
 
 /// Rows that a commit has appended, as far as it matters whom they are for.
@@ -349,6 +354,9 @@ struct Consequences {
     /// A record is somebody's to whom it was not, or somebody stands where nobody was known to.
     scope_grows: bool,
     allowed: Vec<(OrgId, Way, Secrecy)>,
+    lost: Vec<LinkId>,
+    /// Where the doubt ends, by lane, that there was when the audit began.
+    doubt: Option<(Millis, [Seq; 3])>,
 }
 
 /// How a link stands, for people.
@@ -403,14 +411,9 @@ pub struct Engine<I> {
     links: BTreeMap<LinkId, Link>,
     /// The lanes that the link to the parent may carry.
     lanes_up: Lanes,
-    /// Frontiers by lane: last to go up, durable at the parent, durable at the root, to be had from above.
+    /// The last row by lane that has to go up, and what is durable elsewhere.
     last: [Seq; 3],
-    hub: [Seq; 3],
-    root: [Seq; 3],
-    above: [Seq; 3],
-    reached: BTreeSet<(Frontier, Lane)>,
-    /// The frontier of the root has moved since the children were told.
-    root_moved: bool,
+    claims: claims::Claims,
     marks: BTreeSet<Mark>,
     stale_marks: Vec<Mark>,
     intents: VecDeque<Intent>,
@@ -485,11 +488,7 @@ impl<I: Identity> Engine<I> {
             links: BTreeMap::new(),
             lanes_up: Lanes::ALL,
             last: [0; 3],
-            hub: [0; 3],
-            root: [0; 3],
-            above: [0; 3],
-            reached: BTreeSet::new(),
-            root_moved: false,
+            claims: claims::Claims::kept(store)?,
             marks: store.marks()?.into_iter().collect(),
             stale_marks: Vec::new(),
             intents: VecDeque::new(),
@@ -517,9 +516,6 @@ impl<I: Identity> Engine<I> {
         };
         for lane in Lane::ALL {
             engine.last[lane as usize] = store.frontier(Frontier::Last, lane)?;
-            engine.hub[lane as usize] = store.frontier(Frontier::Hub, lane)?;
-            engine.root[lane as usize] = store.frontier(Frontier::Root, lane)?;
-            engine.above[lane as usize] = store.frontier(Frontier::Above, lane)?;
         }
         for segment in &engine.segments {
             if store.announcement(segment.incarnation)?.is_none() {
@@ -551,37 +547,9 @@ impl<I: Identity> Engine<I> {
         &self.places
     }
 
-    /// A frontier of this node's own feed.
-    pub fn frontier(&self, which: Frontier, lane: Lane) -> Seq {
-        let lane = lane as usize;
-        match which {
-            Frontier::Last => self.last[lane],
-            Frontier::Hub => self.hub[lane],
-            Frontier::Root => self.root[lane],
-            Frontier::Above => self.above[lane],
-        }
-    }
-
-    /// Whether everything that has to go up is durable at the parent. True at a root.
-    pub fn all_at_parent(&self) -> bool {
-        self.is_root() || (0..3).all(|lane| self.hub[lane] >= self.last[lane])
-    }
-
-    /// Whether the parent has something to answer: what has to go up in the lanes that may, or attachments.
-    pub fn awaits_parent(&self) -> bool {
-        let waits = |lane: &Lane| self.hub[*lane as usize] < self.last[*lane as usize];
-        let rows = Lane::ALL.iter().filter(|lane| self.lanes_up.has(**lane)).any(waits);
-        !self.is_root() && (rows || self.awaits_content())
-    }
-
     /// The lanes that the link to the parent may carry.
     pub fn lanes_up(&self) -> Lanes {
         self.lanes_up
-    }
-
-    /// Whether everything that has to go up is durable at the root. True at a root.
-    pub fn all_at_root(&self) -> bool {
-        self.is_root() || (0..3).all(|lane| self.root[lane] >= self.last[lane])
     }
 
     /// Whether this node is the root.

@@ -136,6 +136,13 @@ impl Outbound {
     }
 }
 
+/// What a neighbour will surely know, and the places that it has to confirm first.
+#[derive(Debug, Clone)]
+struct Unconfirmed {
+    places: Vec<(Lane, Position)>,
+    lineage: [Lineage; 3],
+}
+
 /// Everything about one link.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
@@ -155,6 +162,9 @@ pub(crate) struct Link {
     /// What the neighbour surely knows of its own feed, by lane: what went before the place that we have named
     /// there, and what has come since. None until its announcements have arrived and it knows our places.
     pub lineage: Option<[Lineage; 3]>,
+    /// The same, until the neighbour has confirmed the places that it could not know by its HELLO: it may not be the only writer of
+    /// them, and nothing goes to it as if it had what it has not.
+    unconfirmed: Option<Unconfirmed>,
     /// The runs of the neighbour's feed, as far as it knows it: what others have written under its name is not in them.
     pub runs: BTreeSet<Incarnation>,
     /// Segments of which another link has brought rows since our places were read from the store: two machines may
@@ -172,6 +182,8 @@ pub(crate) struct Link {
     /// How far the neighbour's feed has been read, by lane: from the place that was named, and with what is not yet
     /// durable.
     pub reading: [Option<Position>; 3],
+    /// What has come on this link and is durable, by lane.
+    pub kept: [Option<Position>; 3],
     pub held: VecDeque<EntryBatch>,
     /// What has arrived of a stretch that is not complete, by lane.
     pub stretch: [Vec<EntryBatch>; 3],
@@ -217,7 +229,9 @@ impl Link {
             hello: None,
             said: 0,
             named: Vec::new(),
+            kept: [None; 3],
             lineage: None,
+            unconfirmed: None,
             runs: BTreeSet::new(),
             barred: BTreeSet::new(),
             out: Default::default(),
@@ -320,14 +334,32 @@ impl Link {
             let Some(walked) = walk(at, store)? else { return Ok(Found::Nothing) };
             *part = walked;
         }
-        self.lineage = Some(lineage);
         self.runs = whole.segments().chain([hello.run]).collect();
         if knows_us {
+            self.lineage = Some(lineage);
             return Ok(Found::Known);
         }
+        let beyond =
+            newest.iter().map(|(lane, cursor)| (*lane, cursor.at)).filter(|(_, at)| !whole.covers(*at));
+        self.unconfirmed = Some(Unconfirmed { places: beyond.collect(), lineage });
+        self.is_confirmed();
         self.owes_cursors = false;
         self.name(newest, not_yet_durable());
         Ok(Found::Asked)
+    }
+
+    /// The neighbour goes on from a place: it knows it.
+    pub fn confirms(&mut self, lane: Lane, at: Position) {
+        if let Some(unconfirmed) = &mut self.unconfirmed {
+            unconfirmed.places.retain(|place| *place != (lane, at));
+            self.is_confirmed();
+        }
+    }
+
+    fn is_confirmed(&mut self) {
+        if let Some(known) = self.unconfirmed.take_if(|unconfirmed| unconfirmed.places.is_empty()) {
+            self.lineage = Some(known.lineage);
+        }
     }
 
     /// Whether this place, the newest that we have read in what the neighbour knows, is in another segment than the one

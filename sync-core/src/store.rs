@@ -73,11 +73,15 @@ pub enum Frontier {
     /// Up to here the root had everything when this node came to stand below another parent, which has it from the root.
     /// 0 when that parent has said that it goes on from here.
     Above,
+    /// Nothing counts as durable elsewhere before the row up to here is: this node has been put back to an older copy, and what its
+    /// parent has read it may not hold. [`Seq::MAX`] until an audit tells what is lacking there.
+    Doubt,
 }
 
 impl Frontier {
     /// All of them.
-    pub const ALL: [Frontier; 4] = [Frontier::Last, Frontier::Hub, Frontier::Root, Frontier::Above];
+    pub const ALL: [Frontier; 5] =
+        [Frontier::Last, Frontier::Hub, Frontier::Root, Frontier::Above, Frontier::Doubt];
 }
 
 /// A promise to pass on: once the root has row `seq`, everything that this node read of `src.segment` in this

@@ -82,6 +82,7 @@ struct StatusBody<'a> {
     homes: &'a [HomeDigest],
     not_at_hub: UnsafeBody<'a>,
     not_at_root: UnsafeBody<'a>,
+    in_doubt: bool,
     attachments: Contents,
     line: Option<LineBody<'a>>,
     leaving: Option<&'a Leaving>,
@@ -142,6 +143,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         homes: &status.homes,
         not_at_hub: UnsafeBody::new(&status.not_at_hub),
         not_at_root: UnsafeBody::new(&status.not_at_root),
+        in_doubt: status.in_doubt,
         attachments: status.attachments,
         line: status.line.as_ref().map(LineBody::new),
         leaving: status.leaving.as_ref(),
@@ -161,7 +163,7 @@ fn alert_body(alert: &AlertLine) -> AlertBody<'_> {
 
 fn is_safe(status: &Answer) -> bool {
     let missing = [status.not_at_hub.entries, status.not_at_root.entries, status.attachments.not_at_root];
-    missing == [0; 3] && status.damaged == 0
+    missing == [0; 3] && status.damaged == 0 && !status.in_doubt
 }
 
 /// What a person has to look at, as stable names.
@@ -197,6 +199,12 @@ fn summary(status: &Answer) -> String {
             0 => "This is the centre. It holds no records yet.".into(),
             _ => format!("This is the centre. It holds {}.", many(records, "record", "records")),
         };
+    }
+    if status.in_doubt {
+        return format!(
+            "This machine was put back to an older copy: what it has is being compared with what the {parent} has, and counts as \
+             safe when that is done."
+        );
     }
     if status.not_at_hub.entries > 0 {
         let entries = many(status.not_at_hub.entries, "entry is", "entries are");
@@ -400,6 +408,7 @@ mod tests {
             homes: Vec::new(),
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
+            in_doubt: false,
             attachments: Contents::default(),
             line: None,
             leaving: None,
@@ -432,6 +441,11 @@ mod tests {
         assert_eq!(summary(&status), below_a_hub);
         let right_below = Answer { place: "trung-uong/ha-giang".parse().unwrap(), ..leaf() };
         assert_eq!(summary(&right_below), "All 1,204 records are safe at the centre.");
+        status.in_doubt = true;
+        assert!(
+            !is_safe(&status) && summary(&status).starts_with("This machine was put back to an older copy")
+        );
+        status.in_doubt = false;
         status.not_at_root = Unsafe { entries: 12, oldest_seconds: Some(1_200) };
         let at_hub =
             "Everything is at the hub; 12 entries are not yet at the centre; the oldest has waited 20 min.";

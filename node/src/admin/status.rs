@@ -75,6 +75,9 @@ pub struct Status {
     pub not_at_hub: Unsafe,
     /// Entries that the root has not made durable.
     pub not_at_root: Unsafe,
+    /// This node was put back to an older copy, and nothing counts as durable elsewhere before it has been compared with the parent.
+    #[serde(default)]
+    pub in_doubt: bool,
     /// How much of attachments is not where it has to be.
     #[serde(default)]
     pub attachments: Contents,

@@ -62,6 +62,7 @@ impl Core {
             homes: digests.iter().map(home).collect(),
             not_at_hub: self.not_at(Frontier::Hub)?,
             not_at_root: self.not_at(Frontier::Root)?,
+            in_doubt: self.engine.is_in_doubt(),
             line: self.line_to_parent()?,
             attachments: self.contents()?,
             leaving: self.leaving(),

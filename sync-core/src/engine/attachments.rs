@@ -701,7 +701,7 @@ impl<I: Identity> Engine<I> {
         draft.after.contents.push(name.clone());
         // Its record may have been forgotten meanwhile.
         if store.attachment(name)?.is_some() {
-            draft.contents.insert(name.record.clone());
+            draft.touched.insert(name.record.clone());
             if let Op::Piece { bytes, .. } = &op {
                 draft.bytes += bytes.len();
             }

@@ -62,6 +62,7 @@ pub(crate) struct Audit {
     look: Vec<Prefix>,
     want: Vec<Short>,
     give: Vec<Seq>,
+    gave: Vec<Seq>,
     /// What was asked for last.
     looking: Vec<Prefix>,
     wanting: Want,
@@ -149,6 +150,7 @@ impl<I: Identity> Engine<I> {
             look: vec![Prefix::ALL],
             want: Vec::new(),
             give: Vec::new(),
+            gave: Vec::new(),
             looking: Vec::new(),
             wanting: Want::default(),
             here: 0,
@@ -347,18 +349,18 @@ impl<I: Identity> Engine<I> {
             }
         }
         let mut rows = rows.into_iter().collect();
-        let entries = self.take_entries(link, &mut rows, store)?;
+        let (entries, _) = self.take_entries(link, &mut rows, store)?;
         self.send(link, Frame::Repair(entries));
         Ok(())
     }
 
-    /// The entries of the first of these rows that fit into a frame; the others are left.
+    /// The entries of the first of these rows that fit into a frame, and those rows; the others are left.
     fn take_entries(
         &self,
         link: LinkId,
         rows: &mut Vec<Seq>,
         store: &impl Store,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<(Vec<Entry>, Vec<Seq>), StoreError> {
         let (mut entries, mut bytes, mut taken) = (Vec::new(), 0, 0);
         let (allowed, secret) = (self.allowed_over(link), self.secret_rows_over(link, store)?);
         self.marks_first(rows, allowed, store)?;
@@ -376,8 +378,7 @@ impl<I: Identity> Engine<I> {
                 entries.push(entry);
             }
         }
-        rows.drain(..taken);
-        Ok(entries)
+        Ok((entries, rows.drain(..taken).collect()))
     }
 
     /// What was asked for has come. What has not is asked for again, as long as anything comes.
@@ -464,19 +465,20 @@ impl<I: Identity> Engine<I> {
         audit.give.sort_unstable();
         let mut give = std::mem::take(&mut audit.give);
         while !give.is_empty() {
-            let entries = self.take_entries(link, &mut give, store)?;
+            let (entries, gave) = self.take_entries(link, &mut give, store)?;
             if !entries.is_empty() {
                 let audit = self.audit_of(link);
+                audit.gave.extend(gave);
                 (audit.give, audit.waits) = (give, Waits::Receipt);
                 self.send(link, Frame::Repair(entries));
                 return Ok(());
             }
         }
         let state = self.links.get_mut(&link).expect("the caller has found it");
-        let Audit { began, entries, here, there, missed, .. } =
+        let Audit { began, entries, gave, here, there, missed, .. } =
             *state.audit.take().expect("the caller has found it");
         if state.direction == Direction::Up {
-            self.is_audited(began);
+            self.is_audited(began, gave);
         }
         self.effects.push_back(Effect::Audited(link, Audited::Done { entries, here, there, missed }));
         Ok(())

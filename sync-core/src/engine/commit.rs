@@ -30,8 +30,8 @@ pub(super) struct Draft {
     pub(super) marked: BTreeMap<(RecordId, Vec<u8>), Secrecy>,
     /// The announcements that neighbours have brought.
     brought: BTreeMap<Incarnation, Announcement>,
-    /// The records of which something of an attachment is in it.
-    pub(super) contents: BTreeSet<RecordId>,
+    /// The records of which it holds something else: of an attachment, a row that is put back, an offer of what the parent lacked.
+    pub(super) touched: BTreeSet<RecordId>,
     pub(super) bytes: usize,
     pub(super) at: i64,
     /// How far the projection is folded once this commit is durable.
@@ -41,7 +41,7 @@ pub(super) struct Draft {
 impl Draft {
     /// Whether this commit adds to a record, or to what is known of it.
     pub(super) fn holds(&self, record: &RecordId) -> bool {
-        self.rows.contains_key(record) || self.grants.contains_key(record) || self.contents.contains(record)
+        self.rows.contains_key(record) || self.grants.contains_key(record) || self.touched.contains(record)
     }
 
     /// Whose a record is that this commit adds to, and to whom it is open, each once.
@@ -119,6 +119,8 @@ impl<I: Identity> Engine<I> {
                 renamed: false,
                 revoked: false,
                 allowed: Vec::new(),
+                lost: Vec::new(),
+                doubt: None,
                 gain: self.gain,
                 purge: self.purge.clone(),
                 grant_end: self.grant_end,
@@ -141,7 +143,7 @@ impl<I: Identity> Engine<I> {
             secrecy: BTreeMap::new(),
             marked: BTreeMap::new(),
             brought: BTreeMap::new(),
-            contents: BTreeSet::new(),
+            touched: BTreeSet::new(),
             bytes: 0,
             at: now.wall,
             folded: store.folded()?,
@@ -216,6 +218,8 @@ impl<I: Identity> Engine<I> {
             Intent::ForgottenTold(told) => self.draft_told(&told, draft),
             Intent::Content(op) => self.draft_content(op, draft, store)?,
             Intent::Allow(org, way, upto) => self.draft_allowed(org, way, upto, draft, store)?,
+            Intent::Lost(link) => draft.after.lost.push(link),
+            Intent::Gave(began, rows) => self.draft_gave(began, rows, draft, store)?,
         }
         Ok(())
     }
@@ -555,19 +559,6 @@ impl<I: Identity> Engine<I> {
         self.effects.push_back(Effect::Alert(Alert::Forked { segment: self.run }));
     }
 
-    /// Frontiers are hints that a neighbour's HELLO corrects; they are kept along with whatever is kept anyway.
-    fn keep_frontiers(&mut self, draft: &mut Draft) {
-        for lane in Lane::ALL {
-            if draft.after.last[lane as usize] != self.last[lane as usize] {
-                draft.ops.push(Op::Reach(Frontier::Last, lane, draft.after.last[lane as usize]));
-            }
-        }
-        for (which, lane) in std::mem::take(&mut self.reached) {
-            draft.ops.push(Op::Reach(which, lane, self.frontier(which, lane)));
-        }
-        draft.ops.extend(self.stale_marks.drain(..).map(Op::Unmark));
-    }
-
     /// The commit is durable: only now is anybody told.
     pub(super) fn committed(&mut self, store: &impl Store, now: Now) -> Result<(), StoreError> {
         let after = self.committing.take().expect("a commit was under way");
@@ -585,6 +576,10 @@ impl<I: Identity> Engine<I> {
         self.bundle_is_durable(&after.brought);
         for (org, way, upto) in after.allowed {
             self.allowed.allow(org, way, upto);
+        }
+        after.lost.into_iter().for_each(|link| self.say_lost(link));
+        if let Some((began, doubt)) = after.doubt {
+            self.doubt_ends(began, doubt);
         }
         self.gain = after.gain;
         if after.purge != self.purge {
@@ -605,7 +600,8 @@ impl<I: Identity> Engine<I> {
         self.healed(after.healed);
         let heard: BTreeSet<_> = after.acks.keys().map(|(link, _)| *link).collect();
         for ((link, lane), at) in after.acks {
-            if self.links.contains_key(&link) {
+            if let Some(state) = self.links.get_mut(&link) {
+                state.kept[lane as usize] = Some(at);
                 self.send(link, Frame::Ack(lane, at));
             }
         }
@@ -628,6 +624,7 @@ impl<I: Identity> Engine<I> {
         after.repaired.into_iter().for_each(|(link, count)| self.repaired(link, count));
         self.contents_are_durable(after.contents, after.named, store, now)?;
         if after.scope_grows {
+            self.leaving_is_known();
             self.scope_has_grown(store, now)?;
         }
         let links: Vec<_> = self.links.keys().copied().collect();
@@ -686,7 +683,7 @@ impl<I: Identity> Engine<I> {
             groups.entry((mark.lane, mark.src.segment)).or_default().push(*mark);
         }
         for ((lane, _), marks) in groups {
-            let passed = marks.partition_point(|mark| mark.seq <= self.root[lane as usize]);
+            let passed = marks.partition_point(|mark| mark.seq <= self.claims.of(Frontier::Root, lane));
             stale.extend(&marks[..passed.saturating_sub(1)]);
             let open = &marks[passed..];
             if open.len() > MARKS_MAX {

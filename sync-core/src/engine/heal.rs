@@ -151,6 +151,7 @@ impl<I: Identity> Engine<I> {
             }
         }
         draft.bytes += entry.encoded_len();
+        draft.touched.insert(entry.record().clone());
         draft.names(&entry);
         draft.ops.push(Op::Heal { row, entry, at: draft.at });
         for home in others.into_iter().filter(|_| was_damaged) {

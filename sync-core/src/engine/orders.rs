@@ -55,13 +55,12 @@ impl<I: Identity> Engine<I> {
         if news.is_empty() {
             return news;
         }
+        self.leaving_is_known();
         let after = self.place().clone();
         let is_new_parent = before.parent().map(|above| above.org().clone())
             != after.parent().map(|above| above.org().clone());
         if is_new_parent {
-            // What is at the root the new parent has from there.
-            self.above = std::array::from_fn(|lane| self.above[lane].max(self.root[lane]));
-            self.reached.extend(Lane::ALL.map(|lane| (Frontier::Above, lane)));
+            self.root_stands_above();
         }
         let own = after.org();
         let names_address =
@@ -208,7 +207,7 @@ impl<I: Identity> Engine<I> {
         store: &impl Store,
         now: Now,
     ) -> Result<(), StoreError> {
-        let above = self.above[lane as usize];
+        let above = self.claims.heard(Frontier::Above, lane);
         let Some(at) = self.position(above) else { return Ok(()) };
         let parent = self.links.get_mut(&link).filter(|state| state.direction == Direction::Up);
         let Some(out) = parent.map(|state| &mut state.out[lane as usize]) else { return Ok(()) };

@@ -32,6 +32,8 @@ pub(super) struct Waits {
     told: BTreeSet<OrgId>,
     /// When the first of these grants would have ended by its time, by the wall clock.
     until: Option<i64>,
+    /// Nobody here knows where somebody stands to whom one belongs: it may be below.
+    unknown: bool,
 }
 
 /// Records that have come without a word that they are for this node, and until when that is waited for, by [`Now::mono`].
@@ -115,38 +117,44 @@ impl<I: Identity> Engine<I> {
     /// Whether a record with these homes and grants is for this node: it is its own, belongs to somebody below it, or it is not
     /// known to whom; or it is open to it, or to somebody below it.
     pub(super) fn is_for_us(places: &Places, own: &OrgId, homes: &[OrgId], grants: &[Granted]) -> bool {
-        let here = places.stands(own);
-        let is_below = |home| here.zip(places.of(home)).is_none_or(|(here, place)| place.is_within(here));
-        homes.is_empty()
-            || homes.iter().any(|home| home == own || is_below(home))
-            || grant::opened(grants).any(|to| here.is_some_and(|here| places.is_within(to, here)))
+        let is_known = |home| places.stands(own).is_some() && places.of(home).is_some();
+        homes.is_empty() || !homes.iter().all(is_known) || Self::is_surely_for_us(places, own, homes, grants)
+    }
+
+    /// The same as far as it is known to whom it belongs.
+    fn is_surely_for_us(places: &Places, own: &OrgId, homes: &[OrgId], grants: &[Granted]) -> bool {
+        let is_below = |org| places.stands(own).is_some_and(|here| places.is_within(org, here));
+        homes.iter().any(|home| home == own || is_below(home)) || grant::opened(grants).any(is_below)
     }
 
     /// Whether something is to be forgotten that waits for nothing but an audit: nothing waits for the root, or it has more since.
     fn would_forget(&self) -> bool {
         let goes_on = self.purge.as_ref().is_some_and(|purge| purge.done < purge.upto);
         let leaves = self.leaving && self.leaving_waits.is_none() && self.purge.is_none();
-        leaves || (goes_on && self.purge_waits != Some(self.root))
+        leaves || (goes_on && self.purge_waits != Some(self.claims.all(Frontier::Root)))
     }
 
     pub(super) fn can_forget(&self) -> bool {
         self.audited.is_some() && self.would_forget()
     }
 
-    /// The link to the parent, when something is to be forgotten that waits for an audit with it: the host says
+    /// The link to the parent, when something waits for an audit with it, to be forgotten or to count: the host says
     /// [`Event::Audit`] then, and again after a while when the parent was busy.
     pub fn awaits_audit(&self) -> Option<LinkId> {
         let forgets = self.audited.is_none() && self.would_forget();
-        if !forgets && !self.unheard.awaits_audit(self.audited) {
+        if !self.claims.awaits_audit() && !forgets && !self.unheard.awaits_audit(self.audited) {
             return None;
         }
         let parent = |link: &&Link| link.direction == Direction::Up && link.is_settled();
         self.links.values().find(parent).map(|link| link.id)
     }
 
-    /// An audit with the parent that began then has come to its end.
-    pub(super) fn is_audited(&mut self, began: Millis) {
+    /// An audit with the parent that began then has come to its end, and has given it these rows.
+    pub(super) fn is_audited(&mut self, began: Millis, gave: Vec<Seq>) {
         self.audited = self.audited.max(Some(began));
+        if self.claims.awaits_audit() {
+            self.intents.push_back(Intent::Gave(began, gave));
+        }
     }
 
     /// Orders are kept: what is here and is for others by these is to be forgotten.
@@ -236,12 +244,11 @@ impl<I: Identity> Engine<I> {
                     }
                     let rows = store.rows_of(&record)?;
                     if !self.is_at_root(&rows, draft, store)? {
-                        self.purge_waits = Some(self.root);
+                        self.purge_waits = Some(self.claims.all(Frontier::Root));
                         return Ok(());
                     }
                     count(&mut purge.forgotten, &store.homes(&record)?[0], rows.len() as u64);
-                    self.contents.forget(&record);
-                    draft.ops.push(Op::Forget(record));
+                    self.forget(record, draft);
                 }
             }
             purge.done = row;
@@ -268,10 +275,15 @@ impl<I: Identity> Engine<I> {
             }
             let (homes, grants, rows) =
                 (store.homes(&record)?, store.grants(&record)?, store.rows_of(&record)?);
-            let is_here = Self::is_for_us(&self.places, &own, &homes, &grants);
+            let is_here = Self::is_surely_for_us(&self.places, &own, &homes, &grants);
+            let unknown = homes.iter().filter_map(|home| self.places.unknown_of(home));
+            let unknown: Vec<_> = unknown.filter(|_| !is_here).cloned().collect();
             if is_here || rows.is_empty() || store.secrecy(&record)? != Secrecy::None {
                 draft.ops.push(Op::Leaving(record, None));
                 left -= 1;
+            } else if !unknown.is_empty() {
+                waits.unknown = true;
+                draft.after.seeks.extend(unknown);
             } else if self.waits_for_the_root(upto, draft) {
                 waits.root = true;
             } else if let Some(Grant { to, until, .. }) = self.who_is_to_be_told(&grants, draft.at, store)? {
@@ -279,12 +291,11 @@ impl<I: Identity> Engine<I> {
                 waits.until = earlier(waits.until, *until);
             } else {
                 count(&mut forgotten, &homes[0], rows.len() as u64);
-                self.contents.forget(&record);
-                draft.ops.push(Op::Forget(record));
+                self.forget(record, draft);
                 left -= 1;
             }
         }
-        let is_waiting = waits.root || !waits.told.is_empty();
+        let is_waiting = waits.root || waits.unknown || !waits.told.is_empty();
         self.leaving = left > 0;
         self.leaving_waits = Some(waits).filter(|_| is_waiting);
         let tip = draft.after.tip;
@@ -294,8 +305,17 @@ impl<I: Identity> Engine<I> {
         Ok(())
     }
 
+    /// Rows of it that were found damaged are not to be put back: it may come again, and has others then.
+    fn forget(&mut self, record: RecordId, draft: &mut Draft) {
+        self.contents.forget(&record);
+        self.damaged.retain(|_, damage| damage.record.as_ref() != Some(&record));
+        draft.ops.push(Op::Forget(record));
+    }
+
     fn waits_for_the_root(&self, upto: Seq, draft: &Draft) -> bool {
-        (0..3).any(|lane| self.root[lane] < draft.after.last[lane].min(upto))
+        let has =
+            |lane: Lane| self.claims.of(Frontier::Root, lane) >= draft.after.last[lane as usize].min(upto);
+        !Lane::ALL.into_iter().all(has)
     }
 
     /// Somebody below this node who has not heard that a grant has ended before its time. When that has passed everybody
@@ -335,6 +355,11 @@ impl<I: Identity> Engine<I> {
         }
     }
 
+    /// Somebody has announced itself, or an order says where somebody stands.
+    pub(super) fn leaving_is_known(&mut self) {
+        self.leaving_waits.take_if(|waits| waits.unknown);
+    }
+
     /// The root has more, or a child has said how far it has read.
     pub(super) fn leaving_goes_on(&mut self, child: Option<LinkId>) {
         let Some(waits) = &self.leaving_waits else { return };
@@ -354,7 +379,7 @@ impl<I: Identity> Engine<I> {
         for row in rows {
             let Some(entry) = store.entry(*row)? else { continue };
             let lane = entry.lane();
-            let root = self.root[lane as usize];
+            let root = self.claims.of(Frontier::Root, lane);
             if root >= draft.after.last[lane as usize] {
                 continue;
             }

@@ -157,12 +157,14 @@ impl<I: Identity> Engine<I> {
         let said = self.links.get(&link).map(|link| if again { self.tip } else { link.said });
         let Some(said) = said else { return Ok(()) };
         let mut places = Vec::new();
-        let (mut lost, mut rival) = (false, None);
+        // Whether it names what this node never wrote; or what it has not been told of, because both meet while more comes.
+        let (mut unknown, mut lost, mut rival) = (false, false, None);
         let mut known = 0;
         for lane in Lane::ALL {
             let cursor = cursors.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor);
             if let Some(at) = cursor.map(|cursor| cursor.at) {
                 let index = self.segments.iter().rposition(|s| s.incarnation == at.segment);
+                unknown |= index.is_none();
                 known = known.max(index.map_or(0, |index| index + 1));
             }
             // Somebody has written under the name that this process has not used yet.
@@ -179,12 +181,17 @@ impl<I: Identity> Engine<I> {
                 Resolved::Beyond(segment) if again || self.live == Some(segment) => {
                     rival = rival.or(Some(segment));
                 }
-                Resolved::Lost | Resolved::Beyond(_) => lost = true,
+                Resolved::Beyond(_) => (unknown, lost) = (true, true),
+                Resolved::Lost => lost = true,
                 Resolved::Forked(segment) => rival = rival.or(Some(segment)),
             }
         }
         if lost || rival.is_some() {
             self.audited = None;
+        }
+        let is_up = self.links.get(&link).is_some_and(|link| link.direction == Direction::Up);
+        if is_up && (unknown || rival.is_some()) {
+            self.doubt(now);
         }
         if let Some(segment) = rival {
             // Somebody else has written under the name of this segment.
@@ -202,8 +209,7 @@ impl<I: Identity> Engine<I> {
             }
         }
         if lost {
-            self.links.get_mut(&link).expect("it is there").awaits_cursors = true;
-            self.send(link, Frame::Lost);
+            self.intents.push_back(Intent::Lost(link));
             return Ok(());
         }
         for (lane, seq, told) in places {
@@ -211,6 +217,15 @@ impl<I: Identity> Engine<I> {
             self.pass_over_what_is_above(link, lane, store, now)?;
         }
         Ok(())
+    }
+
+    /// The neighbour is asked what it has read of what this node knows. That there is a doubt is durable: it would know no more of it
+    /// when it has been answered.
+    pub(super) fn say_lost(&mut self, link: LinkId) {
+        if let Some(state) = self.links.get_mut(&link) {
+            state.awaits_cursors = true;
+            self.send(link, Frame::Lost);
+        }
     }
 
     /// The reader stands after row `seq` in this lane.
@@ -233,23 +248,6 @@ impl<I: Identity> Engine<I> {
         self.reach(Frontier::Hub, lane, seq);
         if to_root {
             self.reach(Frontier::Root, lane, seq);
-        }
-    }
-
-    /// A frontier of the own feed; the parent's HELLO may set it back, because the parent's word counts.
-    pub(super) fn reach(&mut self, which: Frontier, lane: Lane, seq: Seq) {
-        let all = match which {
-            Frontier::Last => &mut self.last,
-            Frontier::Hub => &mut self.hub,
-            Frontier::Root => &mut self.root,
-            Frontier::Above => &mut self.above,
-        };
-        if std::mem::replace(&mut all[lane as usize], seq) != seq {
-            self.root_moved |= which == Frontier::Root;
-            if which == Frontier::Root {
-                self.leaving_goes_on(None);
-            }
-            self.reached.insert((which, lane));
         }
     }
 
@@ -349,6 +347,7 @@ impl<I: Identity> Engine<I> {
             self.refuse(link, refusal::PROTOCOL, text);
             return Ok(());
         }
+        state.confirms(batch.lane, Position { segment: batch.segment, pos: batch.after });
         let waits = !state.is_settled() || state.held.iter().any(|held| held.lane == batch.lane);
         let writer = self.writer_of(link, &batch, store)?;
         if waits {
@@ -547,24 +546,11 @@ impl<I: Identity> Engine<I> {
         if state.direction == Direction::Up {
             let (to_root, idle) = (state.peer.role == Role::Root, state.is_idle());
             self.parent_has(lane, seq, to_root);
-            if idle && !self.reached.is_empty() {
+            if idle && self.claims.has_moved() {
                 self.intents.push_back(Intent::Folded(Vec::new()));
             }
         } else {
             self.leaving_goes_on(Some(link));
-        }
-    }
-
-    /// The parent has made everything up to this row durable.
-    pub(super) fn parent_has(&mut self, lane: Lane, seq: Seq, to_root: bool) {
-        if (1..=seq).contains(&self.above[lane as usize]) {
-            self.reach(Frontier::Above, lane, 0);
-        }
-        if seq > self.hub[lane as usize] {
-            self.reach(Frontier::Hub, lane, seq);
-        }
-        if to_root && seq > self.root[lane as usize] {
-            self.reach(Frontier::Root, lane, seq);
         }
     }
 
@@ -579,8 +565,7 @@ impl<I: Identity> Engine<I> {
             return;
         }
         let Some(seq) = self.seq_of(at) else { return };
-        if seq > self.root[lane as usize] {
-            self.reach(Frontier::Root, lane, seq);
+        if self.reach_further(Frontier::Root, lane, seq) {
             self.intents.push_back(Intent::Folded(Vec::new()));
         }
     }
@@ -623,7 +608,7 @@ impl<I: Identity> Engine<I> {
 
     /// When more is safe at the root than before, all children are told.
     pub(super) fn pass_on_root(&mut self) {
-        if std::mem::take(&mut self.root_moved) {
+        if self.root_has_moved() {
             let links: Vec<_> = self.links.keys().copied().collect();
             links.into_iter().for_each(|link| self.send_receipts(link));
         }

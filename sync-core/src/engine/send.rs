@@ -422,7 +422,9 @@ impl<I: Identity> Engine<I> {
         let Some(lineage) = &state.lineage else { return };
         for lane in Lane::ALL {
             let named = state.named.iter().find(|(l, _)| *l == lane).map(|(_, cursor)| cursor.at);
-            let newest = newest_receipt(&self.marks, self.root[lane as usize], lane, named, lineage);
+            let both = state.kept[lane as usize].or(named);
+            let newest =
+                newest_receipt(&self.marks, self.claims.of(Frontier::Root, lane), lane, both, lineage);
             let Some(newest) = newest else { continue };
             let known = &mut state.out[lane as usize].receipt;
             if *known != Some(newest) {
@@ -438,13 +440,13 @@ pub(super) fn newest_receipt(
     marks: &BTreeSet<Mark>,
     root: Seq,
     lane: Lane,
-    named: Option<Position>,
+    both: Option<Position>,
     lineage: &[Lineage; 3],
 ) -> Option<Position> {
     let lineage = &lineage[lane as usize];
     let passed = marks.iter().filter(|mark| mark.lane == lane && mark.seq <= root);
-    // A child that is an older copy knows less than we have read; what both know is no less safe.
-    let agreed = |src: Position| named.filter(|at| at.segment == src.segment && at.pos < src.pos);
+    // A child that is an older copy knows less than we have read; what `both` know is no less safe.
+    let agreed = |src: Position| both.filter(|at| at.segment == src.segment && at.pos < src.pos);
     let places = passed.filter_map(|mark| {
         let covered = Some(mark.src).filter(|src| lineage.covers(*src));
         covered.or_else(|| agreed(mark.src))

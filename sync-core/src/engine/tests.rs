@@ -18,6 +18,7 @@ use crate::{
 mod announcements;
 mod attachments;
 mod audit;
+mod claims;
 mod courier;
 mod grants;
 mod lanes;
@@ -1260,6 +1261,9 @@ fn what_is_said_of_the_root_before_places_are_agreed_is_kept_once_for_each_lane(
     assert_eq!(node.engine.frontier(Frontier::Root, Lane::Normal), 0);
     let chain = node.store.chain(3).unwrap();
     node.says(UP, Frame::Cursors(vec![(Lane::Normal, Cursor { at: three, chain })]));
+    assert_eq!(node.engine.frontier(Frontier::Root, Lane::Normal), 0, "it was put back, and not audited");
+    node.now.mono += 1;
+    node.is_audited();
     assert_eq!(node.engine.frontier(Frontier::Root, Lane::Normal), 2);
 }
 
@@ -1442,6 +1446,29 @@ fn who_knows_less_of_a_run_than_was_read_hears_of_it_whatever_is_named() {
         let normal = hub.engine.links[&LinkId(3)].named.iter().find(|(lane, _)| *lane == Lane::Normal);
         assert_eq!(normal.map(|(_, c)| c.at), Some(named.map_or(at(2, 4), |pos| at(1, pos))), "{had_read:?}");
     }
+}
+
+/// A neighbour that comes back from an older copy has less than was read of it, and may have written anew under the same name: it
+/// is given nothing as if it had the rest, until it says that it goes on from there, because it has grown since its HELLO.
+#[test]
+fn what_a_neighbour_does_not_know_it_is_not_taken_to_have() {
+    let mut hub = Node::with_child();
+    hub.says(DOWN, Frame::Batch(batch(0, Some(5), &[1, 2, 3, 4, 5])));
+    hub.told(Event::Closed(DOWN));
+    hub.meets(DOWN, CHILD, Direction::Down);
+    let Frame::Hello(said) = hello(CHILD) else { unreachable!() };
+    let at = |pos| Position { segment: run(CHILD, 1), pos };
+    hub.says(DOWN, Frame::Hello(Hello { tip: Some(at(3)), ..said }));
+    let said = frames(&hub.says(DOWN, Frame::Lost), DOWN);
+    let Some(Frame::Cursors(cursors)) = said.first() else { panic!("{said:?}") };
+    assert_eq!(cursors.iter().find(|(lane, _)| *lane == Lane::Normal).unwrap().1.at, at(5));
+    assert!(hub.engine.links[&DOWN].lineage.is_none());
+    let confirmed = |lane, pos| Frame::Batch(EntryBatch { lane, ..batch(pos, Some(pos), &[]) });
+    hub.says(DOWN, confirmed(Lane::Bulk, 0));
+    hub.says(DOWN, confirmed(Lane::Urgent, 0));
+    assert!(hub.engine.links[&DOWN].lineage.is_none());
+    hub.says(DOWN, confirmed(Lane::Normal, 5));
+    assert!(hub.engine.links[&DOWN].lineage.is_some());
 }
 
 /// A run that has been read after what comes after it in this feed was read by another machine.

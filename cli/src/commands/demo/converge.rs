@@ -171,6 +171,7 @@ mod tests {
             homes: homes.iter().map(home).collect(),
             not_at_hub: Unsafe::default(),
             not_at_root: Unsafe::default(),
+            in_doubt: false,
             attachments: Default::default(),
             line: None,
             leaving: None,

@@ -143,7 +143,8 @@ impl<I: Identity> Engine<I> {
         for lane in Lane::ALL {
             let slot = lane as usize;
             // What comes from above to a new parent is passed over aloud, as on a link.
-            let above = Some(self.above[slot]).filter(|_| export.link.direction == Direction::Up);
+            let above = Some(self.claims.heard(Frontier::Above, lane))
+                .filter(|_| export.link.direction == Direction::Up);
             if let Some(above) = above.filter(|above| export.link.out[slot].next < Some(*above)) {
                 export.link.out[slot].next = Some(above);
                 return self.export_place(export, lane, Vec::new(), store).map(Some);
@@ -228,7 +229,7 @@ impl<I: Identity> Engine<I> {
     fn known_to_have(&self, node: NodeId, direction: Direction) -> [Seq; 3] {
         let settled = self.links.values().find(|link| link.peer.node == node && link.is_settled());
         match (direction, settled) {
-            (Direction::Up, _) => self.hub,
+            (Direction::Up, _) => Lane::ALL.map(|lane| self.claims.heard(Frontier::Hub, lane)),
             (Direction::Down, Some(link)) => std::array::from_fn(|lane| link.out[lane].durable),
             (Direction::Down, None) => [0; 3],
         }
@@ -278,8 +279,9 @@ impl<I: Identity> Engine<I> {
         }));
         let lineage = export.link.lineage.as_ref().filter(|_| export.link.direction == Direction::Down);
         for lane in Lane::ALL {
-            let newest = lineage
-                .and_then(|known| newest_receipt(&self.marks, self.root[lane as usize], lane, None, known));
+            let newest = lineage.and_then(|known| {
+                newest_receipt(&self.marks, self.claims.of(Frontier::Root, lane), lane, None, known)
+            });
             frames.extend(newest.map(|at| Frame::SafeAtRoot(lane, at)));
         }
         frames.extend(self.export_tells(export, store)?);

@@ -322,7 +322,7 @@ impl<I: Identity> Engine<I> {
     }
 
     fn keep_what_was_heard(&mut self) {
-        if !self.reached.is_empty() {
+        if self.claims.has_moved() {
             self.intents.push_back(Intent::Folded(Vec::new()));
         }
         self.pass_on_root();
@@ -334,8 +334,7 @@ impl<I: Identity> Engine<I> {
         let counts = import.session.as_ref().is_some_and(|session| session.counts && is_of_parent(session))
             && self.links_of(import.outcome.sender.node).is_empty();
         let Some(seq) = self.seq_of(at).filter(|_| counts) else { return };
-        if seq > self.root[lane as usize] {
-            self.reach(Frontier::Root, lane, seq);
+        if self.reach_further(Frontier::Root, lane, seq) {
             self.keep_what_was_heard();
         }
     }

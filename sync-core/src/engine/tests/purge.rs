@@ -73,6 +73,19 @@ fn nothing_is_forgotten_before_the_root_has_it() {
     assert_eq!(hub.store.unfolded(0, 9).unwrap(), []);
 }
 
+/// It may come again, and an audit brings what was damaged to where nothing is any more.
+#[test]
+fn what_is_forgotten_is_not_waited_for() {
+    let (mut hub, _) = hub(2);
+    hub.store.rot(3, crate::audit::Harm::Damaged);
+    let checkup = hub.store.check();
+    hub.told(Event::Checked(checkup));
+    assert_eq!(hub.engine.damaged().count(), 1);
+    let at = Position { segment: hub.engine.incarnation(), pos: 3 };
+    assert_eq!(told(&hub.says(UP, Frame::Ack(Lane::Normal, at)))[0].forgotten, forgotten(3, 3));
+    assert_eq!(hub.engine.damaged().count(), 0);
+}
+
 #[test]
 fn what_comes_later_is_forgotten_as_well() {
     let (mut hub, _) = hub(3);

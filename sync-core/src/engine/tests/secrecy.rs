@@ -24,7 +24,7 @@ fn entry_of(record: &str, origin: Incarnation, n: u64, degree: Secrecy) -> Entry
 }
 
 impl Node {
-    fn keeps(&mut self, record: &str, n: u64, degree: Secrecy) -> Vec<Effect> {
+    pub(super) fn keeps(&mut self, record: &str, n: u64, degree: Secrecy) -> Vec<Effect> {
         let entries = vec![entry_of(record, self.engine.incarnation(), n, degree)];
         self.told(Event::Write { ticket: Ticket(n), entries, projection: Vec::new() })
     }
