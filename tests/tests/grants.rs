@@ -219,6 +219,29 @@ fn an_emergency_is_answered_above_and_everybody_can_see_it() {
     assert_eq!(at(&all.clinic, &ask).expect(5).json()["is_here"], false);
 }
 
+/// Nothing is forgotten before a comparison with the parent, and people hear what waits for one.
+#[test]
+fn a_machine_to_which_no_line_leads_says_what_it_has_still() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = Provinces::new(dir.path());
+    all.country.leaf.put([patient("mai"), about("Observation", "before", "mai")]);
+    let give = ["grant", "give", "Patient/mai", "--to", "quan-ba", "--for", "20s", "--why", "x"];
+    at(&all.country.leaf, &give).expect(0);
+    for name in ["Patient/mai", "Observation/before"] {
+        wait_record(&all.clinic, name, true);
+    }
+    wait_quiet(&all.all());
+    all.clinic.kill();
+    all.clinic.configure(|config| config.paused = true);
+    all.clinic.start();
+    // With the Consent.
+    all.clinic.wait("its time is over", |s| s.ended == 3);
+    wait_record(&all.clinic, "Patient/mai", true);
+    all.clinic.resume();
+    wait_record(&all.clinic, "Patient/mai", false);
+    all.clinic.wait("nothing is left of it", |s| s.ended == 0);
+}
+
 /// However far it has come: what is open of the patient at the next start opens all that is about the patient.
 #[test]
 fn a_node_that_dies_while_it_opens_records_goes_on_at_its_next_start() {

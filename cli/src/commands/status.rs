@@ -86,6 +86,7 @@ struct StatusBody<'a> {
     attachments: Contents,
     line: Option<LineBody<'a>>,
     leaving: Option<&'a Leaving>,
+    ended: u64,
     paused: bool,
     up: Option<LinkBody<'a>>,
     down: Vec<LinkBody<'a>>,
@@ -147,6 +148,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         attachments: status.attachments,
         line: status.line.as_ref().map(LineBody::new),
         leaving: status.leaving.as_ref(),
+        ended: status.ended,
         paused: status.paused,
         up: status.up.as_ref().map(LinkBody::new),
         down: status.down.iter().map(LinkBody::new).collect(),
@@ -266,6 +268,14 @@ fn text(status: &Answer, now: i64) -> String {
              compared with its parent what it holds: {} of {} rows looked at.\n",
             count(*done),
             count(*of)
+        ));
+    }
+    if status.ended > 0 {
+        let records = many(status.ended, "record is here that is", "records are here that are");
+        let they = if status.ended == 1 { "it is" } else { "they are" };
+        out.push_str(&format!(
+            "{records} not open to this machine any more: {they} forgotten when a line stands and this machine has been \
+             compared with its parent.\n"
         ));
     }
     if let Some(up) = status.up.as_ref()
@@ -412,6 +422,7 @@ mod tests {
             attachments: Contents::default(),
             line: None,
             leaving: None,
+            ended: 0,
             paused: false,
             up: Some(LinkState {
                 place: "trung-uong/ha-giang".into(),
@@ -458,6 +469,9 @@ mod tests {
         status.role = Role::Root;
         assert_eq!(summary(&status), "This is the centre. It holds 1,204 records.");
         let mut status = leaf();
+        status.ended = 1;
+        let ended = "1 record is here that is not open to this machine any more: it is forgotten when a line stands and";
+        assert!(text(&status, 0).contains(ended));
         status.secret = 3;
         let else_is = "All else that was written here is safe at the centre; 1,204 records are here.";
         assert_eq!(summary(&status), else_is);

@@ -87,6 +87,9 @@ pub struct Status {
     /// What is still here of others since an order, until the root has it.
     #[serde(default)]
     pub leaving: Option<Leaving>,
+    /// Records that are not open to this node any more, and are forgotten when it has been compared with its parent.
+    #[serde(default)]
+    pub ended: u64,
     /// Whether syncing is paused.
     pub paused: bool,
     /// The link to the parent.

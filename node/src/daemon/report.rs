@@ -66,6 +66,7 @@ impl Core {
             line: self.line_to_parent()?,
             attachments: self.contents()?,
             leaving: self.leaving(),
+            ended: self.engine.ended_here(&self.store)?,
             paused: self.numbers.paused(),
             up: up.into_iter().next().map(|(_, state)| state),
             down: down.into_iter().map(|(_, state)| state).collect(),

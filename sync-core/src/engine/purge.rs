@@ -66,6 +66,10 @@ impl Unheard {
         if self.found.is_empty() { first } else { Some(0) }
     }
 
+    fn waits_for(&self, record: &RecordId) -> bool {
+        self.until.contains_key(record) || self.found.contains(record)
+    }
+
     /// Whether the first of them waits for an audit.
     fn awaits_audit(&self, audited: Option<Millis>) -> bool {
         self.queue.front().is_some_and(|(until, _)| !was_audited(*until, audited))
@@ -136,6 +140,15 @@ impl<I: Identity> Engine<I> {
 
     pub(super) fn can_forget(&self) -> bool {
         self.audited.is_some() && self.would_forget()
+    }
+
+    /// How many records are here that were open to this node and are not any more, and wait for an audit with the parent.
+    pub fn ended_here(&self, store: &impl Store) -> Result<u64, StoreError> {
+        if self.audited.is_some() || !self.leaving {
+            return Ok(0);
+        }
+        let has_ended = |(record, _): &(RecordId, Seq)| !self.unheard.waits_for(record);
+        Ok(store.leaving()?.iter().filter(|one| has_ended(one)).count() as u64)
     }
 
     /// The link to the parent, when something waits for an audit with it, to be forgotten or to count: the host says

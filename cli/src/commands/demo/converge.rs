@@ -175,6 +175,7 @@ mod tests {
             attachments: Default::default(),
             line: None,
             leaving: None,
+            ended: 0,
             paused: false,
             up: None,
             down: Vec::new(),

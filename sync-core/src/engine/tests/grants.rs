@@ -314,11 +314,12 @@ fn when_its_time_has_passed_each_ends_it_alone() {
         this.restarts();
         this.now.wall = END;
         assert_eq!((forgotten(&this.told(Event::Timeout)).len(), this.rows_of_record()), (0, 1));
+        assert_eq!(this.engine.ended_here(&this.store).unwrap(), 1, "people are told that it is");
         this.meets_again(parent, 1);
         assert_eq!(this.engine.awaits_audit(), Some(UP), "it may have been put back from an older copy");
         let said = this.is_audited();
         assert_eq!((forgotten(&said).len(), this.rows_of_record(), due(&this)), (1, 0, None), "{node}");
-        assert_eq!(this.engine.awaits_audit(), None);
+        assert_eq!((this.engine.awaits_audit(), this.engine.ended_here(&this.store).unwrap()), (None, 0));
     }
     // Whose it is keeps it, and a hub above it sends no more.
     let mut hub = between();
