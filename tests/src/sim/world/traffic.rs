@@ -165,7 +165,7 @@ impl World<'_> {
         }
     }
 
-    /// One end waits to hear where somebody stands: for as long as it is away, when nobody else knows.
+    /// One end waits to hear where somebody stands who is away. Whether somebody else knows is not looked at: that is excused too.
     pub(super) fn waits_for(&mut self, conn: u64, org: &OrgId) {
         let is_of = |machine: usize| self.plan.nodes[self.machines[machine].node].info.place.org() == org;
         let is_connected = self.conns.values().any(|conn| conn.ends.iter().any(|end| is_of(end.machine)));
