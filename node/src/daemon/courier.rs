@@ -19,7 +19,7 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use sync_core::{
     bundle::{ContentPlaces, Head, Tail, decode_contents, decode_cursors, encode_contents, encode_cursors},
-    engine::{Event, Export, Heard, Identity as _, Imported, LinkId, Since, Told},
+    engine::{Event, Export, Heard, Identity as _, Imported, LinkId, Since, Told, refusal},
     feed::{Cursor, Position},
     id::{Lane, NodeId, OrgId, OrgPath},
     identity::{NodeInfo, Refusal, Role},
@@ -689,6 +689,9 @@ impl Couriers {
         if let Some((code, text)) = refused {
             let text = match code {
                 Refusal::OUTSIDE => no_neighbour(&sender.place),
+                refusal::OUTSIDE_SUBTREE => format!(
+                    "{text}. If this node was put back to an older copy after the bundle was made, export it again there"
+                ),
                 _ => text,
             };
             let text = format!("the bundle of {} was not taken: {text}. {}", sender.place, kept(new));

@@ -22,6 +22,9 @@ use sync_core::{
 
 use super::identity::SimIdentity;
 
+/// The record of which the hostile leaf gives entries that differ in what stands around one and the same change.
+pub const TWO_FACED: &str = "Basic/intruder";
+
 /// Names an entry.
 pub type Key = (RecordId, ChangeHash);
 
@@ -158,10 +161,25 @@ impl Ledger {
     }
 
     /// Where at most one disk was taken away, whatever was said to be at the root is there. The root comes first. What has
-    /// become secret since is not given to a root that has lost it.
-    pub fn check_safe_at_root(&self, root: &MemStore, secret: &BTreeSet<Key>) -> Result<(), Failure> {
-        let told = self.told_safe_at_root.difference(secret);
-        match told.into_iter().find(|key| self.written.contains(key) && !holds(root, key)) {
+    /// become secret since is not given to a root that has lost it, and what closed nodes alone could give they give by a stick.
+    pub fn check_safe_at_root(
+        &self,
+        all: &[Final<'_>],
+        secret: &BTreeSet<Key>,
+        places: &Places,
+    ) -> Result<(), Failure> {
+        let root = all[0].store;
+        let lost = |key: &&Key| self.written.contains(*key) && !holds(root, key);
+        let is_closed = |one: &&Final<'_>| places.successor(one.place.org()).is_some();
+        let at_closed_alone = |(record, change): &Key| {
+            let holders: Vec<_> = all.iter().filter(|one| one.store.reads(record, change)).collect();
+            let gives = |one: &Final<'_>| {
+                let homes = one.store.homes(record).expect("memory does not fail");
+                homes.iter().any(|home| places.is_within(home, &one.place))
+            };
+            holders.iter().any(is_closed) && holders.iter().all(|one| is_closed(one) || !gives(one))
+        };
+        match self.told_safe_at_root.difference(secret).filter(lost).find(|key| !at_closed_alone(key)) {
             Some(key) => Err(Failure::new("safe at the root is for ever", format_args!("{key:?} is gone"))),
             None => Ok(()),
         }
@@ -434,12 +452,25 @@ fn check_issued(one: &Final<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The entries of the hostile leaf of which two disks have different ones around the same change: each keeps what has come first.
+pub fn two_faced(one: &MemStore, other: &MemStore) -> BTreeSet<Key> {
+    let faces = |store: &MemStore| {
+        let rows = store.rows_of(&TWO_FACED.parse().expect("a plain name")).expect("memory does not fail");
+        let entries = rows.into_iter().filter_map(|row| store.entry(row).expect("memory does not fail"));
+        entries.map(|entry| (key(&entry), entry.hash())).collect::<BTreeMap<_, _>>()
+    };
+    let others = faces(other);
+    let differs = |(key, hash): &(Key, _)| others.get(key).is_some_and(|other| other != hash);
+    faces(one).into_iter().filter(differs).map(|(key, _)| key).collect()
+}
+
 fn check_digests(
     one: &Final<'_>,
     root: &MemStore,
     secret: &BTreeSet<Key>,
     places: &Places,
 ) -> Result<(), Failure> {
+    let two_faced = two_faced(one.store, root);
     let of = |store: &MemStore| {
         let mut digests = store.digests().expect("memory does not fail");
         // What nobody could heal is counted still.
@@ -447,7 +478,7 @@ fn check_digests(
             let of_home = digests.iter_mut().filter(|(known, _)| *known == home);
             of_home.for_each(|(_, digest)| *digest = digest.without(missing));
         }
-        for (record, change) in secret {
+        for (record, change) in secret.union(&two_faced) {
             let rows = store.rows_of(record).expect("memory does not fail").into_iter();
             let entries = rows.filter_map(|row| store.entry(row).expect("memory does not fail"));
             for entry in entries.filter(|entry| entry.change_hash() == *change) {

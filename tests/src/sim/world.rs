@@ -350,7 +350,7 @@ impl<'t> World<'t> {
         self.what_may_come_has_come()?;
         self.check_contents()?;
         if self.plan.takes_one_away() {
-            self.ledger.check_safe_at_root(finals[0].store, &secret)?;
+            self.ledger.check_safe_at_root(&finals, &secret, &self.places)?;
         }
         self.report.from_hostile = self.hostile_entries(finals[0].store)?;
         self.report.secrets_came = self.secrets_came();

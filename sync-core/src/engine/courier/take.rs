@@ -432,8 +432,10 @@ impl<I: Identity> Engine<I> {
                 continue;
             }
             // What this node has passed there and does not have it has forgotten, because it is not open to it any more: nobody
-            // tells it so again. If another machine of that name has written it after all, a link brings it.
-            if pos <= passed && !self.is_at_home(&entry, store)? {
+            // tells it so again. If another machine of that name has written it after all, a link brings it. Nobody else has what a
+            // closed child wrote for itself when the root has lost it: that is forgotten again when it is there.
+            let is_its_own = goes_up && entry.home() == from.place.org();
+            if pos <= passed && !is_its_own && !self.is_at_home(&entry, store)? {
                 continue;
             }
             match self.not_to_be_taken(from, &entry, draft, store)? {

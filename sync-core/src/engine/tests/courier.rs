@@ -1,9 +1,14 @@
 //! Bundles between two neighbours that never meet: what goes in, what is taken, what is acknowledged.
 
 use super::*;
-use crate::{engine::courier::*, id::Secrecy};
+use crate::{
+    engine::courier::*,
+    id::Secrecy,
+    order::tests::{closed, order},
+};
 
 const STICK: LinkId = LinkId(900);
+const AGAIN: LinkId = LinkId(3);
 
 /// A bundle: where it goes on, and its frames.
 #[derive(Clone)]
@@ -392,6 +397,36 @@ fn a_bundle_goes_on_where_the_one_before_it_ended() {
     // Whoever has taken neither begins at the beginning.
     hub.imports(CHILD, &child.exports_after(&first.upto, HUB, Since::Start));
     assert_eq!(read(&hub), 3);
+}
+
+/// Its hub has forgotten what the root had, the root has lost its disk, and an audit with that hub does not compare it.
+#[test]
+fn what_a_closed_node_wrote_comes_back_by_a_stick_of_everything() {
+    let (mut child, mut hub) = (child_with(3), Node::new(HUB));
+    hub.imports(CHILD, &child.exports(HUB, Since::Acknowledged));
+    hub.meets(UP, ROOT, Direction::Up);
+    hub.says(UP, hello(ROOT));
+    hub.says(UP, Frame::Announce(announcement(ROOT, 1)));
+    hub.is_audited();
+    let closed = order(1, vec![closed("dv", "tw")]);
+    let said = hub.says(UP, Frame::Orders(vec![closed]));
+    assert!(said.iter().any(|effect| matches!(effect, Effect::Forgotten(_))));
+    assert_eq!(hub.store.unfolded(0, 9).unwrap(), []);
+
+    hub.told(Event::Closed(UP));
+    hub.meets(AGAIN, ROOT, Direction::Up);
+    hub.says(AGAIN, hello(ROOT));
+    assert_eq!(hub.root_has(), 0, "it names no place");
+    child.imports(HUB, &hub.exports(CHILD, Since::Acknowledged));
+    assert_eq!(child.exports(HUB, Since::Acknowledged).entries(), 0);
+    let (run, tip) = (hub.engine.incarnation(), hub.store.tip().unwrap());
+    let everything = child.exports(HUB, Since::Start);
+    assert_eq!(counts(&hub.imports(CHILD, &everything)), (3, 0, 0));
+    assert_eq!((hub.root_has(), hub.store.unfolded(0, 9).unwrap().len()), (0, 3));
+    let at = Position { segment: run, pos: tip + 3 };
+    hub.says(AGAIN, Frame::Ack(Lane::Normal, at));
+    assert_eq!(hub.root_has(), tip + 3);
+    assert_eq!(hub.store.unfolded(0, 9).unwrap(), [], "it is the root's alone again");
 }
 
 #[test]

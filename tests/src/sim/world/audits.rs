@@ -143,7 +143,11 @@ impl World<'_> {
             conns.into_iter().map(|(id, conn)| (*id, conn.ends[0].machine, conn.ends[0].link)).collect();
         for (conn, child, link) in conns {
             let parent = self.conns[&conn].ends[1].machine;
-            if [child, parent].iter().any(|one| !self.machines[*one].store.check().damaged.is_empty()) {
+            let stores = [child, parent].map(|one| &self.machines[one].store);
+            // What a liar has given to one of them in another form each audit of the two finds.
+            if stores.iter().any(|store| !store.check().damaged.is_empty())
+                || !oracle::two_faced(stores[0], stores[1]).is_empty()
+            {
                 continue;
             }
             let sent = |world: &Self| world.conns[&conn].ends.iter().map(|end| end.sent.1).sum::<u64>();

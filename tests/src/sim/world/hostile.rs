@@ -137,7 +137,7 @@ impl World<'_> {
         let attachments: Vec<_> = intruder.contents().collect();
         let attachment = *intruder.answers.pick(&attachments).expect("it has some");
         let home = intruder.keys[0].info().place.org().clone();
-        let record = "Basic/intruder".parse().expect("a plain name");
+        let record = oracle::TWO_FACED.parse().expect("a plain name");
         let chunk = opaque_chunk(run, after + 1, &[], Stamp(1), b"brings");
         let entry = Entry::new(record, home, lane, chunk).expect("a readable header");
         let entry =
