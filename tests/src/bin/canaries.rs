@@ -196,7 +196,7 @@ impl Field {
                 let alone = ["--no-default-features"];
                 // The worlds that once broke a promise first: some bugs are seen by one world in ten thousand.
                 let seeds = ["--seeds", "0..1000000", "--first", "--seconds", &seconds];
-                match self.run(canary, "sim", &alone, &["corpus"]) {
+                match self.run(canary, "sim", &alone, &["corpus", "--first"]) {
                     Ok(None) => self.run(canary, "sim", &alone, &seeds),
                     found => found,
                 }
