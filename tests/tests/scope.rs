@@ -382,6 +382,16 @@ fn what_is_secret_goes_as_far_as_both_ends_allow_it() {
     allows(&mut root, "ha-giang", Secrecy::Mat);
     root.wait("the rest of the way", |_| holds(&root, &mat) && holds(&root, &before));
     assert!(!holds(&root, &toi_mat));
+    // What no line may carry a stick may, where that is decided.
+    let up = |leaf: &Node| explain(leaf, &toi_mat).neighbours[0].clone();
+    assert!(!up(&leaf).sent && !up(&leaf).by_bundle);
+    leaf.stop();
+    leaf.configure(|config| {
+        let by_stick = Profile { by: Way::Courier, ..config.profiles[0].clone() };
+        config.profiles.push(by_stick);
+    });
+    leaf.start();
+    assert!(!up(&leaf).sent && up(&leaf).by_bundle);
     // A profile that nobody answers for stops the start.
     leaf.stop();
     leaf.configure(|config| config.profiles[0].decided_by = " ".to_owned());

@@ -150,6 +150,7 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
             1 => ", but not 1 change that is too secret for the profiles of the link".to_owned(),
             held => format!(", but not {held} changes that are too secret for the profiles of the link"),
         };
+        let kept = kept + if to.by_bundle { "; a bundle may take it there" } else { "" };
         let is_up = explained.own.is_within(&to.place);
         let way = if is_up { "  up" } else { "  down" };
         vec![way.to_owned(), to.place.org().to_string(), why.to_owned() + &kept]
@@ -182,6 +183,7 @@ mod tests {
             sent: reason != Reason::NoHomeWithin,
             reason,
             held_back: 0,
+            by_bundle: false,
         };
         Explained {
             own: "tw/ha-giang".parse().unwrap(),
@@ -223,9 +225,14 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
         explained.neighbours[0].held_back = 1;
         let said = of_org(&OrgId::new("dong-van").unwrap(), &explained);
         assert!(
-            said.contains("yes: everything goes up, but not 1 change that is too secret for the profiles"),
+            said.contains(
+                "yes: everything goes up, but not 1 change that is too secret for the profiles of the link\n"
+            ),
             "{said}"
         );
+        explained.neighbours[0].by_bundle = true;
+        let said = of_org(&OrgId::new("dong-van").unwrap(), &explained);
+        assert!(said.contains("for the profiles of the link; a bundle may take it there\n"), "{said}");
     }
 
     #[test]

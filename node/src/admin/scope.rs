@@ -49,6 +49,9 @@ pub struct Destination {
     /// the link allow.
     #[serde(default)]
     pub held_back: u64,
+    /// Whether what the profiles of the link keep back may go there by bundle, as far as this node decides.
+    #[serde(default)]
+    pub by_bundle: bool,
 }
 
 /// Why something is sent to a neighbour, or is not.

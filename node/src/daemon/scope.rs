@@ -6,7 +6,7 @@ use sync_core::{
     feed::Lineage,
     id::{OrgId, OrgPath, RecordId, Secrecy},
     scope::{
-        Neighbour,
+        Neighbour, Way,
         grant::{Granted, opened},
         wants,
     },
@@ -58,10 +58,14 @@ impl Core {
 
     /// Counts what of these degrees may not go where it would go otherwise.
     fn hold_back(&self, explained: &mut Explained, secret: &[Secrecy]) {
+        let profiles = self.config.allowed();
         let wanted = |to: &&mut Destination| !matches!(to.reason, Reason::NoHomeWithin);
         for to in explained.neighbours.iter_mut().filter(wanted) {
             let allowed = self.engine.allowed_to(to.place.org());
-            to.held_back = secret.iter().filter(|degree| **degree > allowed).count() as u64;
+            let held_back: Vec<_> = secret.iter().filter(|degree| **degree > allowed).collect();
+            let by_bundle = profiles.allowed(to.place.org(), Way::Courier);
+            to.held_back = held_back.len() as u64;
+            to.by_bundle = held_back.iter().max().is_some_and(|most| **most <= by_bundle);
         }
     }
 
@@ -93,7 +97,7 @@ impl Core {
         let up = own.parent().map(|place| {
             let sent = may_leave(&place);
             let reason = if sent { Reason::EverythingGoesUp } else { Reason::Secret };
-            Destination { place, sent, reason, held_back: 0 }
+            Destination { place, sent, reason, held_back: 0, by_bundle: false }
         });
         // What belonged to a closed organization stands where its successor does, who is listed by its own name.
         let is_child =
@@ -111,7 +115,7 @@ impl Core {
                 true if is_within(&head.opened) => Reason::OpenedWithin,
                 true => Reason::IssuedAbove,
             };
-            Destination { place: child.clone(), sent, reason, held_back: 0 }
+            Destination { place: child.clone(), sent, reason, held_back: 0, by_bundle: false }
         });
         let neighbours = up.into_iter().chain(down).collect();
         let home = |org: &OrgId| Home { org: org.clone(), place: places.of(org).cloned() };
