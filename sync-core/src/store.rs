@@ -112,7 +112,7 @@ pub struct Gain {
 /// in each commit, as soon as that is at the root.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Purge {
-    /// The last order before it began; 0 when it is of grants that have ended.
+    /// The last order by which something of it has left this node; 0 when it is of grants that have ended.
     pub order: u64,
     /// Rows up to here have been looked at.
     pub done: Seq,

@@ -4,7 +4,7 @@
 //! known, when the table of changes names it there. What belongs nowhere and is not held is appended like any other.
 //! What always holds: nothing is taken away from a store here but the excess of a digest that counts what never was.
 
-use super::{commit::Draft, *};
+use super::{commit::Draft, purge::ordered, *};
 use crate::{
     audit::Harm,
     feed::{CHAIN_START, extend_chain},
@@ -147,7 +147,8 @@ impl<I: Identity> Engine<I> {
         if !issued {
             let (homes, grants) = (store.homes(entry.record())?, store.grants(entry.record())?);
             if self.is_elsewhere_by_order(&homes, &grants) {
-                self.purge_from(row, draft);
+                let order = ordered(&self.places, &homes, self.info().place.org());
+                self.purge_from(row, order, draft);
             }
         }
         draft.bytes += entry.encoded_len();

@@ -179,8 +179,10 @@ impl<I: Identity> Engine<I> {
     ) -> Result<(), StoreError> {
         let own = self.info().place.org();
         let foreign = |home: &OrgId| !Self::is_for_us(places, own, std::slice::from_ref(home), &[]);
-        if self.is_hub() && store.digests()?.iter().any(|(home, digest)| digest.count > 0 && foreign(home)) {
-            let order = places.orders().last().map_or(0, |order| order.number);
+        let homes = store.digests()?.into_iter().filter(|(_, digest)| digest.count > 0).map(|(home, _)| home);
+        let homes: Vec<_> = homes.filter(foreign).collect();
+        if self.is_hub() && !homes.is_empty() {
+            let order = ordered(places, &homes, own);
             let forgotten = draft.after.purge.take().map(|purge| purge.forgotten).unwrap_or_default();
             draft.after.purge = Some(Purge { order, done: 0, upto: draft.after.tip, forgotten });
         }
@@ -191,7 +193,8 @@ impl<I: Identity> Engine<I> {
     pub(super) fn purge_late(&self, record: &RecordId, draft: &mut Draft) {
         let (homes, grants) = draft.homes_and_grants(record);
         if self.is_elsewhere_by_order(homes, grants) {
-            self.purge_from(draft.after.tip, draft);
+            let order = ordered(&self.places, homes, self.info().place.org());
+            self.purge_from(draft.after.tip, order, draft);
         }
     }
 
@@ -202,9 +205,8 @@ impl<I: Identity> Engine<I> {
         is_ordered && !Self::is_for_us(&self.places, own, homes, grants)
     }
 
-    /// What stands at this row, or after it, is to be looked at (again).
-    pub(super) fn purge_from(&self, row: Seq, draft: &mut Draft) {
-        let order = self.last_order();
+    /// What stands at this row, or after it, is to be looked at (again), because of that order.
+    pub(super) fn purge_from(&self, row: Seq, order: u64, draft: &mut Draft) {
         let purge = draft.after.purge.get_or_insert(Purge { order, done: row - 1, ..Purge::default() });
         // Up to the end also for a row that is healed: the end of each purge names its receipt, and is beyond the last one's.
         (purge.done, purge.upto) = (purge.done.min(row - 1), draft.after.tip);
@@ -435,6 +437,12 @@ pub(super) fn sender(
     let src = head.and_then(|head| head.src);
     let sender = src.map(|src| store.announcement(src.segment)).transpose()?;
     Ok(sender.map(|known| known.map(|(_, info)| info)))
+}
+
+/// The order by which something of these homes left `own` last; the last one of all where that is not known.
+pub(super) fn ordered(places: &Places, homes: &[OrgId], own: &OrgId) -> u64 {
+    let left = homes.iter().filter_map(|home| places.left_by(home, own)).max();
+    left.or(places.orders().last().map(|order| order.number)).unwrap_or_default()
 }
 
 fn count(forgotten: &mut Vec<Forgotten>, home: &OrgId, entries: u64) {

@@ -226,14 +226,17 @@ impl Places {
     /// Whether what belongs to `home` has stood at `org` or below it, and after a later order did not: then `org` has forgotten
     /// it, or will, also if it is there again.
     pub fn has_left(&self, home: &OrgId, org: &OrgId) -> bool {
-        let mut was_within = false;
-        (0..=self.orders.len()).any(|known| {
+        self.left_by(home, org).is_some()
+    }
+
+    /// The number of the last order by which what belongs to `home` has left `org` and all below it.
+    pub fn left_by(&self, home: &OrgId, org: &OrgId) -> Option<u64> {
+        let is_within = |known| {
             let places = self.stood(self.heir(home, known), known).zip(self.stood(org, known));
-            let is_within = places.is_some_and(|(home, subtree)| home.is_within(&subtree));
-            let left = was_within && !is_within;
-            was_within |= is_within;
-            left
-        })
+            places.is_some_and(|(home, subtree)| home.is_within(&subtree))
+        };
+        let mut orders = (0..self.orders.len()).rev();
+        orders.find(|before| is_within(*before) && !is_within(before + 1)).map(|at| self.orders[at].number)
     }
 
     /// Below which of the organizations directly below `org` what belongs to `home` has stood, after the orders up to this

@@ -59,6 +59,20 @@ fn what_is_at_the_root_is_forgotten_and_told_once() {
 }
 
 #[test]
+fn what_is_forgotten_names_the_order_that_took_it_away() {
+    let mut hub = Node::with_child();
+    hub.meets(UP, ROOT, Direction::Up);
+    hub.says(UP, hello(ROOT));
+    hub.is_audited();
+    hub.says(DOWN, Frame::Batch(batch(0, Some(3), &[1, 2, 3])));
+    hub.says(UP, Frame::Ack(Lane::Normal, Position { segment: hub.engine.incarnation(), pos: 3 }));
+    // The second gives another address alone.
+    let said = hub.says(UP, Frame::Orders(vec![away(), order(2, vec![moved("tw/hg", "tw/hg")])]));
+    assert_eq!((hub.engine.last_order(), told(&said)[0].order), (2, 1));
+    assert_eq!(hub.store.unfolded(0, 9).unwrap(), []);
+}
+
+#[test]
 fn nothing_is_forgotten_before_the_root_has_it() {
     let (mut hub, said) = hub(2);
     assert!(told(&said).is_empty());
