@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use node::{
-    admin::{History, Request},
+    admin::{History, Request, Synced},
     fhir::population::Population,
 };
 use sync_core::{id::Incarnation, identity::Role};
@@ -104,9 +104,13 @@ fn restored_leaf(mut copies: impl Copies) {
     assert_eq!(country.leaf.status().entries, 252);
     assert_ne!(last_run(&country.leaf, "Patient/edited"), before, "it writes as a run of its own");
     country.leaf.resume();
+    country.leaf.wait("it hears that it was put back", |s| s.in_doubt);
+    let now: Synced = country.leaf.ask(&Request::SyncNow { wait: false, bulk: false });
+    assert!(now.in_doubt && now.not_at_hub.entries > 0, "{now:?}");
     let all = wait_equal(&country.all(), 353);
     assert!(all.iter().all(|s| s.entries == 353 && s.records == 351 && s.conflicts == 1), "{all:#?}");
     country.leaf.wait_safe();
+    assert!(!country.leaf.sync().in_doubt, "it has been compared");
     let alerts = country.hub.status().alerts;
     assert!(has_alert(&alerts, "restored", "trung-uong/ha-giang/dong-van"), "{alerts:?}");
     assert!(!has_alert(&alerts, "two_machines", ""), "{alerts:?}");

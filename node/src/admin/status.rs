@@ -186,4 +186,7 @@ pub struct Synced {
     /// What of it waits for its time.
     #[serde(default)]
     pub bulk: Option<Waiting>,
+    /// Nothing counts as there yet: see [`Status::in_doubt`].
+    #[serde(default)]
+    pub in_doubt: bool,
 }

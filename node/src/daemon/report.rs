@@ -195,6 +195,7 @@ impl Core {
             secret: self.reader.counts()?.secret,
             attachments: self.contents()?,
             bulk: self.waiting_bulk()?,
+            in_doubt: self.engine.is_in_doubt(),
         })
     }
 
