@@ -384,6 +384,18 @@ fn next_steps(dir: &Path, restored: &backup::Restored) -> String {
             dir.display()
         ));
     }
+    steps.push(format!(
+        "The settings are those of then: write into {}/config.json what was decided since, such as policies and profiles.",
+        dir.display()
+    ));
+    steps.push(format!(
+        "What was marked secret here after {} and went nowhere as such is not marked any more, and goes its way as an \
+         ordinary record when this node is connected; a grant whose end came after that and went nowhere is open again. If there \
+         may be such, mark and end them again before it syncs: with \"paused\": true in config.json it does not, until \
+         tuyen --dir {} sync resume",
+        local(manifest.made_at),
+        dir.display()
+    ));
     steps.push(format!("Start it: tuyend --dir {}", dir.display()));
     if config.paused {
         steps.push(format!(
