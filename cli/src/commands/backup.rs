@@ -209,7 +209,7 @@ impl Create {
         };
         if created.damage_found {
             context.output.note(
-                "this node has found damage in its store (`tuyen status`), which the backup may hold as well: check it, and keep the \
+                "this node has found damage in its store (see `tuyen status` when it runs), which the backup may hold as well: check it, and keep the \
                  older ones",
             );
         }
@@ -247,8 +247,8 @@ impl Create {
         let made = node.make(to, &mut partial, &mut shown(&mut meter)).map_err(stop)?;
         let bytes = partial.bytes();
         partial.keep().map_err(stop)?;
-        node.kept(made.made_at).map_err(noted)?;
-        Ok(Created { made, bytes, online: false, damage_found: false })
+        let kept = node.kept(made.made_at).map_err(noted)?;
+        Ok(Created { made, bytes, online: false, damage_found: kept.damage_found })
     }
 
     fn in_words(&self, made: &Made, bytes: u64) -> String {

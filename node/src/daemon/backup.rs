@@ -154,8 +154,13 @@ impl Core {
     }
 }
 
-/// Keeps when the last backup was made.
-pub(crate) fn keep_last_backup(store: &mut SqliteStore, made_at: i64) -> Result<(), StoreError> {
+/// The same of a node that is stopped.
+pub(crate) fn backup_kept(store: &mut SqliteStore, made_at: i64) -> Result<BackupKept, StoreError> {
+    keep_last_backup(store, made_at)?;
+    Ok(BackupKept { damage_found: verify::left_damaged(store)? > 0 })
+}
+
+fn keep_last_backup(store: &mut SqliteStore, made_at: i64) -> Result<(), StoreError> {
     store.set_setting(LAST_BACKUP, made_at.to_string().as_bytes())
 }
 
