@@ -440,6 +440,7 @@ mod tests {
                 software: None,
                 rtt_millis: Some(41),
                 behind: None,
+                behind_seconds: None,
                 to_come: None,
             }),
             down: Vec::new(),
