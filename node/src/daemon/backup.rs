@@ -149,7 +149,7 @@ impl Core {
     /// Keeps that a backup of this time is where it should be.
     pub fn backup_kept(&mut self, made_at: i64) -> Outcome<BackupKept> {
         keep_last_backup(&mut self.store, made_at)?;
-        let was_found = self.alerts.iter().any(|alert| alert.code == verify::ALERT);
+        let was_found = self.alerts.lines().any(|alert| alert.code == verify::ALERT);
         Ok(BackupKept { damage_found: was_found || self.left_damaged() > 0 })
     }
 }

@@ -38,6 +38,7 @@ use crate::{
 };
 
 mod admit;
+mod alerts;
 mod attachments;
 mod backup;
 mod book;

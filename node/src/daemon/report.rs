@@ -72,7 +72,7 @@ impl Core {
             down: down.into_iter().map(|(_, state)| state).collect(),
             sent_bytes: self.numbers.traffic.sent.load(Ordering::Relaxed),
             received_bytes: self.numbers.traffic.received.load(Ordering::Relaxed),
-            alerts: self.alerts.iter().cloned().collect(),
+            alerts: self.alerts.lines().cloned().collect(),
             last_backup: last_backup(&self.store)?,
         })
     }
