@@ -1,5 +1,5 @@
-//! Files that are written whole. What always holds: a file appears under its name only when all of it is on the disk, and
-//! nothing of one that failed is left. Not here: what stands in it.
+//! Files that are written whole. What always holds: a file appears under its name only when all of it is on the disk,
+//! nothing of one that failed is left, and none is ever overwritten. Not here: what stands in it.
 
 use std::{
     fs::File,
@@ -14,14 +14,10 @@ use crate::output::{Stop, failed, usage};
 /// What an error of writing this file means.
 pub type Wrong<'a> = &'a dyn Fn(io::Error) -> Stop;
 
-/// Writes a file; one of that name is replaced only if `replaces`.
-pub fn write<T>(
-    to: &Path,
-    replaces: bool,
-    body: impl FnOnce(&mut dyn Write, Wrong) -> Result<T, Stop>,
-) -> Result<T, Stop> {
+/// Writes a new file.
+pub fn write<T>(to: &Path, body: impl FnOnce(&mut dyn Write, Wrong) -> Result<T, Stop>) -> Result<T, Stop> {
     let there = || usage(format!("{} is there already; name another file", to.display()));
-    if !replaces && to.exists() {
+    if to.exists() {
         return Err(there());
     }
     let wrong = |error: io::Error| {
@@ -35,8 +31,7 @@ pub fn write<T>(
     out.flush().map_err(wrong)?;
     drop(out);
     file.as_file().sync_all().map_err(wrong)?;
-    let kept = if replaces { file.persist(to) } else { file.persist_noclobber(to) };
-    kept.map_err(|error| match error.error.kind() {
+    file.persist_noclobber(to).map_err(|error| match error.error.kind() {
         io::ErrorKind::AlreadyExists => there(),
         _ => wrong(error.error),
     })?;
@@ -59,17 +54,14 @@ mod tests {
             out.write_all(b"half").unwrap();
             Err::<(), _>(failed("the daemon has gone"))
         };
-        assert!(write(&to, false, fails).is_err());
+        assert!(write(&to, fails).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        write(&to, false, line).unwrap();
-        assert!(
-            matches!(write(&to, false, line), Err(Stop::Failed(failure)) if failure.text.contains("is there already"))
-        );
-        assert!(write(&to, true, fails).is_err());
+        write(&to, line).unwrap();
+        let there = write(&to, fails);
+        assert!(matches!(there, Err(Stop::Failed(failure)) if failure.text.contains("is there already")));
         assert_eq!(fs::read(&to).unwrap(), b"one\n");
-        write(&to, true, line).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let nowhere = write(&dir.path().join("no/out"), true, line);
+        let nowhere = write(&dir.path().join("no/out"), line);
         assert!(matches!(nowhere, Err(Stop::Failed(failure)) if failure.text.contains("no/out")));
     }
 }

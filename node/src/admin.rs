@@ -390,7 +390,7 @@ pub struct Progress {
 /// Answer to [`Request::BackupKept`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct BackupKept {
-    /// Whether this node has found damage in its store since it was started, or knows of some that nobody has put right: the
+    /// Whether this node has found damage in its store since it was started, if it runs, or knows of some that nobody has put right: the
     /// backup may hold it as well.
     pub damage_found: bool,
 }

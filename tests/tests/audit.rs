@@ -174,6 +174,11 @@ fn what_was_damaged_before_it_was_sent_is_not_called_safe() {
     assert_eq!(country.leaf.status().damaged, 1);
     let rows = named(&verify(&country.leaf, None)).0;
     assert_eq!((rows, country.leaf.status().damaged), ([4].into(), 1));
+    // Nor does a backup that is made of the folder.
+    assert_eq!(country.leaf.stop(), Some(0));
+    let key = BackupKey::new(&country.dir.path().join("key"));
+    let made = country.leaf.back_up(&key, &country.dir.path().join("damaged")).expect(5).json();
+    assert_eq!((&made["online"], &made["damage_found"]), (&false.into(), &true.into()));
 }
 
 /// What is shown, marked and found of records is made anew from their entries, whether the node has started since or not.

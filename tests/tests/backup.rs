@@ -638,9 +638,17 @@ fn settings_of_the_old_machine_are_kept_or_told() {
     assert_eq!(place.node.stop(), Some(0));
     let dir = place.path("dv2");
     let restored = place.restore(&file, &dir).expect(0);
-    for words in
-        ["is now in", "store.key: move it again", "Syncing was paused", "sync resume", text(&credential)]
-    {
+    for words in [
+        "is now in",
+        "store.key: move it again",
+        "The settings are those of then",
+        "What was marked secret here after 20",
+        "is open again",
+        "\"paused\": true in config.json",
+        "Syncing was paused",
+        "sync resume",
+        text(&credential),
+    ] {
         assert!(restored.out.contains(words), "{words}: {}", restored.out);
     }
     assert_eq!(fs::read(dir.join("store.key")).unwrap(), secret);

@@ -37,9 +37,10 @@ fn a_pause_survives_a_restart_and_ends_when_resumed() {
         country.leaf.start();
         let status = country.leaf.status();
         assert!(status.paused);
-        assert_eq!(status.up.unwrap().state, "paused");
+        let up = status.up.unwrap();
+        assert_eq!((up.state.as_str(), up.behind), ("paused", Some(20)));
         assert_eq!(status.not_at_hub.entries, 20);
-        assert!(status.not_at_hub.oldest_seconds.is_some());
+        assert!(status.not_at_hub.oldest_seconds.is_some() && up.behind_seconds.is_some());
     }
     let refused = country
         .leaf

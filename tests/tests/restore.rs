@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use node::{
-    admin::{History, Request},
+    admin::{History, Request, Resource, Synced},
     fhir::population::Population,
 };
+use serde_json::json;
 use sync_core::{id::Incarnation, identity::Role};
 use tuyen_tests::{
     cluster::{BackupKey, Country, Node, has_alert, org, record, wait_equal, wait_for},
@@ -104,9 +105,13 @@ fn restored_leaf(mut copies: impl Copies) {
     assert_eq!(country.leaf.status().entries, 252);
     assert_ne!(last_run(&country.leaf, "Patient/edited"), before, "it writes as a run of its own");
     country.leaf.resume();
+    country.leaf.wait("it hears that it was put back", |s| s.in_doubt);
+    let now: Synced = country.leaf.ask(&Request::SyncNow { wait: false, bulk: false });
+    assert!(now.in_doubt && now.not_at_hub.entries > 0, "{now:?}");
     let all = wait_equal(&country.all(), 353);
     assert!(all.iter().all(|s| s.entries == 353 && s.records == 351 && s.conflicts == 1), "{all:#?}");
     country.leaf.wait_safe();
+    assert!(!country.leaf.sync().in_doubt, "it has been compared");
     let alerts = country.hub.status().alerts;
     assert!(has_alert(&alerts, "restored", "trung-uong/ha-giang/dong-van"), "{alerts:?}");
     assert!(!has_alert(&alerts, "two_machines", ""), "{alerts:?}");
@@ -139,6 +144,34 @@ fn a_leaf_restored_from_a_snapshot_of_its_running_machine() {
 #[test]
 fn a_leaf_restored_from_a_backup() {
     restored_leaf(Backups::default());
+}
+
+/// What `tuyen backup restore` tells to do about marks that are lost.
+#[test]
+fn a_mark_that_a_restore_has_lost_is_set_again_before_the_node_syncs() {
+    let (mut country, mut copies) = (Country::new(), Backups::default());
+    let old = backup(&country, "old");
+    country.leaf.put([patient("known", "An")]);
+    wait_equal(&country.all(), 1);
+    country.leaf.pause();
+    country.leaf.put([patient("a", "An"), patient("b", "An")]);
+    copies.copy(&mut country.leaf, &old);
+    let mark = |node: &Node, name: &str| {
+        node.edit(name, "bs. Lan", |it| {
+            it["meta"] = json!({"security": [{"system": "urn:tuyen:secrecy", "code": "mat"}]})
+        })
+    };
+    mark(&country.leaf, "Patient/a");
+    mark(&country.leaf, "Patient/b");
+    country.leaf.kill();
+    copies.put_back(&mut country.leaf, &old);
+    country.leaf.start();
+    assert_eq!(country.leaf.status().secret, 0, "the marks are lost");
+    mark(&country.leaf, "Patient/a");
+    country.leaf.resume();
+    country.leaf.wait_safe();
+    let at_hub = |name: &str| country.hub.try_ask::<Resource>(&Request::Get { record: record(name) }).is_ok();
+    assert_eq!([at_hub("Patient/a"), at_hub("Patient/b")], [false, true]);
 }
 
 #[test]

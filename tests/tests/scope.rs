@@ -370,6 +370,8 @@ fn what_is_secret_goes_as_far_as_both_ends_allow_it() {
     let exported = tuyen(&leaf.dir, &["records", "export", file.to_str().unwrap(), "--json"], b"").expect(0);
     assert_eq!(exported.json()["secret"], 3);
     assert!(exported.err.contains("3 records are secret"), "{}", exported.err);
+    let again = tuyen(&leaf.dir, &["records", "export", file.to_str().unwrap()], b"").expect(2);
+    again.says(&["all.ndjson is there already; name another file"]);
     assert_eq!(std::fs::read_to_string(&file).unwrap().matches("urn:tuyen:secrecy").count(), 3);
     // Of all that the clinic has, two changes go no further than the hub, and one does not leave the clinic.
     for (node, held) in [(&hub, [2, 0]), (&leaf, [1, 0])] {

@@ -293,6 +293,29 @@ fn a_child_of_another_parent() {
     country.root.wait("told", |s| has_alert(&s.alerts, "refused", words));
 }
 
+/// Somebody else answers at the parent's address for a while. When the parent is back, nothing is left to be done.
+#[test]
+fn a_refusal_is_no_alert_any_more_when_the_parent_lets_the_node_in() {
+    let mut country = Country::new();
+    let [of_root, of_hub] = [&country.root, &country.hub].map(listens);
+    country.hub.stop();
+    country.root.stop();
+    country.root.configure(|config| config.listen = Some(of_hub));
+    country.root.start();
+    let dial = |leaf: &Node| {
+        let _: node::admin::Synced = leaf.ask(&Request::SyncNow { wait: false, bulk: false });
+    };
+    dial(&country.leaf);
+    country.leaf.wait("refused", |s| has_alert(&s.alerts, "refused", "trung-uong refused this node"));
+    country.root.stop();
+    country.root.configure(|config| config.listen = Some(of_root));
+    country.root.start();
+    country.hub.start();
+    dial(&country.leaf);
+    country.leaf.wait("let in", |s| s.up.as_ref().is_some_and(|up| up.state == "connected"));
+    assert!(country.leaf.status().alerts.is_empty(), "{:?}", country.leaf.status().alerts);
+}
+
 fn enrol(dir: &TempDir, name: &str, token: &str) -> Failure {
     let folder = dir.path().join(name);
     let failure = setup::enrol(&folder, token, Some(tuyen_tests::cluster::free_address())).unwrap_err();

@@ -125,7 +125,7 @@ impl Fetch {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
         let Self { record, hash, out, patience: patience_seconds } = self;
-        let (line, bytes) = whole::write(&out, false, |file, wrong| {
+        let (line, bytes) = whole::write(&out, |file, wrong| {
             let (mut client, mut meter) = (context.client()?, Meter::new());
             let request = Request::AttachmentFetch { record: record.clone(), hash, patience_seconds };
             let line: AttachmentLine = client.call(&request, |step| meter.show(&step))?;

@@ -209,7 +209,7 @@ impl Create {
         };
         if created.damage_found {
             context.output.note(
-                "this node has found damage in its store (`tuyen status`), which the backup may hold as well: check it, and keep the \
+                "this node has found damage in its store (see `tuyen status` when it runs), which the backup may hold as well: check it, and keep the \
                  older ones",
             );
         }
@@ -247,8 +247,8 @@ impl Create {
         let made = node.make(to, &mut partial, &mut shown(&mut meter)).map_err(stop)?;
         let bytes = partial.bytes();
         partial.keep().map_err(stop)?;
-        node.kept(made.made_at).map_err(noted)?;
-        Ok(Created { made, bytes, online: false, damage_found: false })
+        let kept = node.kept(made.made_at).map_err(noted)?;
+        Ok(Created { made, bytes, online: false, damage_found: kept.damage_found })
     }
 
     fn in_words(&self, made: &Made, bytes: u64) -> String {
@@ -384,6 +384,18 @@ fn next_steps(dir: &Path, restored: &backup::Restored) -> String {
             dir.display()
         ));
     }
+    steps.push(format!(
+        "The settings are those of then: write into {}/config.json what was decided since, such as policies and profiles.",
+        dir.display()
+    ));
+    steps.push(format!(
+        "What was marked secret here after {} and went nowhere as such is not marked any more, and goes its way as an \
+         ordinary record when this node is connected; a grant whose end came after that and went nowhere is open again. If there \
+         may be such, mark and end them again before it syncs: with \"paused\": true in config.json it does not, until \
+         tuyen --dir {} sync resume",
+        local(manifest.made_at),
+        dir.display()
+    ));
     steps.push(format!("Start it: tuyend --dir {}", dir.display()));
     if config.paused {
         steps.push(format!(

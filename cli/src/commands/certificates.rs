@@ -112,7 +112,7 @@ pub fn way(request: &Path, dir: &Path, command: &str) -> String {
 
 /// Writes a new file of what `make` gives first. Nothing is made when the file cannot be.
 pub fn write<T>(file: &Path, make: impl FnOnce() -> Result<(String, T), Stop>) -> Result<T, Stop> {
-    whole::write(file, false, |out, wrong| {
+    whole::write(file, |out, wrong| {
         let (text, made) = make()?;
         out.write_all(text.as_bytes()).map_err(wrong)?;
         Ok(made)

@@ -40,7 +40,7 @@ const PAGE_RECORDS: u32 = 500;
 #[command(before_help = "Example:\n  tuyen --dir root records export all.ndjson\n  \
                          tuyen --dir root records export | gzip > all.ndjson.gz")]
 pub struct Export {
-    /// Where to; standard output if not given
+    /// The file to make; it must not exist. Standard output if not given
     #[arg(value_name = "FILE")]
     to: Option<PathBuf>,
 }
@@ -77,7 +77,7 @@ impl Export {
                 written
             }
             Some(to) => {
-                let written = whole::write(&to, true, |out, wrong| pages(context, out, wrong))?;
+                let written = whole::write(&to, |out, wrong| pages(context, out, wrong))?;
                 let Written { records, attachments, away: attachments_away, secret } = written;
                 let file = to.display().to_string();
                 let body = ExportBody { file, records, attachments, attachments_away, secret };

@@ -8,7 +8,7 @@ use sync_core::{id::NodeId, identity::Role};
 use super::Context;
 use crate::{
     output::{Exit, Outcome},
-    render::{self, ago, count, many},
+    render::{self, age, ago, count, many},
 };
 
 /// The links to the parent and to the children, also of those who are away
@@ -29,6 +29,7 @@ pub struct LinkBody<'a> {
     software: &'a Option<String>,
     rtt_millis: Option<u64>,
     behind: Option<u64>,
+    behind_seconds: Option<u64>,
     to_come: Option<u64>,
 }
 
@@ -46,6 +47,7 @@ impl<'a> LinkBody<'a> {
             software: &link.software,
             rtt_millis: link.rtt_millis,
             behind: link.behind,
+            behind_seconds: link.behind_seconds,
             to_come: link.to_come,
         }
     }
@@ -81,7 +83,7 @@ fn table(peers: &[LinkState], now: i64) -> String {
             link.role.to_string(),
             state_in_words(&link.state).to_owned(),
             link.last_contact.map_or_else(|| "never".into(), |at| ago(at, now)),
-            link.behind.map_or_else(dash, count),
+            link.behind.map_or_else(dash, count) + &oldest(link),
             link.to_come.map_or_else(dash, count),
             link.address.clone().unwrap_or_else(dash),
             link.software.as_deref().map_or_else(dash, render::one_line),
@@ -94,6 +96,11 @@ fn table(peers: &[LinkState], now: i64) -> String {
         }
     }
     out
+}
+
+/// How long something has waited for a neighbour, if that is known.
+fn oldest(link: &LinkState) -> String {
+    link.behind_seconds.map_or(String::new(), |seconds| format!(" (the oldest for {})", age(seconds)))
 }
 
 /// The state of a link, for people.
@@ -112,7 +119,9 @@ pub fn in_words(link: &LinkState, now: i64) -> String {
         .push(link.last_contact.map_or_else(|| "never heard".into(), |at| format!("heard {}", ago(at, now))));
     parts.extend(link.rtt_millis.map(|millis| format!("{} ms away", count(millis))));
     parts.extend(
-        link.behind.filter(|n| *n > 0).map(|n| format!("{} not yet there", many(n, "entry", "entries"))),
+        link.behind
+            .filter(|n| *n > 0)
+            .map(|n| format!("{} not yet there{}", many(n, "entry", "entries"), oldest(link))),
     );
     parts.extend(
         link.to_come.filter(|n| *n > 0).map(|n| format!("{} still to come", many(n, "entry", "entries"))),
@@ -123,6 +132,29 @@ pub fn in_words(link: &LinkState, now: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_for_the_parent_has_an_age() {
+        let mut link = LinkState {
+            place: "trung-uong".into(),
+            role: Role::Root,
+            node: None,
+            state: "dialling".into(),
+            problem: None,
+            last_contact: None,
+            address: None,
+            software: None,
+            rtt_millis: None,
+            behind: Some(37),
+            behind_seconds: Some(10_800),
+            to_come: None,
+        };
+        let said = in_words(&link, 0);
+        assert!(said.ends_with("37 entries not yet there (the oldest for 3 h)"), "{said}");
+        assert!(table(&[link.clone()], 0).contains(" 37 (the oldest for 3 h) "));
+        (link.behind, link.behind_seconds) = (Some(0), None);
+        assert!(in_words(&link, 0).ends_with("never heard"));
+    }
 
     #[test]
     fn a_neighbour_that_is_away_says_why() {
@@ -137,6 +169,7 @@ mod tests {
             software: None,
             rtt_millis: None,
             behind: Some(1),
+            behind_seconds: None,
             to_come: Some(1_204),
         };
         let words = "trung-uong/ha-giang/dong-van (leaf): not connected, heard 24 h ago, 1 entry not yet there, \

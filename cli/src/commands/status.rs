@@ -182,6 +182,14 @@ fn attention(status: &Answer) -> Vec<&'static str> {
     names
 }
 
+/// Why nothing of a machine that was put back counts as safe elsewhere.
+pub fn put_back(parent: &str) -> String {
+    format!(
+        "This machine was put back to an older copy: what it has is being compared with what the {parent} has, and counts as \
+         safe when that is done."
+    )
+}
+
 /// The first line: whether everything is safe, in words that need no explanation.
 fn summary(status: &Answer) -> String {
     let records = status.records;
@@ -203,10 +211,7 @@ fn summary(status: &Answer) -> String {
         };
     }
     if status.in_doubt {
-        return format!(
-            "This machine was put back to an older copy: what it has is being compared with what the {parent} has, and counts as \
-             safe when that is done."
-        );
+        return put_back(parent);
     }
     if status.not_at_hub.entries > 0 {
         let entries = many(status.not_at_hub.entries, "entry is", "entries are");
@@ -435,6 +440,7 @@ mod tests {
                 software: None,
                 rtt_millis: Some(41),
                 behind: None,
+                behind_seconds: None,
                 to_come: None,
             }),
             down: Vec::new(),

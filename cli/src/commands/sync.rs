@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Context,
     link::{self, WaitingBody},
-    status::UnsafeBody,
+    status::{self, UnsafeBody},
 };
 use crate::{
     output::{Exit, Outcome, Stop},
@@ -50,6 +50,7 @@ struct SyncedBody<'a> {
     secret: u64,
     attachments: Contents,
     bulk: Option<WaitingBody>,
+    in_doubt: bool,
 }
 
 impl Command {
@@ -72,6 +73,7 @@ impl Command {
             secret: synced.secret,
             attachments: synced.attachments,
             bulk: synced.bulk.as_ref().map(WaitingBody::new),
+            in_doubt: synced.in_doubt,
         };
         let words = match (&request, synced.root) {
             (Request::SyncResume, true) => "Children are let in again.\n".to_owned(),
@@ -121,11 +123,12 @@ fn text(synced: &Synced) -> String {
         }
         (false, false, _) => format!("Dialling the parent. {left} not yet there{waits}.\n"),
     };
+    let doubt = if synced.in_doubt { status::put_back("parent") + "\n" } else { String::new() };
     let bulk = synced.bulk.as_ref().and_then(link::waits);
     let bulk = bulk.map_or(String::new(), |words| {
         format!("{words}; all else goes on. `tuyen sync now --bulk` lets it through once.\n")
     });
-    base + &bulk
+    base + &doubt + &bulk
 }
 
 /// Why the parent could not be reached, with what to do.
@@ -167,6 +170,7 @@ mod tests {
             not_at_root: Unsafe::default(),
             attachments: Contents::default(),
             bulk: None,
+            in_doubt: false,
         };
         assert_eq!(text(&synced), "In sync: the parent has everything of this node.\n");
         let but = "In sync: the parent has everything of this node but 3 secret records, which go only as far as profiles allow.\n";
@@ -177,6 +181,13 @@ mod tests {
         assert_eq!(
             text(&synced),
             "Connected. 37 entries are not yet at the parent; the oldest has waited 3 h.\n"
+        );
+        let put_back = text(&Synced { in_doubt: true, ..synced });
+        let why = "\nThis machine was put back to an older copy: what it has is being compared with what the parent has, and counts as \
+                   safe when that is done.\n";
+        assert!(
+            put_back.starts_with("Connected. 37 entries are not") && put_back.ends_with(why),
+            "{put_back}"
         );
         let night = Waiting {
             entries: 35,

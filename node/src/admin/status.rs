@@ -140,6 +140,9 @@ pub struct LinkState {
     pub rtt_millis: Option<u64>,
     /// Entries not yet durable there; of a child those that are not yet on their way, when it is connected.
     pub behind: Option<u64>,
+    /// How long the oldest of them has waited, in seconds; of the parent alone.
+    #[serde(default)]
+    pub behind_seconds: Option<u64>,
     /// Entries that are still to come from there, as the neighbour has said last, beyond what is on its way.
     #[serde(default)]
     pub to_come: Option<u64>,
@@ -186,4 +189,7 @@ pub struct Synced {
     /// What of it waits for its time.
     #[serde(default)]
     pub bulk: Option<Waiting>,
+    /// Nothing counts as there yet: see [`Status::in_doubt`].
+    #[serde(default)]
+    pub in_doubt: bool,
 }

@@ -19,7 +19,7 @@ use super::{
     tell,
 };
 use crate::{
-    admin::Failure,
+    admin::{BackupKept, Failure},
     clock,
     config::{DATABASE, STORE_KEY},
     daemon::{self, Opened, SOFTWARE},
@@ -235,8 +235,8 @@ impl Stopped {
     }
 
     /// Keeps that a backup of this time is where it should be.
-    pub fn kept(mut self, made_at: i64) -> Result<(), Failure> {
-        daemon::keep_last_backup(&mut self.0.store, made_at)
+    pub fn kept(mut self, made_at: i64) -> Result<BackupKept, Failure> {
+        daemon::backup_kept(&mut self.0.store, made_at)
             .map_err(|error| Failure::new(crate::admin::FailureKind::Failed, error.to_string()))
     }
 }

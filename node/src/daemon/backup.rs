@@ -149,13 +149,18 @@ impl Core {
     /// Keeps that a backup of this time is where it should be.
     pub fn backup_kept(&mut self, made_at: i64) -> Outcome<BackupKept> {
         keep_last_backup(&mut self.store, made_at)?;
-        let was_found = self.alerts.iter().any(|alert| alert.code == verify::ALERT);
+        let was_found = self.alerts.lines().any(|alert| alert.code == verify::ALERT);
         Ok(BackupKept { damage_found: was_found || self.left_damaged() > 0 })
     }
 }
 
-/// Keeps when the last backup was made.
-pub(crate) fn keep_last_backup(store: &mut SqliteStore, made_at: i64) -> Result<(), StoreError> {
+/// The same of a node that is stopped.
+pub(crate) fn backup_kept(store: &mut SqliteStore, made_at: i64) -> Result<BackupKept, StoreError> {
+    keep_last_backup(store, made_at)?;
+    Ok(BackupKept { damage_found: verify::left_damaged(store)? > 0 })
+}
+
+fn keep_last_backup(store: &mut SqliteStore, made_at: i64) -> Result<(), StoreError> {
     store.set_setting(LAST_BACKUP, made_at.to_string().as_bytes())
 }
 

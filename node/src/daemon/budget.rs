@@ -23,6 +23,7 @@ use sync_core::{
 };
 
 use super::{
+    alerts::About,
     core::{Core, Outcome, refuse},
     outages::has_room,
 };
@@ -49,8 +50,6 @@ const HEADERS: (u64, u64) = (28, 48);
 const LET_THROUGH: Duration = Duration::from_secs(300);
 /// An alert comes at this part of the cap.
 const WARN_PERCENT: u64 = 80;
-/// The alert.
-const ALERT: &str = "monthly_cap";
 
 /// Bytes by month, as they are kept.
 type Months = BTreeMap<String, u64>;
@@ -172,9 +171,9 @@ impl Core {
         let now = self.budget_time();
         let month = self.count_links();
         if let Some(warning) = self.budgets.warning(&self.config.budget, month) {
-            self.alerts.retain(|alert| alert.code != ALERT);
+            self.alerts.end(&About::MonthlyCap);
             if let Some(text) = warning {
-                self.alert(ALERT, text);
+                self.alert_about(Some(About::MonthlyCap), "monthly_cap", text);
             }
         }
         let at_parent = self.engine.frontier(Frontier::Hub, Lane::Bulk);

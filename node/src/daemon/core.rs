@@ -2,7 +2,7 @@
 //! answers requests.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -24,6 +24,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     Message, Numbers, SOFTWARE,
+    alerts::{About, Alerts},
     attachments::Fetcher,
     book::Book,
     budget::Budgets,
@@ -62,14 +63,6 @@ const MESSAGES_AT_ONCE: usize = 32;
 const ANSWER_AWAITED: Duration = Duration::from_secs(6);
 /// How long the core sleeps at most when nothing happens.
 const IDLE: Duration = Duration::from_secs(5);
-/// Alerts kept for `tuyen status`.
-const ALERTS_MAX: usize = 50;
-/// How the alert begins that this node was not renewed. It goes when it is.
-const NOT_RENEWED: &str = "the certificate of this node could not be renewed";
-/// How the alert begins that a neighbour was not let in. It goes when that comes back with what is good.
-const REFUSED: &str = "refused";
-/// What is in the alert that a neighbour does not let this node in. It goes when the parent does.
-pub(super) const REFUSED_HERE: &str = "refused this node";
 /// How often a waiting `tuyen sync now` hears how far things are.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Counting what is left may take this part of the time at most.
@@ -102,7 +95,7 @@ pub(super) struct Core {
     pub last_contact: BTreeMap<OrgId, i64>,
     /// How much neighbours have said to be still to come from them; of those who are away what they had said last.
     pub to_come: ToCome,
-    pub alerts: VecDeque<AlertLine>,
+    pub alerts: Alerts,
     /// Why there is no link to the parent.
     pub no_parent: Option<(FailureKind, String)>,
     pub verify: Verify,
@@ -159,7 +152,7 @@ impl Core {
             peers: BTreeMap::new(),
             last_contact: BTreeMap::new(),
             to_come: ToCome::default(),
-            alerts: VecDeque::new(),
+            alerts: Alerts::default(),
             no_parent: None,
             verify,
             outages,
@@ -338,20 +331,16 @@ impl Core {
                 self.hear_what_is_to_come(id, &frame);
                 if let Some(peer) = self.peers.get(&id) {
                     self.last_contact.insert(peer.info.place.org().clone(), wall());
-                    if matches!(frame, Frame::Hello(_)) {
-                        // It has come back with what is good.
-                        let refused_it = format!("{REFUSED} {}: ", peer.info.place);
-                        self.alerts
-                            .retain(|alert| alert.code != "refused" || !alert.text.starts_with(&refused_it));
+                    let is_hello = matches!(frame, Frame::Hello(_));
+                    if is_hello {
+                        self.alerts.end(&About::Child(peer.info.place.clone()));
                     }
                     if peer.direction == Direction::Up {
                         self.parent_at = Instant::now();
-                        if matches!(frame, Frame::Hello(_)) {
+                        if is_hello {
                             // Only now: a parent that refuses does so after the handshake.
                             self.no_parent = None;
-                            self.alerts.retain(|alert| {
-                                alert.code != "refused" || !alert.text.contains(REFUSED_HERE)
-                            });
+                            self.alerts.end(&About::Parent);
                             self.numbers.greeted.notify_one();
                         }
                     }
@@ -395,16 +384,16 @@ impl Core {
             }
             Message::Renewed(identity) => {
                 tracing::info!("the certificates of this node are renewed");
-                self.alerts.retain(|alert| !alert.text.starts_with(NOT_RENEWED));
+                self.alerts.end(&About::Renewal);
                 self.renewed(identity);
                 return Ok(());
             }
             Message::NotRenewed { until, why } => {
                 let text = format!(
-                    "{NOT_RENEWED}: {why}. Syncing goes on until it ends on {}; the node asks again",
+                    "the certificate of this node could not be renewed: {why}. Syncing goes on until it ends on {}; the node asks again",
                     Date(until)
                 );
-                self.alert("renewal", text);
+                self.alert_about(Some(About::Renewal), "renewal", text);
                 return Ok(());
             }
             Message::Request(request, answers) => return self.request(request, answers),
@@ -521,11 +510,11 @@ impl Core {
     fn raise(&mut self, alert: Alert) {
         match alert {
             Alert::Refused { peer, code, text } => {
-                let text = format!("{REFUSED} {}: {text}", peer.place);
+                let text = format!("refused {}: {text}", peer.place);
                 self.refused(&peer, code, text);
             }
             Alert::RefusedByPeer { peer, code, text } => {
-                let text = format!("{} {REFUSED_HERE}: {text}", peer.place);
+                let text = format!("{} refused this node: {text}", peer.place);
                 self.refused(&peer, code, text);
             }
             Alert::Restored { peer } => {
@@ -595,7 +584,8 @@ impl Core {
     }
 
     fn refused(&mut self, peer: &NodeInfo, code: u16, text: String) {
-        if self.dialled == Some(peer.node) {
+        let is_dialled = self.dialled == Some(peer.node);
+        if is_dialled {
             self.no_parent = Some((FailureKind::Refused, text.clone()));
             self.fail_waiters(FailureKind::Refused, &text);
         }
@@ -607,19 +597,23 @@ impl Core {
             }
             _ => {
                 self.note_refusal(peer);
-                self.alert("refused", text);
+                let about = if is_dialled { About::Parent } else { About::Child(peer.place.clone()) };
+                self.alert_about(Some(about), "refused", text);
             }
         }
     }
 
+    /// Tells what stays until the next start.
     pub fn alert(&mut self, code: &str, text: String) {
-        // What is said again moves to the front: a neighbour that comes again and again hides no other alert.
-        let known = self.alerts.iter().position(|alert| alert.code == code && alert.text == text);
-        if known.and_then(|known| self.alerts.remove(known)).is_none() {
+        self.alert_about(None, code, text);
+    }
+
+    /// Tells what goes when it is mended.
+    pub fn alert_about(&mut self, about: Option<About>, code: &str, text: String) {
+        let line = AlertLine { at: wall(), code: code.to_owned(), text: text.clone() };
+        if self.alerts.add(about, line) {
             tracing::warn!(code, "{text}");
         }
-        self.alerts.push_front(AlertLine { at: wall(), code: code.to_owned(), text });
-        self.alerts.truncate(ALERTS_MAX);
     }
 
     fn without_parent(&mut self, kind: FailureKind, text: String) -> Result<(), StoreError> {
@@ -627,7 +621,7 @@ impl Core {
             tracing::info!("{text}");
         }
         if kind == FailureKind::Refused {
-            self.alert("refused", text.clone());
+            self.alert_about(Some(About::Parent), "refused", text.clone());
         }
         if let Some(parent) = self.config.place.parent() {
             match kind {

@@ -38,6 +38,7 @@ use crate::{
 };
 
 mod admit;
+mod alerts;
 mod attachments;
 mod backup;
 mod book;
@@ -65,7 +66,7 @@ mod verify;
 use self::{
     admit::Admissions, backup::Backups, core::Core, courier::Couriers, listen::CoreInvites, renewal::Renewal,
 };
-pub(crate) use self::{backup::keep_last_backup, budget::NO_PARENT, courier::keep_neighbour};
+pub(crate) use self::{backup::backup_kept, budget::NO_PARENT, courier::keep_neighbour};
 
 /// How many messages may wait for the core before whoever sends has to wait.
 const QUEUE: usize = 256;

@@ -31,7 +31,7 @@ use crate::{
         Written, WrittenRecord,
     },
     clock,
-    fhir::import,
+    fhir::{import, types::is_type},
 };
 
 /// Most records of one page.
@@ -109,6 +109,15 @@ impl Core {
                 );
                 continue;
             };
+            // What has come from elsewhere may be of a later version of FHIR, and is edited like any other.
+            if !is_type(id.resource_type()) && self.store.rows_of(&id)?.is_empty() {
+                rejected(
+                    Some(&id),
+                    "FHIR R4 has no resource type of this name; correct the resourceType, such as \"Patient\", and write it again"
+                        .to_owned(),
+                );
+                continue;
+            }
             if pending.homes.contains_key(&id) {
                 self.write(std::mem::take(&mut pending))?;
             }

@@ -72,7 +72,7 @@ impl Core {
             down: down.into_iter().map(|(_, state)| state).collect(),
             sent_bytes: self.numbers.traffic.sent.load(Ordering::Relaxed),
             received_bytes: self.numbers.traffic.received.load(Ordering::Relaxed),
-            alerts: self.alerts.iter().cloned().collect(),
+            alerts: self.alerts.lines().cloned().collect(),
             last_backup: last_backup(&self.store)?,
         })
     }
@@ -164,9 +164,12 @@ impl Core {
             (None, _) if direction == Direction::Up => "dialling",
             _ => "away",
         };
-        let behind = match direction {
-            Direction::Up => Some(self.not_at(Frontier::Hub)?.entries),
-            Direction::Down => link.as_ref().map(|link| link.to_go),
+        let (behind, behind_seconds) = match direction {
+            Direction::Up => {
+                let Unsafe { entries, oldest_seconds } = self.not_at(Frontier::Hub)?;
+                (Some(entries), oldest_seconds)
+            }
+            Direction::Down => (link.as_ref().map(|link| link.to_go), None),
         };
         Ok(LinkState {
             place: place.to_string(),
@@ -179,6 +182,7 @@ impl Core {
             software: link.as_ref().and_then(|link| link.software.clone()),
             rtt_millis: peer.map(|p| u64::try_from(p.connection.rtt().as_millis()).unwrap_or(u64::MAX)),
             behind,
+            behind_seconds,
             to_come: self.to_come.of(place.org()),
         })
     }
@@ -195,6 +199,7 @@ impl Core {
             secret: self.reader.counts()?.secret,
             attachments: self.contents()?,
             bulk: self.waiting_bulk()?,
+            in_doubt: self.engine.is_in_doubt(),
         })
     }
 

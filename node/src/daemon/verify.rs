@@ -30,7 +30,7 @@ use crate::{
     admin::{Answer, Audit, Failure, FailureKind, FindingLine, Progress, Verified},
     clock,
     config::DATABASE,
-    store::{Checked, Finding, Key, MENDED_MAX, Reader},
+    store::{Checked, Finding, Key, MENDED_MAX, Reader, SqliteStore},
 };
 
 /// The code of alerts of damage to the store.
@@ -84,18 +84,16 @@ impl Verify {
     pub const SETTING: &str = CHECKED_AT;
 
     pub fn new(core: mpsc::Sender<Message>, kept: Option<Vec<u8>>) -> Self {
-        let kept = kept.unwrap_or_default();
-        let number = |nth: usize| kept.get(nth * 8..nth * 8 + 8).and_then(|bytes| bytes.try_into().ok());
-        let (at, left) = (number(0).map_or(0, i64::from_be_bytes), number(1).map_or(0, u64::from_be_bytes));
+        let (checked_at, left_damaged) = read(kept);
         Self {
             core,
             started: Instant::now(),
             running: None,
             waiting: Vec::new(),
-            checked_at: at,
+            checked_at,
             checked: None,
             due: false,
-            left_damaged: left,
+            left_damaged,
             mend: BTreeSet::new(),
             unknown: false,
             healed: BTreeSet::new(),
@@ -118,6 +116,18 @@ impl Verify {
             let _ = answers.send(Answer::Failed(Failure::new(kind, text)));
         }
     }
+}
+
+/// What was kept of the last check: when it was, and how many rows it had left damaged.
+fn read(kept: Option<Vec<u8>>) -> (i64, u64) {
+    let kept = kept.unwrap_or_default();
+    let number = |nth: usize| kept.get(nth * 8..nth * 8 + 8).and_then(|bytes| bytes.try_into().ok());
+    (number(0).map_or(0, i64::from_be_bytes), number(1).map_or(0, u64::from_be_bytes))
+}
+
+/// How many rows the last check of a node that is stopped had left damaged.
+pub(super) fn left_damaged(store: &SqliteStore) -> Result<u64, StoreError> {
+    Ok(read(store.setting(CHECKED_AT)?).1)
 }
 
 /// An audit.

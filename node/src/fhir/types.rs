@@ -1,5 +1,6 @@
-//! The resource types of FHIR R4 (4.0.1), for settings in which a name that is misspelt would say nothing. Source: HL7's code system
-//! `resource-types`, without the abstract ones, published under CC0-1.0. Records may be of any type: the tree outlives a version.
+//! The resource types of FHIR R4 (4.0.1), so that a name that is misspelt is told to whoever writes it, in settings and in new
+//! records. Source: HL7's code system `resource-types`, without the abstract ones, published under CC0-1.0. Not here: what comes from
+//! other nodes, which may be of any type, because the tree outlives a version.
 
 /// Their names, sorted.
 #[rustfmt::skip]

@@ -40,24 +40,26 @@ fn an_import_takes_the_good_and_names_the_bad() {
     let mut lines: Vec<String> = (1..=1000).map(patient).collect();
     lines[16] = format!(r#"{{"resourceType":"Patient","id":"p17","name":[{{"text":"{CANARY}""#);
     lines[499] = format!(r#"{{"id":"p500","name":[{{"text":"{CANARY}"}}]}}"#);
+    lines[700] = patient(701).replace("Patient", "Pateint");
     lines[998] = format!(r#"{{"resourceType":"Patient","id":"{CANARY} 999"}}"#);
     let file = before.file("all.ndjson", lines.join("\n"));
     let ran = tuyen(&before.node.dir, &["records", "import", &file], b"").expect(5).says(&[
         "all.ndjson, line 17: it is not valid JSON",
         "all.ndjson, line 500: its resourceType is missing",
+        "all.ndjson, line 701 (Pateint/p701): FHIR R4 has no resource type of this name; correct",
         "all.ndjson, line 999: its id is not 1 to 128 of",
         "correct it, or export it anew",
         "add the resourceType",
         "give it an id that FHIR allows",
     ]);
-    assert!(ran.out.contains("997 records written, 3 not taken"), "{ran:#?}");
-    assert_eq!(before.node.status().records, 998);
+    assert!(ran.out.contains("996 records written, 4 not taken"), "{ran:#?}");
+    assert_eq!(before.node.status().records, 997);
     let again = tuyen(&before.node.dir, &["--json", "records", "import", &file], b"").expect(5);
     let said = again.json();
-    assert_eq!((&said["schema"], &said["written"], &said["unchanged"]), (&1.into(), &0.into(), &997.into()));
+    assert_eq!((&said["schema"], &said["written"], &said["unchanged"]), (&1.into(), &0.into(), &996.into()));
     let places: Vec<_> =
         said["rejected"].as_array().unwrap().iter().map(|one| one["line"].as_u64()).collect();
-    assert_eq!(places, [Some(17), Some(500), Some(999)]);
+    assert_eq!(places, [Some(17), Some(500), Some(701), Some(999)]);
     before.is_still_there(&[&ran, &again]);
 }
 
@@ -136,6 +138,10 @@ fn what_is_no_resource_is_refused_by_the_daemon_too() {
         (format!(r#"{{"resourceType":"Basic","id":"{CANARY} 1"}}"#), "its id is not 1 to 128"),
         (format!(r#"{{"resourceType":"Basic","id":"a","{CANARY}":1,"{CANARY}":2}}"#), "a key stands twice"),
         (r#"{"resourceType":"Basic","id":"a","x":"\ud800"}"#.to_owned(), "half of a character"),
+        (
+            format!(r#"{{"resourceType":"Pateint","id":"a","note":"{CANARY}"}}"#),
+            "FHIR R4 has no resource type",
+        ),
         (nested(90), "nested at most 72 levels"),
         (nested(120), "nested deeper than 100 levels"),
         (nested(1_000_000), "nested deeper than 100 levels"),
@@ -156,6 +162,31 @@ fn what_is_no_resource_is_refused_by_the_daemon_too() {
     assert_eq!(large.kind, FailureKind::Usage);
     assert!(large.text.contains("longer than 64 MB and nothing of it was done"), "{large}");
     assert!(peak_kib(node.pid()) < DAEMON_MAX_KIB, "{} KiB", peak_kib(node.pid()));
+    before.is_still_there(&[]);
+}
+
+/// Another node may know a later version of FHIR. What comes from there is taken, and edited like any other record.
+#[test]
+fn a_type_that_r4_does_not_have_is_refused_of_who_writes_and_not_of_a_neighbour() {
+    let before = Before::new();
+    let mut hub = before.node.child(&before.dir.path().join("hub"), Role::Hub, "ha-giang");
+    let resource = |name: &str| json!({"resourceType": "ActorDefinition", "id": "a", "name": name});
+    assert!(rejected(&hub, &resource("x").to_string()).contains("correct the resourceType"));
+    hub.put([r#"{"resourceType":"Basic","id":"own"}"#.to_owned()]);
+    assert_eq!(hub.stop(), Some(0));
+    let key = Key::read(&hub.dir.join("store.key")).unwrap();
+    let mut store = SqliteStore::open(&hub.dir.join("records.db"), &key).unwrap();
+    let run = store.segments().unwrap().last().expect("it has written").incarnation;
+    let (id, home): (RecordId, _) = ("ActorDefinition/a".parse().unwrap(), OrgId::new("ha-giang").unwrap());
+    let author = Author { incarnation: run, wall: 1, by: None, software: "test", why: None };
+    let change = Record::new(id.clone()).put(&resource("x"), None, &author).unwrap().unwrap();
+    let entry = Entry::new(id.clone(), home.clone(), Lane::Normal, change.bytes.into()).unwrap();
+    store.commit(&[Op::AddHome(id, home), Op::Append { entry, src: None, at: 0 }]).unwrap();
+    drop(store);
+    hub.start();
+    before.node.wait("it comes", |s| s.records == 3 && s.unfolded == 0);
+    before.node.write(&resource("y"), None, "bs. Lan");
+    assert_eq!(before.node.value("ActorDefinition/a"), resource("y"));
     before.is_still_there(&[]);
 }
 
