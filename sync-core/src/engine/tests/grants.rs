@@ -125,6 +125,27 @@ fn whoever_gains_a_record_gets_its_history_and_what_comes_then() {
     assert_eq!(sent(&hub.brought(DOWN, CHILD, 7, change("dv", CHILD, 7, &[])), SIDE), [7]);
 }
 
+/// By an order, or a backfill: it had ended where it was before, and nobody says so once more.
+#[test]
+fn what_comes_when_its_grant_has_ended_is_open_to_nobody() {
+    for (home, here, sent_down) in [("dv", 2, vec![1, 2]), ("qn", 0, vec![])] {
+        let mut hub = Node::with_parent(HUB, ROOT);
+        hub.meets_and_hears(DOWN, CHILD, Direction::Down);
+        hub.meets_and_hears(SIDE, SISTER, Direction::Down);
+        for (link, child) in [(DOWN, CHILD), (SIDE, SISTER)] {
+            hub.says(link, Frame::Announce(announcement(child, 1)));
+        }
+        hub.now.wall = END;
+        let mut said = hub.brought(UP, ROOT, 1, change(home, AUNT, 1, &opens(1, "qb")));
+        said.extend(hub.brought(UP, ROOT, 2, change(home, AUNT, 2, &[])));
+        assert_eq!((sent(&said, SIDE), sent(&said, DOWN)), (vec![], sent_down), "{home}");
+        // Another word that opens it may be on its way.
+        hub.now.mono += LEAVING_AFTER_MILLIS;
+        hub.is_audited();
+        assert_eq!(hub.rows_of_record(), here, "{home}");
+    }
+}
+
 #[test]
 fn when_it_has_ended_nothing_more_is_sent_but_that() {
     let mut hub = between();
