@@ -531,7 +531,7 @@ impl Core {
                 self.audit_soon(places);
                 let text = format!(
                     "somebody else wrote as the same run {} of this machine; this one goes on under a new name and both sides' \
-                     entries are kept. If this node was put back from a backup, that is why, and nothing is to be done. \
+                     entries are kept. If this node was put back from a backup, that is why: mark again what was marked secret since that was made. \
                      Otherwise there is a second copy of this machine: find it and switch it off",
                     segment.short()
                 );
