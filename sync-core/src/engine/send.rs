@@ -57,6 +57,11 @@ pub(super) fn batches(
 impl<I: Identity> Engine<I> {
     /// Sends what the link has room for, most urgent lane first.
     pub(super) fn send_rows(&mut self, link: LinkId, store: &impl Store, now: Now) -> Result<(), StoreError> {
+        // What a grant opened whose time has passed goes nowhere any more: the next commit keeps that.
+        let is_down = self.links.get(&link).is_some_and(|state| state.direction == Direction::Down);
+        if is_down && self.is_a_grant_over(now) {
+            return Ok(());
+        }
         for lane in Lane::ALL {
             self.pass_over_fresh(link, lane, store, now)?;
             while let Some(state) = self.links.get(&link).filter(|state| self.has_room(state, lane)) {

@@ -125,6 +125,16 @@ fn whoever_gains_a_record_gets_its_history_and_what_comes_then() {
     assert_eq!(sent(&hub.brought(DOWN, CHILD, 7, change("dv", CHILD, 7, &[])), SIDE), [7]);
 }
 
+#[test]
+fn what_has_ended_while_nothing_ran_goes_nowhere() {
+    let mut hub = granted_below();
+    hub.told(Event::Closed(SIDE));
+    hub.now.wall = END;
+    let mut said = hub.meets(LinkId(9), SISTER, Direction::Down);
+    said.extend(hub.says(LinkId(9), hello(SISTER)));
+    assert_eq!(sent(&said, LinkId(9)), NONE);
+}
+
 /// By an order, or a backfill: it had ended where it was before, and nobody says so once more.
 #[test]
 fn what_comes_when_its_grant_has_ended_is_open_to_nobody() {

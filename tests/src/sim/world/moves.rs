@@ -109,8 +109,13 @@ impl World<'_> {
             Frame::Repair(entries) => entries.iter().collect(),
             _ => Vec::new(),
         };
+        let wall = self.clock(machine).wall;
         let is_out = |entry: &&&Entry| {
-            let held_for = one.store.held_for(entry.record()).expect("memory does not fail");
+            let homes = one.store.homes(entry.record()).expect("memory does not fail");
+            let mut grants = one.store.grants(entry.record()).expect("memory does not fail");
+            // What is repaired is chosen by what is kept, and that one has ended by its time is kept a commit later.
+            grants.retain(|one| one.grant.until > wall || matches!(frame, Frame::Repair(_)));
+            let held_for = grant::held_for(&homes, &grants);
             let issued = entry.record().issuer().is_some();
             !held_for.iter().any(|org| engine.places().reach(org, issued, &child))
                 && !ends_for(entry, &child, engine.places())
