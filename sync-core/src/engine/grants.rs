@@ -37,8 +37,7 @@ impl Draft {
 }
 
 impl<I: Identity> Engine<I> {
-    /// Keeps the grants that an entry opens. For each organization that gains its record by them, the rows before it. One whose time
-    /// has passed opens nothing: the record comes anew after an order, say.
+    /// Keeps the grants that an entry opens. For each organization that gains its record by them, the rows before it.
     pub(super) fn open_grants(
         &mut self,
         entry: &Entry,
@@ -55,18 +54,12 @@ impl<I: Identity> Engine<I> {
         }
         for step in steps {
             let Step::Opens(grant) = step else { continue };
-            let over = (grant.until <= draft.at).then_some(0);
             let held_for = draft.held_for(record);
             let known = draft.grants_of(record, store)?;
             if known.iter().any(|one| (one.grant.id, &one.grant.to) == (grant.id, &grant.to)) {
                 continue;
             }
-            known.push(Granted { grant: grant.clone(), over });
-            if over.is_some() {
-                draft.ops.push(Op::Grant(record.clone(), Granted { grant, over }));
-                self.leave(record, true, draft);
-                continue;
-            }
+            known.push(Granted { grant: grant.clone(), over: None });
             draft.after.grant_end = earlier(draft.after.grant_end, grant.until);
             if self.places.stands(&grant.to).is_none() {
                 draft.after.seeks.push(grant.to.clone());
