@@ -278,6 +278,23 @@ fn after_an_error_the_store_is_closed_and_nothing_of_the_batch_remains() {
     place.is_sound("at the end");
 }
 
+/// What holds the rows together is not what it was: whoever starts it again and again gets nowhere.
+#[test]
+fn a_damaged_file_is_not_said_to_be_mended_by_a_start() {
+    let place = Place::new();
+    drop(place.create());
+    place
+        .raw()
+        .execute_batch(
+            "PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'feed') WHERE name = 'setting'",
+        )
+        .unwrap();
+    let read = || place.open().map_err(|error| error.to_string())?.setting("x").map_err(|e| e.to_string());
+    let error = read().unwrap_err();
+    assert!(error.contains("no restart mends") && error.contains("tuyen replace"), "{error}");
+}
+
 #[test]
 fn a_failed_read_closes_the_store_as_well() {
     let place = Place::new();

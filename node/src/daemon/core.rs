@@ -177,7 +177,7 @@ impl Core {
         let outcome = self.work(&mut messages, runtime);
         let outcome = outcome.and_then(|()| self.end_budget()).and_then(|()| self.end_outages());
         if let Err(error) = &outcome {
-            tracing::error!(%error, "the store failed; the process ends, and recovers at its next start");
+            tracing::error!(%error, "the store failed, and the process ends");
         }
         outcome.map_err(|error| failed(kind_of_failure(&self.store), error))
     }

@@ -169,6 +169,15 @@ impl From<Fault> for StoreError {
                  room on the disk, or mend it, and start tuyend again, which recovers at its start"
             ));
         }
+        if let Fault::Sql(error) = &fault
+            && error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+        {
+            return StoreError(format!(
+                "a part of records.db itself is damaged, which no restart mends ({fault}). `tuyen records export` may still write \
+                 what can be read. Then stop tuyend, keep a copy of its folder, check the disk, and restore the newest backup, or have \
+                 the parent let another machine take its place (`tuyen replace`): neighbours give back what they have"
+            ));
+        }
         StoreError(format!(
             "{fault}. Restart tuyend, which recovers at its start. If it comes back, check the disk's health, and restore the \
              newest backup: neighbours give back what they have"
