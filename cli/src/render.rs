@@ -127,6 +127,7 @@ pub fn safe(safe: &str) -> &str {
     match safe {
         "damaged" => "damaged here",
         "secret" => "here, secret",
+        "marked_later" => "marked secret later; may have left before",
         "local" => "only here",
         "hub" => "at the hub",
         "root" => "at the centre",

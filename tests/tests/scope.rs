@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use node::{
-    admin::{Explained, Failure, FailureKind, Reason as Why, Replaced, Request, Status},
+    admin::{Explained, Failure, FailureKind, History, Reason as Why, Replaced, Request, Status},
     config::{Config, DATABASE, Policy, Profile},
     fhir::population::Population,
     setup,
@@ -238,11 +238,11 @@ fn a_machine_that_takes_anothers_place_is_given_everything() {
     let unknown: Result<Replaced, Failure> = country.hub.try_ask(&replace("nobody"));
     assert_eq!(unknown.unwrap_err().kind, FailureKind::Usage);
     let replaced: Replaced = country.hub.ask(&replace("dong-van"));
-    assert_eq!((&replaced.nodes[..], replaced.role), (&[lost.node][..], Role::Leaf));
+    assert_eq!((&replaced.nodes[..], replaced.role, replaced.tokens), (&[lost.node][..], Role::Leaf, 0));
     // The token went astray: the same words give another, and that one is good no more.
     let astray = replaced.invited.token;
     let replaced: Replaced = country.hub.ask(&replace("dong-van"));
-    assert_eq!(replaced.nodes, [lost.node]);
+    assert_eq!((&replaced.nodes[..], replaced.tokens), (&[lost.node][..], 1));
     let found = setup::enrol(&country.dir.path().join("found"), &astray, None).unwrap_err().to_string();
     assert!(found.contains("this token was taken back"), "{found}");
     let fresh = enrolled(&country.dir.path().join("fresh"), &replaced.invited.token);
@@ -505,6 +505,10 @@ fn what_is_secret_stays_at_the_machine_where_it_was_written() {
         leaf.ask(&Request::List { resource_type: None, unread: false, after: None, limit: 10 });
     let safe = |id: &str| listed.records.iter().find(|one| one.record.id() == id).unwrap().safe.clone();
     assert_eq!(["open", "secret", "marked-later"].map(safe), ["root", "secret", "secret"]);
+    let History { changes, .. } =
+        leaf.ask(&Request::History { record: record("DocumentReference/marked-later") });
+    let safe: Vec<_> = changes.iter().map(|one| one.safe.as_str()).collect();
+    assert_eq!(safe, ["marked_later", "secret"], "nobody can tell whether the first had left");
     let explained = explain(leaf, "DocumentReference/marked-later");
     assert_eq!(explained.secrecy, Secrecy::TuyetMat);
     assert!(explained.neighbours.iter().all(|to| !to.sent && to.reason == Why::Secret));

@@ -129,6 +129,7 @@ struct ReplacedBody<'a> {
     role: Role,
     token: &'a str,
     expires_at: String,
+    tokens: usize,
 }
 
 impl Replace {
@@ -136,19 +137,24 @@ impl Replace {
     pub fn run(self, context: &Context) -> Outcome {
         let Self { org, node, reason, expires: expires_seconds, address } = self;
         let request = Request::Replace { org: org.clone(), node, reason, expires_seconds, address };
-        let Replaced { nodes, role, invited: Invited { token, expires_at } } = context.call(&request)?;
+        let Replaced { nodes, role, invited: Invited { token, expires_at }, tokens } =
+            context.call(&request)?;
         if !context.output.json {
             let names: Vec<String> = nodes.iter().map(NodeId::short).collect();
             let listen = if role == Role::Hub { " --listen ADDRESS:PORT" } else { "" };
             context.output.note(format_args!(
                 "{org} is out, because {reason}: node {}. The token is for the new machine, good once and until {}; there, \
-                 in an empty folder: tuyen --dir DIR enrol TOKEN{listen}",
+                 in an empty folder: tuyen --dir DIR enrol TOKEN{listen}{}",
                 names.join(", "),
-                render::local(expires_at)
+                render::local(expires_at),
+                match tokens {
+                    0 => "",
+                    _ => ". A token that was made for it before is good no more: use this one alone",
+                }
             ));
         }
         let expires_at = render::rfc3339(expires_at);
-        let body = ReplacedBody { org: &org, reason, nodes: &nodes, role, token: &token, expires_at };
+        let body = ReplacedBody { org: &org, reason, nodes: &nodes, role, token: &token, expires_at, tokens };
         context.output.result(format_args!("{token}\n"), &body)?;
         Ok(Exit::Ok)
     }

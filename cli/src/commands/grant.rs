@@ -238,14 +238,14 @@ struct InfoBody<'a> {
 }
 
 impl<'a> InfoBody<'a> {
-    fn new(info: &'a GrantInfo) -> Self {
+    fn new(info: &'a GrantInfo, now: i64) -> Self {
         let GrantInfo { grant, patient, to, until, purpose, giver, given_at, records, open, .. } = info;
         Self {
             grant,
             patient,
             to,
             until: render::rfc3339(*until),
-            state: state(info),
+            state: state(info, now),
             purpose: *purpose,
             giver,
             given_at: given_at.map(render::rfc3339),
@@ -256,9 +256,11 @@ impl<'a> InfoBody<'a> {
 }
 
 /// `open`; `ended` by somebody, or `over` because its time has passed.
-fn state(info: &GrantInfo) -> &'static str {
+fn state(info: &GrantInfo, now: i64) -> &'static str {
     match info {
+        // Where the word of its end is forgotten with the record, the time alone tells.
         GrantInfo { ended: true, .. } => "ended",
+        GrantInfo { open: 0, until, .. } if *until > now => "ended",
         GrantInfo { open: 0, .. } => "over",
         _ => "open",
     }
@@ -267,14 +269,15 @@ fn state(info: &GrantInfo) -> &'static str {
 impl List {
     fn run(self, context: &Context) -> Outcome {
         let Grants { mut grants } = context.call(&Request::Grants)?;
-        grants.retain(|info| self.all || state(info) == "open");
-        let body = ListBody { grants: grants.iter().map(InfoBody::new).collect() };
-        context.output.result(table(&grants, self.all), &body)?;
+        let now = render::now_millis();
+        grants.retain(|info| self.all || state(info, now) == "open");
+        let body = ListBody { grants: grants.iter().map(|info| InfoBody::new(info, now)).collect() };
+        context.output.result(table(&grants, self.all, now), &body)?;
         Ok(Exit::Ok)
     }
 }
 
-fn table(grants: &[GrantInfo], all: bool) -> String {
+fn table(grants: &[GrantInfo], all: bool, now: i64) -> String {
     if grants.is_empty() {
         let which = if all { "No grant is known here" } else { "No grant is open here" };
         return format!("{which}. `tuyen grant give` opens a patient's records to somebody for a time.\n");
@@ -287,7 +290,7 @@ fn table(grants: &[GrantInfo], all: bool) -> String {
             Some(_) => info.to.to_string(),
             None => format!("{} (not heard of here)", info.to),
         };
-        let until = match state(info) {
+        let until = match state(info, now) {
             "ended" => "ended before its time".to_owned(),
             "over" => format!("over since {}", local(info.until)),
             _ => local(info.until),
@@ -431,9 +434,11 @@ c3c3c3c3  Patient/8f21  quan-ba                      dong-van  over since 2027-0
 d4d4d4d4  Patient/8f21  quan-ba                      dong-van  ended before its time        care management  12
 ";
         let all = [info("a1", 12, false), unknown, info("c3", 0, false), info("d4", 0, true)];
-        assert_eq!(table(&all, true), expected);
-        assert!(table(&[], true).starts_with("No grant is known here."));
-        assert!(table(&[], false).starts_with("No grant is open here."));
+        let end = all[0].until;
+        assert_eq!(table(&all, true, end), expected);
+        assert_eq!(state(&all[2], end - 1), "ended", "it is not over since a time that comes");
+        assert!(table(&[], true, 0).starts_with("No grant is known here."));
+        assert!(table(&[], false, 0).starts_with("No grant is open here."));
     }
 
     #[test]

@@ -75,4 +75,7 @@ pub struct Replaced {
     pub role: Role,
     /// Its token, to be shown once.
     pub invited: Invited,
+    /// How many tokens that nobody had used were taken back, as when it is replaced twice.
+    #[serde(default)]
+    pub tokens: usize,
 }

@@ -76,7 +76,7 @@ pub struct ListedRecord {
     pub conflicts: u32,
     /// Whether it is deleted.
     pub deleted: bool,
-    /// How safe its newest entry is: `local`, `hub` or `root`.
+    /// How safe its newest entry is, as of a change.
     pub safe: String,
 }
 
@@ -122,7 +122,7 @@ pub struct HistoryLine {
     pub why: Option<String>,
     /// What it touched.
     pub paths: Vec<String>,
-    /// How safe it is: `local`, `hub` or `root`.
+    /// How safe it is: `local`, `hub`, `root`, `damaged`, `secret` or `marked_later`.
     pub safe: String,
     /// Why the record does not show it; none when it does.
     #[serde(default)]

@@ -72,8 +72,8 @@ impl Core {
         }
         // What can be refused is, before anything is revoked.
         let token = self.token(role, org.clone(), expires_seconds, address)?;
-        let Revoked { nodes, .. } = self.revoke(&org, reason)?;
-        Ok(Replaced { nodes, role, invited: self.give_out(&token)? })
+        let Revoked { nodes, tokens, .. } = self.revoke(&org, reason)?;
+        Ok(Replaced { nodes, role, invited: self.give_out(&token)?, tokens })
     }
 
     fn give_out(&mut self, token: &Token) -> Outcome<Invited> {

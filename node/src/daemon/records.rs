@@ -478,16 +478,15 @@ impl Core {
     }
 
     /// How safe a row is: `damaged` (what stands here cannot be read, and what was said of it before does not count), `secret`
-    /// (goes as far as profiles allow, and nobody tells how far that was), `local`, `hub` (durable at the parent) or `root`. What
+    /// (goes as far as profiles allow, and nobody tells how far that was), `marked_later` (the same since its record was marked: what
+    /// had left before is where it went), `local`, `hub` (durable at the parent) or `root`. What
     /// came down is durable where it came from, and what the root wrote is durable there.
     fn safety(&self, id: &RecordId, seq: Seq) -> Result<&'static str, StoreError> {
-        if self.store.entry(seq)?.is_none() {
-            return Ok("damaged");
-        }
+        let Some(entry) = self.store.entry(seq)? else { return Ok("damaged") };
         let lane = self.lane_of(id, None)?;
         let head = self.store.heads(lane, seq - 1, 1)?.into_iter().find(|head| head.seq == seq);
         if head.as_ref().is_some_and(|head| head.secrecy != Secrecy::None) {
-            return Ok("secret");
+            return Ok(if entry.secrecy() == Secrecy::None { "marked_later" } else { "secret" });
         }
         if self.engine.is_root() {
             return Ok("root");
