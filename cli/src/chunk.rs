@@ -26,6 +26,8 @@ pub struct Origin {
     pub source: Arc<str>,
     /// Where in the file.
     pub place: Place,
+    /// How many of its references name an entry that is not there.
+    pub unresolved: u64,
 }
 
 /// Resources that travel in one request.
@@ -56,7 +58,8 @@ impl Chunk {
         self.bytes += size;
         self.resources.push(resource);
         self.records.insert(item.id.clone());
-        self.origins.push(Origin { record: item.id, source: item.source, place: item.place });
+        let Item { id: record, source, place, unresolved, .. } = item;
+        self.origins.push(Origin { record, source, place, unresolved });
         Ok(full)
     }
 
@@ -94,14 +97,10 @@ impl Sent {
         })
     }
 
-    /// The records that the daemon now holds as they were sent.
-    pub fn taken(&self) -> impl Iterator<Item = &RecordId> {
+    /// What the daemon now holds as it was sent.
+    pub fn taken(&self) -> impl Iterator<Item = &Origin> {
         let refused: BTreeSet<u64> = self.written.rejected.iter().map(|rejected| rejected.index).collect();
-        self.origins
-            .iter()
-            .zip(0..)
-            .filter(move |(_, i)| !refused.contains(i))
-            .map(|(origin, _)| &origin.record)
+        self.origins.iter().zip(0..).filter(move |(_, i)| !refused.contains(i)).map(|(origin, _)| origin)
     }
 }
 
@@ -117,6 +116,7 @@ mod tests {
             id: RecordId::new("Binary", id).unwrap(),
             resource: json!({"resourceType": "Binary", "id": id, "data": "A".repeat(bytes)}),
             id_was_missing: false,
+            unresolved: 0,
             source: "file".into(),
             place: Place::Line(7),
         }
@@ -146,7 +146,7 @@ mod tests {
         let sent = Sent { origins: chunk.origins, written };
         let refused: Vec<_> = sent.refused().map(|refused| refused.origin.record).collect();
         assert_eq!(refused, ["Binary/b".parse().unwrap()]);
-        let taken: Vec<_> = sent.taken().map(RecordId::id).collect();
+        let taken: Vec<_> = sent.taken().map(|origin| origin.record.id()).collect();
         assert_eq!(taken, ["a", "c"]);
     }
 }

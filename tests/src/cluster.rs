@@ -20,7 +20,7 @@ use node::{
     store::{Key, Reader},
 };
 use serde::de::DeserializeOwned;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use sync_core::{
     id::{OrgId, RecordId},
     identity::Role,
@@ -57,6 +57,17 @@ pub fn org(name: &str) -> OrgId {
 /// A name of a record, as in `Patient/1`.
 pub fn record(name: &str) -> RecordId {
     name.parse().expect("a test uses good names")
+}
+
+/// A transaction as Synthea writes it: what an entry is called by the others is `urn:uuid:` with its id.
+pub fn transaction(resources: &[Value]) -> Value {
+    let entry = |resource: &Value| {
+        let id = resource["id"].as_str().expect("a test gives ids");
+        let request = json!({"method": "POST", "url": resource["resourceType"]});
+        json!({"fullUrl": format!("urn:uuid:{id}"), "resource": resource, "request": request})
+    };
+    let entries: Vec<Value> = resources.iter().map(entry).collect();
+    json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})
 }
 
 /// One root, one hub below it, one leaf below that, all running. Dropping it ends all and removes the folders.
@@ -428,6 +439,13 @@ impl Node {
         let written: Written = self.ask(&Request::Put { resources, base: None, by: None, why: None });
         assert!(written.rejected.is_empty(), "{:?}", written.rejected);
         written
+    }
+
+    /// Imports a file, given as its text, and expects all to be taken.
+    #[track_caller]
+    pub fn import(&self, text: &str) -> Value {
+        let imported = tuyen(&self.dir, &["records", "import", "-", "--json"], text.as_bytes());
+        imported.expect(0).json()
     }
 
     /// Dials the parent and waits until everything written so far is durable there.

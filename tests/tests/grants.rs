@@ -7,7 +7,7 @@ use node::admin::Request;
 use serde_json::{Value, json};
 use sync_core::identity::Role;
 use tuyen_tests::{
-    cluster::{Country, Node, has_alert, record, wait_for},
+    cluster::{Country, Node, has_alert, record, transaction, wait_for},
     run::{Ran, tuyen},
 };
 
@@ -177,6 +177,40 @@ fn a_referred_patient_goes_with_everything_comes_back_with_notes_and_is_forgotte
         receipts().as_array().unwrap().iter().all(|receipt| receipt["forgotten"][0]["org"] == "dong-van")
     );
     refused(&all.country.leaf, &["grant", "end", &name[..8], "--why", "again"], 1, "has ended already");
+}
+
+/// What was imported from a bundle, in which everything is called by its uuid and the patient comes last, is found about the patient.
+#[test]
+fn a_patient_of_a_bundle_is_opened_with_the_allergies() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Provinces::new(dir.path());
+    let it = json!({"reference": "urn:uuid:mai"});
+    let of = |kind: &str, id: &str, element: &str| json!({"resourceType": kind, "id": id, element: it});
+    let bundle = transaction(&[
+        of("AllergyIntolerance", "penicillin", "patient"),
+        of("MedicationRequest", "warfarin", "subject"),
+        json!({"resourceType": "Patient", "id": "mai"}),
+        of("AllergyIntolerance", "latex", "patient"),
+    ]);
+    all.country.leaf.import(&bundle.to_string());
+    all.country.leaf.wait_safe();
+    let give = ["grant", "give", "Patient/mai", "--to", "quan-ba", "--for", "30d", "--why", "surgery"];
+    // The grant itself is the fifth.
+    assert_eq!(at(&all.country.leaf, &give).expect(0).json()["records"], 5);
+    for name in ["Patient/mai", "AllergyIntolerance/penicillin", "AllergyIntolerance/latex"] {
+        wait_record(&all.clinic, name, true);
+    }
+    wait_record(&all.clinic, "MedicationRequest/warfarin", true);
+    assert_eq!(all.clinic.value("AllergyIntolerance/latex")["patient"]["reference"], "Patient/mai");
+    // A province imports for a clinic: the patient's home is that of all that is about the patient.
+    let clinic = json!({"reference": "Organization/dong-van"});
+    let bundle = transaction(&[
+        json!({"resourceType": "Observation", "id": "first", "status": "final", "subject": {"reference": "urn:uuid:lan"}}),
+        json!({"resourceType": "Patient", "id": "lan", "managingOrganization": clinic}),
+    ]);
+    let imported = all.country.hub.import(&bundle.to_string());
+    assert_eq!(imported["patients_not_here"], json!([]), "{imported}");
+    wait_record(&all.country.leaf, "Observation/first", true);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use sync_core::{
     scope::Way,
 };
 use tuyen_tests::{
-    cluster::{Country, Node, has_alert, org, record, wait_equal, wait_for},
+    cluster::{Country, Node, has_alert, org, record, transaction, wait_equal, wait_for},
     proxy::{Line, Proxy},
     run::tuyen,
 };
@@ -401,17 +401,80 @@ fn what_is_secret_goes_as_far_as_both_ends_allow_it() {
     assert!(error.contains("does not name who decided it"), "{error}");
 }
 
+fn policy(of: &[&str]) -> Policy {
+    Policy {
+        of: of.iter().map(|of| (*of).to_owned()).collect(),
+        is: Secrecy::Mat,
+        decided_by: "the head of the board".to_owned(),
+        why: "decision 12".to_owned(),
+    }
+}
+
+/// A bundle names its patient by `urn:uuid:`, and its entries come in any order: a policy speaks of all that is about the patient.
+#[test]
+fn what_a_bundle_brings_about_a_patient_is_secret_with_the_patient() {
+    let Country { hub, mut leaf, root: _root, dir: _dir } = Country::new();
+    let id = "0bfeda65-c8ac-4dd7-a46c-d69e665996d4";
+    leaf.stop();
+    leaf.configure(|config| config.policies.push(policy(&[&format!("Patient/{id}")])));
+    leaf.start();
+    let it = json!({"reference": format!("urn:uuid:{id}")});
+    let encounter = json!({"reference": "urn:uuid:e1"});
+    let bundle = transaction(&[
+        json!({"resourceType": "AllergyIntolerance", "id": "a1", "patient": it, "code": {"text": "penicillin"}}),
+        json!({"resourceType": "Encounter", "id": "e1", "status": "finished", "subject": it,
+            "participant": [{"individual": {"reference": "urn:uuid:d1"}}]}),
+        json!({"resourceType": "Practitioner", "id": "d1"}),
+        json!({"resourceType": "Observation", "id": "o1", "status": "final", "subject": it, "encounter": encounter}),
+        json!({"resourceType": "ExplanationOfBenefit", "id": "b1", "patient": it, "contained": [
+            {"resourceType": "Coverage", "id": "coverage", "beneficiary": it}]}),
+        json!({"resourceType": "Patient", "id": id}),
+        json!({"resourceType": "Observation", "id": "o2", "status": "final"}),
+    ]);
+    let imported = leaf.import(&bundle.to_string());
+    assert_eq!((&imported["written"], &imported["patients_not_here"]), (&json!(7), &json!([])), "{imported}");
+    leaf.wait_safe();
+    for open in ["Practitioner/d1", "Observation/o2"] {
+        hub.wait("what is about nobody", |_| holds(&hub, open));
+    }
+    assert_eq!((leaf.status().secret, hub.status().records), (5, 2));
+    assert!(!hub.export().concat().contains(id), "the patient is named at the hub");
+    assert_eq!(leaf.value("Encounter/e1")["participant"][0]["individual"]["reference"], "Practitioner/d1");
+    assert_eq!(leaf.value("Observation/o1")["encounter"]["reference"], "Encounter/e1");
+}
+
+/// Somebody has to look at what no policy and no grant finds.
+#[test]
+fn a_reference_to_what_is_no_entry_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Node::root(&dir.path().join("root"), "trung-uong");
+    let lost = |id: &str| {
+        let subject = json!({"reference": "urn:uuid:canary-4e1d"});
+        json!({"resourceType": "Observation", "id": id, "status": "final", "subject": subject, "focus": [subject]})
+    };
+    let all =
+        root.import(&transaction(&[lost("1"), json!({"resourceType": "Patient", "id": "p"})]).to_string());
+    assert_eq!(all["references_unresolved"], json!([{"record": "Observation/1", "references": 2}]), "{all}");
+    let lines: String = (0..12).map(|n| format!("{}\n", lost(&n.to_string()))).collect();
+    let said = tuyen(&root.dir, &["records", "import", "-"], lines.as_bytes()).expect(0);
+    assert!(said.out.contains("12 with references to what is no entry of the same Bundle"), "{said:?}");
+    assert_eq!(said.err.matches("has 2 references (such as urn:uuid:…) to what is no entry").count(), 10);
+    assert!(said.err.contains("and 2 more with references to what is no entry"), "{said:?}");
+    let put = |more: &[&str]| {
+        tuyen(&root.dir, &[&["records", "put", "-"], more].concat(), lost("13").to_string().as_bytes())
+            .expect(0)
+    };
+    assert_eq!(put(&["--json"]).json()["references_unresolved"], 2);
+    let put = put(&[]).says(&["Observation/13 has 2 references"]);
+    assert!(!(said.err + &put.err + &said.out).contains("canary"), "no value in a message");
+    assert_eq!(root.value("Observation/13")["subject"]["reference"], "urn:uuid:canary-4e1d", "it is kept");
+}
+
 /// The home has decided that some of what it writes goes no further than its hub: nothing has to be marked for that, and what the
 /// policy does not speak of goes on.
 #[test]
 fn what_a_policy_speaks_of_stays_below_the_root() {
     let Country { mut root, mut hub, mut leaf, dir: _dir } = Country::new();
-    let policy = |of: &[&str]| Policy {
-        of: of.iter().map(|of| (*of).to_owned()).collect(),
-        is: Secrecy::Mat,
-        decided_by: "the head of the board".to_owned(),
-        why: "decision 12".to_owned(),
-    };
     leaf.stop();
     leaf.configure(|config| config.policies.push(policy(&["Condition", "Patient/chief"])));
     leaf.start();

@@ -15,14 +15,14 @@ use sync_core::id::RecordId;
 
 use super::{Context, Writer};
 use crate::{
-    chunk::{Chunk, Refused, Sent},
+    chunk::{Chunk, Origin, Refused, Sent},
     output::{Exit, Meter, Outcome, Stop},
     render::many,
 };
 
 /// Most rejected resources that are shown to people; JSON output has all.
 const REJECTED_SHOWN: usize = 100;
-/// The same of records about patients who are not here.
+/// The same of records that refer to somebody or something that is not here.
 const ABSENT_SHOWN: usize = 10;
 
 /// Import resources: NDJSON, JSON, FHIR bundles, folders of them, or - for standard input
@@ -101,6 +101,12 @@ struct AbsentBody {
     patients: Vec<RecordId>,
 }
 
+#[derive(Serialize)]
+struct UnresolvedBody {
+    record: RecordId,
+    references: u64,
+}
+
 #[derive(Serialize, Default)]
 struct ImportBody {
     written: u64,
@@ -108,6 +114,7 @@ struct ImportBody {
     rejected: Vec<RejectedBody>,
     superseded: Vec<SupersededBody>,
     patients_not_here: Vec<AbsentBody>,
+    references_unresolved: Vec<UnresolvedBody>,
     sources: u64,
     ids_were_missing: u64,
     passed_over: u64,
@@ -118,6 +125,10 @@ struct ImportBody {
 impl ImportBody {
     fn add(&mut self, sent: Sent) {
         self.rejected.extend(sent.refused().map(RejectedBody::from));
+        let unresolved = sent.taken().filter(|origin| origin.unresolved > 0);
+        self.references_unresolved.extend(unresolved.map(|Origin { record, unresolved, .. }| {
+            UnresolvedBody { record: record.clone(), references: *unresolved }
+        }));
         self.written += sent.written.written.len() as u64;
         self.unchanged += sent.written.unchanged;
         for WrittenRecord { record, superseded, patients_not_here, .. } in sent.written.written {
@@ -164,6 +175,10 @@ impl ImportBody {
         add(self.rejected.len() as u64, "not taken");
         add(self.ids_were_missing, "given an id");
         add(self.patients_not_here.len() as u64, "about a patient who is not here");
+        add(
+            self.references_unresolved.len() as u64,
+            "with references to what is no entry of the same Bundle",
+        );
         add(self.passed_over, "files passed over, whose names end in none of .json, .ndjson and .jsonl");
         format!("{out}. {:.1} s.\n", self.seconds)
     }
@@ -189,14 +204,10 @@ impl Import {
                 let SupersededBody { record, paths } = superseded;
                 context.output.note(overwritten(record, paths));
             }
-            for AbsentBody { record, patients } in body.patients_not_here.iter().take(ABSENT_SHOWN) {
-                context.output.note(without_patient(record, patients));
-            }
-            if let Some(more @ 1..) = body.patients_not_here.len().checked_sub(ABSENT_SHOWN) {
-                context.output.note(format_args!(
-                    "and {more} more about patients who are not here; --json names them all"
-                ));
-            }
+            let absent = |AbsentBody { record, patients }: &_| without_patient(record, patients);
+            some(context, &body.patients_not_here, "about patients who are not here", absent);
+            let lost = |UnresolvedBody { record, references }: &_| unresolved(record, *references);
+            some(context, &body.references_unresolved, "with references to what is no entry", lost);
         }
         let exit = body.exit();
         context.output.result(body.summary(), &body)?;
@@ -233,6 +244,16 @@ impl Import {
     }
 }
 
+/// Says the first of many things, and how many more there are.
+fn some<T>(context: &Context, all: &[T], what: &str, text: impl Fn(&T) -> String) {
+    for one in all.iter().take(ABSENT_SHOWN) {
+        context.output.note(text(one));
+    }
+    if let Some(more @ 1..) = all.len().checked_sub(ABSENT_SHOWN) {
+        context.output.note(format_args!("and {more} more {what}; --json names them all"));
+    }
+}
+
 /// A failure in the middle says what has been done, and that going on is easy.
 fn left_off(stop: Stop, body: &ImportBody) -> Stop {
     match stop {
@@ -261,6 +282,17 @@ pub fn without_patient(record: &RecordId, patients: &[RecordId]) -> String {
         "{record} is about {}, not at this node: so it belongs to this organization, and no other clinic is sent it. Check the \
          reference; if it is right, have the patient here first, and write the record anew under another id",
         names.join(", ")
+    )
+}
+
+/// What is said of a record whose references name entries of a Bundle that are not there.
+pub fn unresolved(record: &RecordId, references: u64) -> String {
+    format!(
+        "{record} has {} (such as urn:uuid:…) to what is no entry, or more than one, of the Bundle that it came in; nobody \
+         finds by {} whom or what it is about, neither a policy nor a grant. Import the whole Bundle, as JSON, or \
+         write Type/id there",
+        many(references, "reference", "references"),
+        if references == 1 { "it" } else { "them" }
     )
 }
 

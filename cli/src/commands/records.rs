@@ -154,6 +154,7 @@ struct PutBody<'a> {
     unchanged: bool,
     superseded: &'a [String],
     patients_not_here: &'a [RecordId],
+    references_unresolved: u64,
 }
 
 #[derive(Serialize)]
@@ -165,17 +166,17 @@ struct ListBody<'a> {
 impl Put {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
-        let Item { id, resource, .. } = one_resource(&self.from)?;
+        let Item { id, resource, unresolved, .. } = one_resource(&self.from)?;
         let (by, why) = (self.writer.name(), self.why);
         let request = Request::Put { resources: vec![raw(&id, &resource)?], base: self.if_match, by, why };
-        show_written(context, &id, &context.call(&request)?, "written")
+        show_put(context, &id, &context.call(&request)?, "written", unresolved)
     }
 }
 
 impl Issue {
     /// Does it.
     pub fn run(self, context: &Context) -> Outcome {
-        let Item { id, mut resource, .. } = one_resource(&self.from)?;
+        let Item { id, mut resource, unresolved, .. } = one_resource(&self.from)?;
         let Status { org, .. } = context.call(&Request::Status)?;
         let id = match id.issuer() {
             Some(_) => id,
@@ -185,7 +186,7 @@ impl Issue {
         resource["id"] = id.id().into();
         let (by, why) = (self.writer.name(), self.why);
         let request = Request::Put { resources: vec![raw(&id, &resource)?], base: None, by, why };
-        show_written(context, &id, &context.call(&request)?, "issued to everybody below")
+        show_put(context, &id, &context.call(&request)?, "issued to everybody below", unresolved)
     }
 }
 
@@ -219,6 +220,11 @@ impl Delete {
 
 /// Shows the answer to the write of one record.
 pub fn show_written(context: &Context, record: &RecordId, answer: &Written, done: &str) -> Outcome {
+    show_put(context, record, answer, done, 0)
+}
+
+/// The same of a record that was read, of whose references so many name an entry that is not there.
+fn show_put(context: &Context, record: &RecordId, answer: &Written, done: &str, unresolved: u64) -> Outcome {
     if let Some(rejected) = answer.rejected.first() {
         return Err(failed(format!("{record} was not {done}: {}", rejected.problem)));
     }
@@ -236,7 +242,17 @@ pub fn show_written(context: &Context, record: &RecordId, answer: &Written, done
     if !patients_not_here.is_empty() && !context.output.json {
         context.output.note(import::without_patient(record, patients_not_here));
     }
-    let body = PutBody { record, version, unchanged: version.is_none(), superseded, patients_not_here };
+    if unresolved > 0 && !context.output.json {
+        context.output.note(import::unresolved(record, unresolved));
+    }
+    let body = PutBody {
+        record,
+        version,
+        unchanged: version.is_none(),
+        superseded,
+        patients_not_here,
+        references_unresolved: unresolved,
+    };
     context.output.result(text, &body)?;
     Ok(if superseded.is_empty() { Exit::Ok } else { Exit::Attention })
 }

@@ -82,7 +82,8 @@ pub fn made_up(resource: Value) -> Result<Item, Failure> {
     let id = RecordId::new(text("resourceType"), text("id")).map_err(|error| {
         failed(format!("the made-up population has a record without a good name ({error})"))
     })?;
-    Ok(Item { id, resource, id_was_missing: false, source: "made up".into(), place: Place::Whole })
+    let (source, place) = ("made up".into(), Place::Whole);
+    Ok(Item { id, resource, id_was_missing: false, unresolved: 0, source, place })
 }
 
 /// Writes one half of the data, all leaves at once.
@@ -197,7 +198,7 @@ impl Writer {
             return Ok(());
         }
         let sent = chunk.send(&mut self.client, Some(BY.into()), None)?;
-        self.written.records.extend(sent.taken().map(|record| (record.clone(), self.leaf)));
+        self.written.records.extend(sent.taken().map(|origin| (origin.record.clone(), self.leaf)));
         self.written.rejected.extend(sent.refused().map(RejectedBody::from));
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Reads FHIR resources from a file, a folder or standard input, one after another, however many there are.
 //! What always holds: one bad record never stops the rest, but becomes a [`Rejected`] that says where, why
-//! and what to do; a resource leaves as it came in, its references included; and importing the same thing
-//! twice names the same records. Memory holds one line, or one JSON file, never a folder. Not here: storing,
+//! and what to do; a resource leaves as it came in, but for references between the entries of a Bundle; and
+//! importing the same thing twice names the same records. Memory holds one line, or one JSON file, never a folder. Not here: storing,
 //! and meeting records that are already there. The reads block; a caller on an async thread moves them away.
 //!
 //! What is a record:
@@ -9,6 +9,8 @@
 //! * In JSON (`.json`) a Bundle of type transaction, batch, collection, searchset or history is a parcel: its
 //!   entries' resources are the records, and of a history the oldest version comes first. Any other Bundle
 //!   (document, message, a response) is a record itself. An array gives its elements, each as it stands.
+//! * In a parcel a reference that is an entry's fullUrl becomes the name of that entry's record (see `references`),
+//!   and the patients come first, so that the order of the entries means nothing.
 //! * Standard input, and a file of another name, is NDJSON when its first line is a whole JSON object and
 //!   more follows, and otherwise JSON.
 //! * A resource without an id takes the uuid of its entry's `urn:uuid:` fullUrl, or else the beginning of
@@ -18,6 +20,7 @@
 
 mod pieces;
 mod record;
+mod references;
 mod source;
 mod walk;
 
@@ -47,10 +50,12 @@ pub const STDIN: &str = "-";
 pub struct Item {
     /// The record's name.
     pub id: RecordId,
-    /// The resource, as it came in.
+    /// The resource, as it came in, but for references to entries of its Bundle.
     pub resource: Value,
     /// Whether the resource had no id of its own and was given one.
     pub id_was_missing: bool,
+    /// How many of its references name an entry that its Bundle does not have, and stay as they are.
+    pub unresolved: u64,
     /// The file it came from.
     pub source: Arc<str>,
     /// Where in the file.

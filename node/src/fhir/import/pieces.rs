@@ -1,10 +1,13 @@
-//! Finds the resources in a JSON file without reading them: where each begins and ends. It is lenient on
-//! purpose. Only quotes and brackets are followed, so that one resource with a fault inside does not hide
+//! Finds the resources in a JSON file: where each begins and ends, and by which names the entries of a Bundle know
+//! one another. It reads no more of them than these names, and is lenient on purpose. Only quotes and brackets are followed, so that one resource with a fault inside does not hide
 //! the thousand behind it, and so that a bundle which was cut off while it was copied still gives what came
 //! before the cut. Whether a piece is JSON is for the strict reader to say.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
+use sync_core::id::RecordId;
+
+use super::{record::named, references::Entries};
 use crate::fhir::{json, problem::Problem};
 
 /// Bundle types whose entries are the records. The other types (document, message, …) are records themselves:
@@ -13,7 +16,7 @@ const UNPACKED_BUNDLE_TYPES: [&[u8]; 5] =
     [b"\"transaction\"", b"\"batch\"", b"\"collection\"", b"\"searchset\"", b"\"history\""];
 
 /// A resource in a file, or the reason why there is none.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Piece {
     /// The number of the resource in the file, from 1, in the file's order.
     pub number: u64,
@@ -21,6 +24,10 @@ pub(super) struct Piece {
     pub range: Range<usize>,
     /// The bundle entry's fullUrl, as JSON text.
     pub full_url: Option<Range<usize>>,
+    /// Whether it is a Patient in a Bundle.
+    pub is_patient: bool,
+    /// The entries of the Bundle that it stands in.
+    pub entries: Arc<Entries>,
     /// A fault of the frame around the resource.
     pub problem: Option<Problem>,
 }
@@ -42,7 +49,7 @@ pub(super) fn pieces(bytes: &[u8]) -> Vec<Piece> {
 }
 
 fn add(found: &mut Vec<Piece>, range: Range<usize>) {
-    found.push(Piece { number: found.len() as u64 + 1, range, full_url: None, problem: None });
+    found.push(Piece { number: found.len() as u64 + 1, range, ..Piece::default() });
 }
 
 fn blame(found: &mut [Piece], problem: Problem) {
@@ -54,9 +61,9 @@ fn blame(found: &mut [Piece], problem: Problem) {
 fn object(bytes: &[u8], start: usize, found: &mut Vec<Piece>) {
     let bundle = Members::of(bytes, start, ["resourceType", "type", "entry"]);
     let [resource_type, bundle_type, entry] = &bundle.values;
-    let text = |range: &Option<Range<usize>>| range.clone().map(|r| &bytes[r]);
-    let unpack = text(resource_type) == Some(b"\"Bundle\"")
-        && text(bundle_type).is_some_and(|t| UNPACKED_BUNDLE_TYPES.contains(&t));
+    let json = |range: &Option<Range<usize>>| range.clone().map(|r| &bytes[r]);
+    let unpack = json(resource_type) == Some(b"\"Bundle\"")
+        && json(bundle_type).is_some_and(|t| UNPACKED_BUNDLE_TYPES.contains(&t));
     if let (true, Some(key)) = (unpack, bundle.twice) {
         add(found, start..start);
         blame(found, Problem::DuplicateKey(format!("\"{key}\"")));
@@ -71,9 +78,10 @@ fn object(bytes: &[u8], start: usize, found: &mut Vec<Piece>) {
     let first = found.len();
     elements(bytes, entry.start, &mut |range| found.push(bundle_entry(bytes, range, found.len())));
     // A history lists the newest version first; the last one read must be the newest.
-    if text(bundle_type) == Some(b"\"history\"") {
+    if json(bundle_type) == Some(b"\"history\"") {
         found[first..].reverse();
     }
+    introduce(bytes, &mut found[first..]);
     if !bundle.whole {
         add(found, start..bytes.len());
         if let Err(cut) = json::well_formed(&bytes[start..]) {
@@ -82,8 +90,41 @@ fn object(bytes: &[u8], start: usize, found: &mut Vec<Piece>) {
     }
 }
 
+/// Tells the entries of a Bundle of one another, whose order means nothing in FHIR, and puts the patients first: what
+/// is about a patient finds the patient here.
+fn introduce(bytes: &[u8], pieces: &mut [Piece]) {
+    let mut entries = Entries::default();
+    for piece in &mut *pieces {
+        let Some(record) = record(bytes, piece) else { continue };
+        piece.is_patient = record.resource_type() == "Patient";
+        if let Some(url) = piece.full_url.as_ref().and_then(|url| text(bytes, url)) {
+            entries.add(url, record);
+        }
+    }
+    pieces.sort_by_key(|piece| !piece.is_patient);
+    let entries = Arc::new(entries);
+    pieces.iter_mut().for_each(|piece| piece.entries = Arc::clone(&entries));
+}
+
+/// The record that an entry becomes, if it is sound.
+fn record(bytes: &[u8], piece: &Piece) -> Option<RecordId> {
+    if piece.problem.is_some() {
+        return None;
+    }
+    let named_by = Members::of(bytes, piece.range.start, ["resourceType", "id"]).values;
+    if let [Some(name), Some(id)] = named_by {
+        return RecordId::new(&text(bytes, &name)?, &text(bytes, &id)?).ok();
+    }
+    let full_url = piece.full_url.clone().map(|url| &bytes[url]);
+    named(&bytes[piece.range.clone()], full_url, &Entries::default()).ok().map(|named| named.id)
+}
+
+fn text(bytes: &[u8], range: &Range<usize>) -> Option<String> {
+    serde_json::from_slice(&bytes[range.clone()]).ok()
+}
+
 fn bundle_entry(bytes: &[u8], range: Range<usize>, before: usize) -> Piece {
-    let mut piece = Piece { number: before as u64 + 1, range: range.clone(), full_url: None, problem: None };
+    let mut piece = Piece { number: before as u64 + 1, range: range.clone(), ..Piece::default() };
     if bytes[range.start] != b'{' {
         return piece;
     }

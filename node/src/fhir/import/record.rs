@@ -1,11 +1,11 @@
-//! From the text of one resource to a named record. The only change that it makes is an id for a resource
-//! that has none.
+//! From the text of one resource to a named record. The only changes that it makes are an id for a resource
+//! that has none, and references to the entries of its Bundle.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sync_core::id::RecordId;
 
-use super::{LINE_MAX_BYTES, RECORD_MAX_BYTES};
+use super::{LINE_MAX_BYTES, RECORD_MAX_BYTES, references::Entries};
 use crate::fhir::{attachment, json, problem::Problem};
 
 /// Of the SHA-256 of a resource without an id, how many bytes become its id.
@@ -15,6 +15,7 @@ pub(super) struct Named {
     pub id: RecordId,
     pub resource: Value,
     pub id_was_missing: bool,
+    pub unresolved: u64,
 }
 
 /// Reads one resource strictly, and its name if it has an id. What is longer than a line may be is not parsed.
@@ -34,8 +35,9 @@ pub fn resource(bytes: &[u8]) -> Result<(Option<RecordId>, Value), Problem> {
     Ok((given, resource))
 }
 
-/// Reads one resource and sees to it that it has a name. `full_url` is the JSON text of its bundle entry's fullUrl.
-pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>) -> Result<Named, Problem> {
+/// Reads one resource and sees to it that it has a name. `full_url` is the JSON text of its bundle entry's fullUrl. The
+/// name is made of the text as it came, so that it is the same whatever else is in the Bundle.
+pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>, entries: &Entries) -> Result<Named, Problem> {
     let (given, mut resource) = resource(bytes)?;
     // Text without white space is never longer than the text it was read from.
     let is_larger = || resource.to_string().len() - attachment::bytes_to_take(&resource) > RECORD_MAX_BYTES;
@@ -43,7 +45,8 @@ pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>) -> Result<Named, Prob
         return Err(Problem::RecordTooLarge);
     }
     if let Some(id) = given {
-        return Ok(Named { id, resource, id_was_missing: false });
+        let unresolved = entries.resolve(&mut resource);
+        return Ok(Named { id, resource, id_was_missing: false, unresolved });
     }
     let text = full_url.and_then(uuid).unwrap_or_else(|| derived(&resource));
     let resource_type =
@@ -53,7 +56,8 @@ pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>) -> Result<Named, Prob
         let behind_type = object.keys().position(|k| k == "resourceType").map_or(0, |at| at + 1);
         object.shift_insert(behind_type, "id".to_owned(), Value::String(text));
     }
-    Ok(Named { id, resource, id_was_missing: true })
+    let unresolved = entries.resolve(&mut resource);
+    Ok(Named { id, resource, id_was_missing: true, unresolved })
 }
 
 fn uuid(full_url: &[u8]) -> Option<String> {

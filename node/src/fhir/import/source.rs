@@ -10,6 +10,7 @@ use super::{
     FILE_MAX_BYTES, Format, Item, LINE_MAX_BYTES, Place, Rejected,
     pieces::{Piece, pieces},
     record::{Named, named},
+    references::Entries,
 };
 use crate::fhir::{json, problem::Problem};
 
@@ -68,8 +69,8 @@ impl Source {
     fn settle(&self, place: Place, found: Result<Named, Problem>) -> Result<Item, Rejected> {
         let source = Arc::clone(&self.name);
         match found {
-            Ok(Named { id, resource, id_was_missing }) => {
-                Ok(Item { id, resource, id_was_missing, source, place })
+            Ok(Named { id, resource, id_was_missing, unresolved }) => {
+                Ok(Item { id, resource, id_was_missing, unresolved, source, place })
             }
             Err(problem) => Err(Rejected { source_name: source, place, problem }),
         }
@@ -153,7 +154,8 @@ impl Lines {
                     if line.is_empty() {
                         continue;
                     }
-                    named(line, None).map_err(|problem| below(problem, self.number as usize - 1))
+                    named(line, None, &Entries::default())
+                        .map_err(|problem| below(problem, self.number as usize - 1))
                 }
                 Err(error) => Err(unreadable(&error)),
             };
@@ -187,7 +189,7 @@ impl Document {
         let place = if self.alone { Place::Whole } else { Place::Entry(piece.number) };
         let full_url = piece.full_url.map(|range| &self.bytes[range]);
         let text = self.bytes[piece.range.clone()].trim_ascii();
-        let found = piece.problem.map_or_else(|| named(text, full_url), Err);
+        let found = piece.problem.map_or_else(|| named(text, full_url, &piece.entries), Err);
         let lines_before = || self.bytes[..piece.range.start].iter().filter(|b| **b == b'\n').count();
         Some((place, found.map_err(|problem| below(problem, lines_before()))))
     }

@@ -83,12 +83,91 @@ fn parcels_are_unpacked_in_json_and_kept_in_ndjson() {
     assert_eq!(ids(&found), ["Patient/0bfeda65-c8ac-4dd7-a46c-d69e665996d4", "Observation/o"]);
     assert_eq!(problems(&found), [(Place::Entry(3), Problem::NoResource)]);
     assert_eq!(counts.ids_were_missing, 1);
-    assert_eq!(found[1].as_ref().unwrap().resource, parcel["entry"][1]["resource"]);
+    let mut observation = parcel["entry"][1]["resource"].clone();
+    observation["subject"]["reference"] = "Patient/0bfeda65-c8ac-4dd7-a46c-d69e665996d4".into();
+    assert_eq!(found[1].as_ref().unwrap().resource, observation);
     assert_eq!(ids(&read(parcel.to_string(), Format::Ndjson).0), ["Bundle/p"]);
     assert_eq!(read(parcel.to_string(), Format::Unknown).1.records, 2);
     assert_eq!(ids(&read(format!("\n{parcel}\n\n{parcel}"), Format::Unknown).0), ["Bundle/p", "Bundle/p"]);
     let document = json!({"resourceType": "Bundle", "id": "d", "type": "document", "entry": parcel["entry"]});
     assert_eq!(ids(&read(format!("{document:#}"), Format::Unknown).0), ["Bundle/d"]);
+}
+
+/// A Bundle whose entries are these.
+fn bundle(kind: &str, entries: Value) -> Value {
+    json!({"resourceType": "Bundle", "type": kind, "entry": entries})
+}
+
+/// About whom each is, and how many of its references are unresolved.
+fn subjects(found: &[Result<Item, Rejected>]) -> Vec<(&str, u64)> {
+    let items = found.iter().flatten();
+    items
+        .filter_map(|item| Some((item.resource["subject"]["reference"].as_str()?, item.unresolved)))
+        .collect()
+}
+
+fn about(id: &str, reference: &str) -> Value {
+    let resource = json!({"resourceType": "Observation", "id": id, "subject": {"reference": reference}});
+    json!({"fullUrl": format!("urn:uuid:{id}"), "resource": resource})
+}
+
+#[test]
+fn the_entries_of_a_bundle_refer_to_one_another_in_any_order() {
+    let patient = |id: &str| json!({"resourceType": "Patient", "id": id});
+    let entries = json!([
+        about("o", "urn:uuid:1"),
+        about("p", "https://example.org/2"),
+        about("q", "urn:uuid:0bfeda65-c8ac-4dd7-a46c-d69e665996d4"),
+        {"fullUrl": "https://example.org/3", "resource": {"resourceType": "Group", "n": 1.50}},
+        about("r", "https://example.org/3"),
+        {"fullUrl": "urn:uuid:0bfeda65-c8ac-4dd7-a46c-d69e665996d4", "resource": {"resourceType": "Patient"}},
+        about("s", "urn:uuid:4"),
+        {"fullUrl": "urn:uuid:1", "resource": patient("a")},
+        {"fullUrl": "https://example.org/2", "resource": patient("b")},
+        {"fullUrl": "urn:uuid:4", "resource": {"resourceType": "Patient", "id": "no_id"}},
+    ]);
+    let named = ["Patient/a", "Patient/b", "Patient/0bfeda65-c8ac-4dd7-a46c-d69e665996d4"];
+    let places = [6, 8, 9, 1, 2, 3, 4, 5, 7].map(Place::Entry);
+    for kind in ["transaction", "batch", "collection", "searchset"] {
+        let (found, counts) = read(bundle(kind, entries.clone()).to_string(), Format::Json);
+        let group = ids(&found).into_iter().find(|name| name.starts_with("Group/")).unwrap();
+        let wanted = [(named[0], 0), (named[1], 0), (named[2], 0), (group, 0), ("urn:uuid:4", 1)];
+        assert_eq!(subjects(&found), wanted, "{kind}");
+        assert_eq!(found.iter().flatten().map(|item| item.place).collect::<Vec<_>>(), places);
+        assert_eq!(
+            (problems(&found), counts.ids_were_missing),
+            (vec![(Place::Entry(10), Problem::BadId)], 2)
+        );
+    }
+    // Of a history the oldest comes first, of a patient too.
+    let versions = json!([{"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Patient", "id": "a", "n": 2}},
+        about("o", "urn:uuid:1"), {"fullUrl": "urn:uuid:1", "resource": patient("a")}]);
+    let (found, _) = read(bundle("history", versions).to_string(), Format::Json);
+    assert_eq!(
+        (ids(&found), subjects(&found)),
+        (vec!["Patient/a", "Patient/a", "Observation/o"], vec![(named[0], 0)])
+    );
+    assert_eq!(found[1].as_ref().unwrap().resource["n"], 2);
+    // One entry alone may refer to itself.
+    let (found, _) = read(bundle("batch", json!([about("o", "urn:uuid:o")])).to_string(), Format::Json);
+    assert_eq!(subjects(&found), [("Observation/o", 0)]);
+}
+
+#[test]
+fn no_reference_leads_out_of_its_bundle() {
+    let first = bundle(
+        "batch",
+        json!([{"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Patient", "id": "a"}}]),
+    );
+    let second = bundle("batch", json!([about("o", "urn:uuid:1")]));
+    let lost = [("urn:uuid:1", 1)];
+    assert_eq!(subjects(&read(format!("{first:#}\n{second:#}"), Format::Json).0), lost);
+    let line = &second["entry"][0]["resource"];
+    for format in [Format::Ndjson, Format::Json, Format::Unknown] {
+        assert_eq!(subjects(&read(line.to_string(), format).0), lost);
+    }
+    let (found, _) = read(second.to_string(), Format::Ndjson);
+    assert_eq!(found[0].as_ref().unwrap().unresolved, 0, "a Bundle that is kept knows its own entries");
 }
 
 #[test]
@@ -179,7 +258,7 @@ fn shared(name: &str) -> Option<PathBuf> {
     Some(root)
 }
 
-/// Reads everything, checks that each resource leaves as it came, and counts names that came before.
+/// Reads everything, and counts names that came before.
 fn survey(path: &Path) -> (Counts, Vec<Rejected>, u64) {
     let mut importer = Importer::open(path);
     let (mut names, mut rejected, mut repeated) = (BTreeSet::new(), Vec::new(), 0);
@@ -218,4 +297,36 @@ fn synthea_bundles_are_read() {
     let (counts, rejected, repeated) = survey(&path);
     eprintln!("Synthea: {counts:?}, {repeated} repeated, rejected: {rejected:?}");
     assert_eq!((counts.records, counts.rejected, counts.ids_were_missing, repeated), (10_709, 0, 0, 44));
+    let mut resolved = 0;
+    for file in fs::read_dir(path).unwrap().map(|file| file.unwrap().path()) {
+        let bundle = crate::fhir::json::parse(&fs::read(&file).unwrap()).unwrap();
+        let entries = bundle["entry"].as_array().unwrap();
+        let name = |one: &Value| {
+            format!("{}/{}", one["resourceType"].as_str().unwrap(), one["id"].as_str().unwrap())
+        };
+        let names: BTreeMap<_, _> = entries
+            .iter()
+            .map(|entry| (entry["fullUrl"].as_str().unwrap(), name(&entry["resource"])))
+            .collect();
+        // The same text, but for its references.
+        let mut expected: Vec<String> = entries
+            .iter()
+            .map(|entry| {
+                let text = entry["resource"].to_string();
+                let mut parts = text.split("\"reference\":\"urn:uuid:");
+                let first = parts.next().unwrap().to_owned();
+                parts.fold(first, |text, part| {
+                    resolved += 1;
+                    let (uuid, rest) = part.split_at(36);
+                    format!("{text}\"reference\":\"{}{rest}", names[format!("urn:uuid:{uuid}").as_str()])
+                })
+            })
+            .collect();
+        let mut found: Vec<String> =
+            Importer::open(&file).flatten().map(|item| item.resource.to_string()).collect();
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert!(found == expected, "{}", file.display());
+    }
+    assert_eq!(resolved, 37_916);
 }
