@@ -730,7 +730,7 @@ fn a_copy_is_of_one_moment_and_commits_go_on_beside_it() {
     let before = place.reader().counts().unwrap();
     let copy = place.0.path().join("copy.db");
     let (mut steps, mut next) = (0, 10_001);
-    let copied = place.reader().copy_to(&copy, &key(), |done, total| {
+    let copied = place.reader().copy_to(&copy, &key(), ("name", b"x"), |done, total| {
         steps += 1;
         assert!(done <= total && steps < 1_000, "it begins again and again: {done} of {total}");
         // A writer that had to wait for the copy would fail here after five seconds.
@@ -750,8 +750,8 @@ fn a_copy_is_of_one_moment_and_commits_go_on_beside_it() {
     place.is_sound("beside the copy");
 
     let half = place.0.path().join("half.db");
-    let outcome = place.reader().copy_to(&half, &key(), |_, _| false);
+    let outcome = place.reader().copy_to(&half, &key(), ("name", b"x"), |_, _| false);
     assert!(matches!(outcome, Err(CopyError::Stopped)));
-    let outcome = place.reader().copy_to(&copy, &key(), |_, _| true);
+    let outcome = place.reader().copy_to(&copy, &key(), ("name", b"x"), |_, _| true);
     assert!(matches!(outcome, Err(CopyError::Open(OpenError::Io { .. }))), "nothing is overwritten");
 }

@@ -60,7 +60,7 @@ pub fn make(
     room_for_copy(source.dir)?;
     let copy = scratch.path().join(DATABASE);
     let made_at = clock::wall();
-    let copied = copy_store(source, &copy, step)?;
+    let copied = copy_store(source, &copy, made_at, step)?;
     // Younger than the copy: certificates are only ever replaced by better ones.
     let small = small_parts(source)?;
     let manifest = Manifest {
@@ -80,10 +80,17 @@ pub fn make(
     Ok(manifest)
 }
 
-fn copy_store(source: Source<'_>, to: &Path, step: &mut Step<'_>) -> Result<Copied, BackupError> {
+/// A node that is restored from the copy has this backup for its last: whoever restores it has the file.
+fn copy_store(
+    source: Source<'_>,
+    to: &Path,
+    made_at: i64,
+    step: &mut Step<'_>,
+) -> Result<Copied, BackupError> {
     let store = Reader::open(&source.dir.join(DATABASE), source.key).map_err(CopyError::Open)?;
     let mut stopped = Ok(());
-    let copied = store.copy_to(to, source.key, |done, total| {
+    let made_at = made_at.to_string();
+    let copied = store.copy_to(to, source.key, (LAST_BACKUP, made_at.as_bytes()), |done, total| {
         stopped = tell(step, "pages of the store copied", done, total);
         stopped.is_ok()
     });

@@ -15,6 +15,7 @@ use super::{
     listing::{self, Reader},
     open::create_copy,
     schema,
+    setting::set_setting,
 };
 
 /// Pages that are copied at a time: 2 MB, some ten milliseconds.
@@ -51,12 +52,13 @@ pub enum CopyError {
 }
 
 impl Reader {
-    /// Copies the store as it is now to a new file with this key, which must be the store's own. `step` hears how many
-    /// pages of how many are copied, and says whether to go on.
+    /// Copies the store as it is now to a new file with this key, which must be the store's own, and keeps one setting there. `step`
+    /// hears how many pages of how many are copied, and says whether to go on.
     pub fn copy_to(
         &self,
         path: &Path,
         key: &Key,
+        (name, value): (&str, &[u8]),
         mut step: impl FnMut(u64, u64) -> bool,
     ) -> Result<Copied, CopyError> {
         let mut to = create_copy(path, key)?;
@@ -83,6 +85,7 @@ impl Reader {
                     }
                 }
             }
+            set_setting(&to, name, value)?;
             to.close().map_err(|(_, error)| Fault::from(error))?;
             Ok(Some(copied))
         };

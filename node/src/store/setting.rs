@@ -1,10 +1,10 @@
 //! What the host keeps beside the records, by name: settings, and the book of what its CA has promised and issued. Each
 //! write is one durable transaction. What a value says is its owner's business.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use sync_core::store::StoreError;
 
-use super::SqliteStore;
+use super::{Fallible, SqliteStore};
 
 impl SqliteStore {
     /// A setting of the host.
@@ -17,10 +17,13 @@ impl SqliteStore {
 
     /// Keeps a setting of the host.
     pub fn set_setting(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        self.transact(|| {
-            let sql = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
-            self.conn.prepare_cached(sql)?.execute(params![name, value])?;
-            Ok(())
-        })
+        self.transact(|| set_setting(&self.conn, name, value))
     }
+}
+
+/// Keeps a setting in a store.
+pub(super) fn set_setting(conn: &Connection, name: &str, value: &[u8]) -> Fallible<()> {
+    let sql = "INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)";
+    conn.prepare_cached(sql)?.execute(params![name, value])?;
+    Ok(())
 }
