@@ -181,7 +181,7 @@ fn show(context: &Context, record: Option<RecordId>) -> Outcome {
 pub fn text(line: &ConflictLine, now: i64) -> String {
     let kind = match line.kind.as_str() {
         "value" => "the values differ",
-        "deletion" => "deleted here, edited there",
+        "deletion" => "deleted at one place, edited at another",
         other => other,
     };
     let state = if line.state == "open" { String::new() } else { format!(" ({} by policy)", line.state) };
@@ -309,6 +309,11 @@ Patient/8f21  birthDate: the values differ
         line.path = STATE_PATH.into();
         line.values[1].value = None;
         assert_eq!(shown(&line), ["(edited)", "(deleted)"]);
+        let first = text(&line, 7_200_000);
+        assert!(
+            first.starts_with("Patient/8f21  #state: deleted at one place, edited at another\n"),
+            "{first}"
+        );
     }
 
     #[test]
