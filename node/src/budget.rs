@@ -35,7 +35,9 @@ pub enum BudgetError {
     #[error("'{0}' is no distance from UTC; write it like +07:00, with 14 hours at most")]
     Offset(String),
     /// Not a cap.
-    #[error("'{0}' is no amount for a month; write it like '500 MB' or '2 GB', or 'none'")]
+    #[error(
+        "'{0}' is no amount for a month, which is a whole number of MB or GB, 1 MB at least; write it like '500 MB' or '2 GB', or 'none'"
+    )]
     Cap(String),
 }
 
@@ -420,7 +422,8 @@ mod tests {
             assert!(wrong.parse::<Offset>().is_err(), "{wrong}");
         }
         for wrong in ["", "500", "0 MB", "5 kB", "-1 MB", "99999999999999999999 GB", "99999999999999 GB"] {
-            assert!(cap(wrong).is_err(), "{wrong}");
+            let error = cap(wrong).unwrap_err().to_string();
+            assert!(error.contains("a whole number of MB or GB, 1 MB at least"), "{error}");
         }
         let error = serde_json::from_str::<Budget>(r#"{"bulk_window":"night"}"#).unwrap_err().to_string();
         assert!(error.contains("'night' is no part of a day"), "{error}");
