@@ -377,6 +377,14 @@ impl Core {
         after: Option<&RecordId>,
         limit: u32,
     ) -> Outcome<Listing> {
+        if let Some(name) = resource_type.filter(|name| !is_type(name))
+            && self.reader.list(Some(name), None, 1)?.is_empty()
+        {
+            let text = format!(
+                "FHIR R4 has no resource type '{name}', and no record of such a type is here; correct it, such as to Patient"
+            );
+            return refuse(FailureKind::Usage, text);
+        }
         let limit = limit.min(PAGE_MAX) as usize;
         let (mut listed, mut more) = if unread {
             let listed = self.reader.unread(after, limit + 1)?;

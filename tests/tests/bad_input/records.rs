@@ -172,6 +172,8 @@ fn a_type_that_r4_does_not_have_is_refused_of_who_writes_and_not_of_a_neighbour(
     let mut hub = before.node.child(&before.dir.path().join("hub"), Role::Hub, "ha-giang");
     let resource = |name: &str| json!({"resourceType": "ActorDefinition", "id": "a", "name": name});
     assert!(rejected(&hub, &resource("x").to_string()).contains("correct the resourceType"));
+    let list = |node: &Node| tuyen(&node.dir, &["records", "list", "--type", "ActorDefinition"], b"");
+    list(&hub).expect(2).says(&["FHIR R4 has no resource type 'ActorDefinition'"]);
     hub.put([r#"{"resourceType":"Basic","id":"own"}"#.to_owned()]);
     assert_eq!(hub.stop(), Some(0));
     let key = Key::read(&hub.dir.join("store.key")).unwrap();
@@ -187,6 +189,7 @@ fn a_type_that_r4_does_not_have_is_refused_of_who_writes_and_not_of_a_neighbour(
     before.node.wait("it comes", |s| s.records == 3 && s.unfolded == 0);
     before.node.write(&resource("y"), None, "bs. Lan");
     assert_eq!(before.node.value("ActorDefinition/a"), resource("y"));
+    assert!(list(&before.node).expect(0).out.starts_with("ActorDefinition/a "));
     before.is_still_there(&[]);
 }
 
