@@ -20,7 +20,6 @@ use sync_core::{
 };
 
 use super::{
-    alerts::About,
     core::{Core, Outcome, Problem, refuse},
     records::{Pending, With, usage},
     wall,
@@ -453,8 +452,7 @@ impl Core {
         Ok(())
     }
 
-    /// Tells people of the look-ups in an emergency, among what is folded, by which patients of this node were opened, until that
-    /// has ended.
+    /// Tells people of the look-ups in an emergency, among what is folded, by which patients of this node were opened.
     pub(super) fn tell_of_look_ups(&mut self, ops: &[Op]) -> Result<(), StoreError> {
         for op in ops {
             let Op::Project(projected) = op else { continue };
@@ -463,17 +461,14 @@ impl Core {
             }
             let Some(known) = projected.resource.as_deref().and_then(Permission::read) else { continue };
             let Permission { grant, purpose, ended, patient, .. } = &known;
-            let about = About::Emergency(grant.clone());
             let is_open = *purpose == Purpose::Emergency && !ended && grant.until > wall();
-            if !is_open {
-                self.alerts.end(&about);
-            } else if self.is_home(&self.store.homes(patient)?) {
+            if is_open && self.is_home(&self.store.homes(patient)?) {
                 let text = format!(
                     "{} has asked for the records of one of your patients in an emergency, and has them for three days. \
                      `tuyen grant list` says whose, and `tuyen records history Consent/{}` why; `tuyen grant end` ends it",
                     grant.to, grant.id
                 );
-                self.alert_about(Some(about), "emergency", text);
+                self.alert("emergency", text);
             }
         }
         Ok(())
