@@ -437,7 +437,8 @@ fn what_a_bundle_brings_about_a_patient_is_secret_with_the_patient() {
     for open in ["Practitioner/d1", "Observation/o2"] {
         hub.wait("what is about nobody", |_| holds(&hub, open));
     }
-    assert_eq!((leaf.status().secret, hub.status().records), (5, 2));
+    let at_hub = hub.wait("all is folded", |s| s.unfolded == 0);
+    assert_eq!((leaf.status().secret, at_hub.records), (5, 2));
     assert!(!hub.export().concat().contains(id), "the patient is named at the hub");
     assert_eq!(leaf.value("Encounter/e1")["participant"][0]["individual"]["reference"], "Practitioner/d1");
     assert_eq!(leaf.value("Observation/o1")["encounter"]["reference"], "Encounter/e1");
