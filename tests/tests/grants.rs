@@ -248,6 +248,17 @@ fn an_emergency_is_answered_above_and_everybody_can_see_it() {
     at(&all.country.leaf, &["grant", "end", name, "--why", "was a mistake"]).expect(0);
     wait_record(&all.clinic, "Patient/mai", false);
     wait_record(&all.clinic, "AllergyIntolerance/penicillin", false);
+    all.country.leaf.wait("it is told no more", |s| !has_alert(&s.alerts, "emergency", ""));
+    // So is who answers for a patient of its own.
+    all.country.root.put([patient("lan")]);
+    let ask = ["grant", "emergency", "Patient/lan", "--why", "found without papers"];
+    let asked = at(&all.clinic, &ask).expect(0).json();
+    let told = |is_told| {
+        all.country.root.wait("it is told", |s| has_alert(&s.alerts, "emergency", "quan-ba has") == is_told);
+    };
+    told(true);
+    at(&all.country.root, &["grant", "end", asked["grant"].as_str().unwrap(), "--why", "is known"]).expect(0);
+    told(false);
     // Nobody is asked for whom nobody knows; that is said, and stays on record.
     let ask = ["grant", "emergency", "Patient/nobody", "--why", "wrong number", "--wait", "1s"];
     assert_eq!(at(&all.clinic, &ask).expect(5).json()["is_here"], false);

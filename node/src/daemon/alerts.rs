@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use sync_core::id::OrgPath;
+use sync_core::{id::OrgPath, scope::grant::Grant};
 
 use crate::admin::AlertLine;
 
@@ -25,6 +25,8 @@ pub(super) enum About {
     Renewal,
     /// What is used of the month's amount. It goes with the month, or when the cap is raised.
     MonthlyCap,
+    /// What was opened after a look-up in an emergency. It goes when that has ended, by somebody's word or by time.
+    Emergency(Grant),
 }
 
 /// The alerts, newest first.
@@ -45,6 +47,11 @@ impl Alerts {
     /// This is mended.
     pub fn end(&mut self, mended: &About) {
         self.0.retain(|(about, _)| about.as_ref() != Some(mended));
+    }
+
+    /// It is this time now: what ends by time may have ended.
+    pub fn pass(&mut self, now: i64) {
+        self.0.retain(|(about, _)| !matches!(about, Some(About::Emergency(grant)) if grant.until <= now));
     }
 
     /// All, newest first.
@@ -81,6 +88,20 @@ mod tests {
         alerts.end(&About::Parent);
         alerts.end(&child("tw/b"));
         assert_eq!(texts(&alerts), ["a refused this node", "a stranger refused this node"]);
+    }
+
+    #[test]
+    fn what_ends_by_time_goes_when_it_has() {
+        let mut alerts = Alerts::default();
+        let of_an_hour = |until| {
+            let to = sync_core::id::OrgId::new("quan-ba").unwrap();
+            Some(About::Emergency(Grant { id: sync_core::scope::grant::GrantId([1; 16]), to, until }))
+        };
+        alerts.add(of_an_hour(1), line(0, "the first"));
+        alerts.add(of_an_hour(2), line(0, "the second"));
+        alerts.add(None, line(0, "another"));
+        alerts.pass(1);
+        assert_eq!(texts(&alerts), ["another", "the second"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use sync_core::{
 };
 
 use super::{
+    alerts::About,
     core::{Core, Outcome, Problem, refuse},
     records::{Pending, With, usage},
     wall,
@@ -196,7 +197,9 @@ impl Core {
             let with = With { resource: Some(&resource), steps: vec![step], ..With::default() };
             self.queue(&mut pending, consent, change, with)?.map_err(failed)?;
         }
-        Ok(self.write(pending)?)
+        self.write(pending)?;
+        // What is written here is not folded.
+        Ok(self.tell_of_look_up(permission)?)
     }
 
     /// What an entry of a record that is about these patients, and has this home, opens or ends so that the record is open to
@@ -452,7 +455,7 @@ impl Core {
         Ok(())
     }
 
-    /// Tells people of the look-ups in an emergency, among what is folded, by which patients of this node were opened.
+    /// Tells people of the look-ups in an emergency, among what is folded, and of their ends.
     pub(super) fn tell_of_look_ups(&mut self, ops: &[Op]) -> Result<(), StoreError> {
         for op in ops {
             let Op::Project(projected) = op else { continue };
@@ -460,16 +463,25 @@ impl Core {
                 continue;
             }
             let Some(known) = projected.resource.as_deref().and_then(Permission::read) else { continue };
-            let Permission { grant, purpose, ended, patient, .. } = &known;
-            let is_open = *purpose == Purpose::Emergency && !ended && grant.until > wall();
-            if is_open && self.is_home(&self.store.homes(patient)?) {
-                let text = format!(
-                    "{} has asked for the records of one of your patients in an emergency, and has them for three days. \
-                     `tuyen grant list` says whose, and `tuyen records history Consent/{}` why; `tuyen grant end` ends it",
-                    grant.to, grant.id
-                );
-                self.alert("emergency", text);
-            }
+            self.tell_of_look_up(&known)?;
+        }
+        Ok(())
+    }
+
+    /// Tells people that a patient of this node was opened in an emergency, until that has ended.
+    fn tell_of_look_up(&mut self, known: &Permission) -> Result<(), StoreError> {
+        let Permission { grant, purpose, ended, patient, .. } = known;
+        let about = About::Emergency(grant.clone());
+        let is_open = *purpose == Purpose::Emergency && !ended && grant.until > wall();
+        if !is_open {
+            self.alerts.end(&about);
+        } else if self.is_home(&self.store.homes(patient)?) {
+            let text = format!(
+                "{} has asked for the records of one of your patients in an emergency, and has them for three days. \
+                 `tuyen grant list` says whose, and `tuyen records history Consent/{}` why; `tuyen grant end` ends it",
+                grant.to, grant.id
+            );
+            self.alert_about(Some(about), "emergency", text);
         }
         Ok(())
     }

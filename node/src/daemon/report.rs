@@ -25,7 +25,8 @@ use crate::{
 
 impl Core {
     /// The node at a glance.
-    pub fn status(&self) -> Outcome<Status> {
+    pub fn status(&mut self) -> Outcome<Status> {
+        self.alerts.pass(wall());
         let counts = self.reader.counts()?;
         let digests = self.store.digests()?;
         let mut total = Digest::default();
