@@ -181,6 +181,35 @@ fn what_was_damaged_before_it_was_sent_is_not_called_safe() {
     assert_eq!((&made["online"], &made["damage_found"]), (&false.into(), &true.into()));
 }
 
+/// A byte is changed in the middle of a page: the cipher refuses all of it, so no row of it can be named. People hear what helps,
+/// also after a restart, which does not.
+#[test]
+fn a_damaged_page_of_the_database_is_told_first() {
+    const PAGE: usize = 8_192;
+    let mut country = Country::new();
+    country.leaf.put(records(1, "dong-van", 1_500));
+    country.leaf.wait_safe();
+    assert_eq!(country.leaf.stop(), Some(0));
+    let file = country.leaf.dir.join(DATABASE);
+    let whole = std::fs::read(&file).unwrap();
+    let at = whole.len() / PAGE / 2 * PAGE + PAGE / 2;
+    let damaged = [&whole[..at], &[whole[at] ^ 1], &whole[at + 1..]].concat();
+    std::fs::write(&file, damaged).unwrap();
+    for _ in 0..2 {
+        country.leaf.start();
+        let said = tuyen(&country.leaf.dir, &["verify"], b"").expect(6);
+        let said = said.says(&["which no restart mends", "keep a copy of its folder", "tuyen replace"]);
+        assert!(!said.err.contains("recovers at its start"), "{said:?}");
+        let status = tuyen(&country.leaf.dir, &["status", "--check"], b"").expect(5);
+        assert!(status.out.starts_with("The database on this disk is damaged"), "{status:?}");
+        assert_eq!(country.leaf.stop(), Some(0));
+    }
+    std::fs::write(&file, whole).unwrap();
+    country.leaf.start();
+    country.leaf.wait("it is whole again", |status| !status.unsound);
+    tuyen(&country.leaf.dir, &["verify"], b"").expect(0);
+}
+
 /// What is shown, marked and found of records is made anew from their entries, whether the node has started since or not.
 #[test]
 fn what_is_said_beside_the_entries_is_made_anew() {

@@ -75,6 +75,7 @@ struct StatusBody<'a> {
     unreadable: u64,
     secret: u64,
     damaged: u64,
+    unsound: bool,
     profiles: &'a [ProfileLine],
     policies: &'a [Policy],
     unfolded: u64,
@@ -137,6 +138,7 @@ fn body(status: &Answer) -> StatusBody<'_> {
         unreadable: status.unreadable,
         secret: status.secret,
         damaged: status.damaged,
+        unsound: status.unsound,
         profiles: &status.profiles,
         policies: &status.policies,
         unfolded: status.unfolded,
@@ -165,7 +167,7 @@ fn alert_body(alert: &AlertLine) -> AlertBody<'_> {
 
 fn is_safe(status: &Answer) -> bool {
     let missing = [status.not_at_hub.entries, status.not_at_root.entries, status.attachments.not_at_root];
-    missing == [0; 3] && status.damaged == 0 && !status.in_doubt
+    missing == [0; 3] && status.damaged == 0 && !status.unsound && !status.in_doubt
 }
 
 /// What a person has to look at, as stable names.
@@ -175,7 +177,7 @@ fn attention(status: &Answer) -> Vec<&'static str> {
     let mut add = |holds: bool, name| names.extend(holds.then_some(name));
     add(status.conflicts > 0, "conflicts");
     add(status.unreadable > 0, "unreadable");
-    add(status.damaged > 0, "damaged");
+    add(status.damaged > 0 || status.unsound, "damaged");
     add(!status.alerts.is_empty(), "alerts");
     add(status.up.as_ref().is_some_and(refused), "refused");
     add(status.paused, "paused");
@@ -190,51 +192,66 @@ pub fn put_back(parent: &str) -> String {
     )
 }
 
+/// A leaf right below the root has no hub between, and for a hub the parent is the centre.
+fn parent(status: &Answer) -> &'static str {
+    if status.place.depth() > 2 { "hub" } else { "centre" }
+}
+
 /// The first line: whether everything is safe, in words that need no explanation.
 fn summary(status: &Answer) -> String {
-    let records = status.records;
-    // A leaf right below the root has no hub between, and for a hub the parent is the centre.
-    let parent = if status.place.depth() > 2 { "hub" } else { "centre" };
+    let damage = "The database on this disk is damaged, or cannot be checked: see `tuyen verify`. ";
+    let damage = if status.unsound { damage } else { "" };
+    what_is_not_safe(status).unwrap_or_else(|| format!("{damage}{}", all_is_safe(status)))
+}
+
+fn what_is_not_safe(status: &Answer) -> Option<String> {
+    let parent = parent(status);
     let waits = |not: &Unsafe| {
         not.oldest_seconds.map_or(String::new(), |s| format!("; the oldest has waited {}", age(s)))
     };
     if status.damaged > 0 {
         let damaged = many(status.damaged, "entry is", "entries are");
-        return format!(
+        return Some(format!(
             "{damaged} damaged on this disk, and nobody who was asked has them: see `tuyen verify`."
-        );
+        ));
     }
+    if status.role == Role::Root {
+        return None;
+    }
+    if status.in_doubt {
+        return Some(put_back(parent));
+    }
+    if status.not_at_hub.entries > 0 {
+        let entries = many(status.not_at_hub.entries, "entry is", "entries are");
+        return Some(format!("{entries} not yet at the {parent}{}.", waits(&status.not_at_hub)));
+    }
+    if status.not_at_root.entries > 0 {
+        let entries = many(status.not_at_root.entries, "entry is", "entries are");
+        let waits = waits(&status.not_at_root);
+        return Some(format!("Everything is at the hub; {entries} not yet at the centre{waits}."));
+    }
+    if status.attachments.not_at_root > 0 {
+        let attachments = many(status.attachments.not_at_root, "attachment is", "attachments are");
+        let bytes = render::bytes(status.attachments.not_at_root_bytes);
+        return Some(format!("All entries are at the centre; {attachments} not yet ({bytes})."));
+    }
+    None
+}
+
+fn all_is_safe(status: &Answer) -> String {
+    let records = status.records;
     if status.role == Role::Root {
         return match records {
             0 => "This is the centre. It holds no records yet.".into(),
             _ => format!("This is the centre. It holds {}.", many(records, "record", "records")),
         };
     }
-    if status.in_doubt {
-        return put_back(parent);
-    }
-    if status.not_at_hub.entries > 0 {
-        let entries = many(status.not_at_hub.entries, "entry is", "entries are");
-        return format!("{entries} not yet at the {parent}{}.", waits(&status.not_at_hub));
-    }
-    if status.not_at_root.entries > 0 {
-        let entries = many(status.not_at_root.entries, "entry is", "entries are");
-        return format!(
-            "Everything is at the hub; {entries} not yet at the centre{}.",
-            waits(&status.not_at_root)
-        );
-    }
-    if status.attachments.not_at_root > 0 {
-        let attachments = many(status.attachments.not_at_root, "attachment is", "attachments are");
-        let bytes = render::bytes(status.attachments.not_at_root_bytes);
-        return format!("All entries are at the centre; {attachments} not yet ({bytes}).");
-    }
     let others = records.saturating_sub(status.secret);
     if status.secret > 0 && others == 0 {
         return "Nothing here waits for the centre.".into();
     }
     // What has come down from a hub is there; whether the centre has it too is not known here.
-    if parent == "hub" && records > 0 {
+    if parent(status) == "hub" && records > 0 {
         let all = if status.secret > 0 { "All else" } else { "All" };
         let here = many(records, "record is", "records are");
         return format!("{all} that was written here is safe at the centre; {here} here.");
@@ -416,6 +433,7 @@ mod tests {
             unreadable: 0,
             secret: 0,
             damaged: 0,
+            unsound: false,
             profiles: Vec::new(),
             policies: Vec::new(),
             unfolded: 0,
@@ -474,6 +492,12 @@ mod tests {
         assert_eq!(summary(&status), "1 entry is not yet at the centre; the oldest has waited 3 h.");
         status.role = Role::Root;
         assert_eq!(summary(&status), "This is the centre. It holds 1,204 records.");
+        let mut status = Answer { unsound: true, ..leaf() };
+        let damaged = "The database on this disk is damaged, or cannot be checked: see `tuyen verify`. ";
+        assert_eq!(summary(&status), format!("{damaged}{below_a_hub}"));
+        assert_eq!((is_safe(&status), attention(&status)), (false, vec!["damaged"]));
+        status.not_at_hub.entries = 37;
+        assert_eq!(summary(&status), "37 entries are not yet at the hub.");
         let mut status = leaf();
         status.ended = 1;
         let ended = "1 record is here that is not open to this machine any more: it is forgotten when a line stands and";

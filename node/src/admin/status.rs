@@ -59,6 +59,9 @@ pub struct Status {
     /// Entries that the last check of the store has found damaged or gone, and that nobody who was asked has.
     #[serde(default)]
     pub damaged: u64,
+    /// The last check of the store could not be finished, or has found damage that is of no entry and that nothing here puts right.
+    #[serde(default)]
+    pub unsound: bool,
     /// To whom what is secret may go, as `config.json` says.
     #[serde(default)]
     pub profiles: Vec<ProfileLine>,

@@ -150,14 +150,14 @@ impl Core {
     pub fn backup_kept(&mut self, made_at: i64) -> Outcome<BackupKept> {
         keep_last_backup(&mut self.store, made_at)?;
         let was_found = self.alerts.lines().any(|alert| alert.code == verify::ALERT);
-        Ok(BackupKept { damage_found: was_found || self.left_damaged() > 0 })
+        Ok(BackupKept { damage_found: was_found || self.left_damaged() > 0 || self.verify.is_unsound() })
     }
 }
 
 /// The same of a node that is stopped.
 pub(crate) fn backup_kept(store: &mut SqliteStore, made_at: i64) -> Result<BackupKept, StoreError> {
     keep_last_backup(store, made_at)?;
-    Ok(BackupKept { damage_found: verify::left_damaged(store)? > 0 })
+    Ok(BackupKept { damage_found: verify::was_left_damaged(store)? })
 }
 
 fn keep_last_backup(store: &mut SqliteStore, made_at: i64) -> Result<(), StoreError> {

@@ -56,6 +56,7 @@ impl Core {
             unreadable: counts.unreadable,
             secret: counts.secret,
             damaged: self.left_damaged(),
+            unsound: self.verify.is_unsound(),
             profiles: self.profiles()?,
             policies: self.config.policies.clone(),
             unfolded: self.store.tip()?.saturating_sub(self.store.folded()?),

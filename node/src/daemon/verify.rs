@@ -67,6 +67,8 @@ pub(super) struct Verify {
     due: bool,
     /// How many rows the last one before the start had left damaged.
     left_damaged: u64,
+    /// The last one could not be finished, or has found what no row names and nothing here puts right.
+    unsound: bool,
     /// The numbers of the records that are to be mended, and whether an entry is gone that may be of any of them.
     mend: BTreeSet<i64>,
     unknown: bool,
@@ -84,7 +86,7 @@ impl Verify {
     pub const SETTING: &str = CHECKED_AT;
 
     pub fn new(core: mpsc::Sender<Message>, kept: Option<Vec<u8>>) -> Self {
-        let (checked_at, left_damaged) = read(kept);
+        let (checked_at, left_damaged, unsound) = read(kept);
         Self {
             core,
             started: Instant::now(),
@@ -94,6 +96,7 @@ impl Verify {
             checked: None,
             due: false,
             left_damaged,
+            unsound,
             mend: BTreeSet::new(),
             unknown: false,
             healed: BTreeSet::new(),
@@ -110,6 +113,11 @@ impl Verify {
         }
     }
 
+    /// Whether the database is damaged otherwise than by rows that are counted.
+    pub fn is_unsound(&self) -> bool {
+        self.unsound
+    }
+
     fn fail(&mut self, kind: FailureKind, text: &str) {
         for (_, answers) in self.waiting.drain(..) {
             // Nobody is there any more, if it fails.
@@ -118,16 +126,18 @@ impl Verify {
     }
 }
 
-/// What was kept of the last check: when it was, and how many rows it had left damaged.
-fn read(kept: Option<Vec<u8>>) -> (i64, u64) {
+/// What was kept of the last check: when it was, how many rows it had left damaged, and whether the database is otherwise.
+fn read(kept: Option<Vec<u8>>) -> (i64, u64, bool) {
     let kept = kept.unwrap_or_default();
     let number = |nth: usize| kept.get(nth * 8..nth * 8 + 8).and_then(|bytes| bytes.try_into().ok());
-    (number(0).map_or(0, i64::from_be_bytes), number(1).map_or(0, u64::from_be_bytes))
+    let count = |nth| number(nth).map_or(0, u64::from_be_bytes);
+    (number(0).map_or(0, i64::from_be_bytes), count(1), count(2) > 0)
 }
 
-/// How many rows the last check of a node that is stopped had left damaged.
-pub(super) fn left_damaged(store: &SqliteStore) -> Result<u64, StoreError> {
-    Ok(read(store.setting(CHECKED_AT)?).1)
+/// Whether the last check of a node that is stopped had left something damaged.
+pub(super) fn was_left_damaged(store: &SqliteStore) -> Result<bool, StoreError> {
+    let (_, rows, unsound) = read(store.setting(CHECKED_AT)?);
+    Ok(rows > 0 || unsound)
 }
 
 /// An audit.
@@ -165,7 +175,7 @@ impl Core {
     /// Begins what is due by itself.
     pub fn verify_daily(&mut self) -> Result<(), StoreError> {
         // Whatever the last one had left may be somewhere by now.
-        let left = self.verify.checked.is_none() && self.verify.left_damaged > 0;
+        let left = self.verify.checked.is_none() && (self.verify.left_damaged > 0 || self.verify.unsound);
         if !self.verify.waiting.is_empty()
             || left
             || self.verify.due
@@ -217,7 +227,9 @@ impl Core {
 
     /// What the last check has left, for the next start.
     fn keep_what_is_damaged(&mut self) -> Result<(), StoreError> {
-        let kept = [self.verify.checked_at.to_be_bytes(), self.left_damaged().to_be_bytes()];
+        let unsound = u64::from(self.verify.unsound);
+        let kept =
+            [self.verify.checked_at.to_be_bytes(), self.left_damaged().to_be_bytes(), unsound.to_be_bytes()];
         self.store.set_setting(CHECKED_AT, &kept.concat())
     }
 
@@ -274,6 +286,7 @@ impl Core {
         let mut checked = match outcome {
             Ok(checked) => checked,
             Err(error) => {
+                self.verify.unsound = true;
                 self.keep_what_is_damaged()?;
                 let text = format!("the check of the store could not be finished: {error}");
                 self.alert(ALERT, text.clone());
@@ -286,6 +299,8 @@ impl Core {
             finding.row.is_none() && finding.record.as_ref().is_some_and(|it| healed.contains(it))
         };
         checked.findings.retain(|finding| !is_over(finding));
+        let is_of_all = |it: &Finding| it.row.is_none() && it.record.is_none() && !it.mended;
+        self.verify.unsound = checked.findings.iter().any(is_of_all);
         if let Some(text) = in_words(&checked) {
             self.alert(ALERT, text);
         }

@@ -164,6 +164,7 @@ mod tests {
             unreadable: 0,
             secret: 0,
             damaged: 0,
+            unsound: false,
             profiles: Vec::new(),
             policies: Vec::new(),
             unfolded: 0,
