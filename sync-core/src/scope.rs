@@ -61,7 +61,8 @@ pub enum Neighbour<'a> {
 /// A row that came from the neighbour is not offered back, unless the neighbour no longer remembers having sent
 /// it. A row that only offers an older entry to a new home is never sent up: the parent has had it already. One that offers it
 /// to the parent is sent there alone, although it came from there; and what a child has had to forget is offered to it like news.
-/// What a grant has opened and opens no longer is offered to nobody but its homes; that it has ended is. Nothing goes that is more
+/// What a grant has opened and opens no longer is offered to nobody but its homes; that it has ended is, also to who is closed by now.
+/// Nothing goes that is more
 /// secret than what is `allowed`.
 pub fn wants(
     neighbour: &Neighbour<'_>,
@@ -80,7 +81,9 @@ pub fn wants(
                 let has_forgotten = || head.homes.iter().any(|home| places.has_left(home, child.org()));
                 may_hold && places.reach(home, head.issued, child) && (!is_echo || has_forgotten())
             }
-            (Neighbour::Down(child), Some(Offered::Former(org))) => !is_echo && places.is_within(org, child),
+            (Neighbour::Down(child), Some(Offered::Former(org))) => {
+                !is_echo && places.holders(org).any(|place| place.is_within(child))
+            }
             (Neighbour::Down(child), None) => {
                 let reaches = |home| places.reach(home, head.issued, child);
                 !is_echo && head.homes.iter().chain(&head.opened).any(reaches)

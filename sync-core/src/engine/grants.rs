@@ -86,7 +86,8 @@ impl<I: Identity> Engine<I> {
         for step in steps.into_iter().filter(|_| record.issuer().is_none()) {
             let Step::Ends(grant) = step else { continue };
             draft.grants_of(record, store)?;
-            let was_for_us = self.is_held_here(record, draft);
+            // One that is closed holds what was open to it still.
+            let was_for_us = self.is_held_here(record, draft) || grant.to == *self.info().place.org();
             let known = draft.grants_of(record, store)?;
             let same = |one: &&mut Granted| (one.grant.id, &one.grant.to) == (grant.id, &grant.to);
             match known.iter_mut().find(same) {
@@ -205,9 +206,9 @@ impl<I: Identity> Engine<I> {
             .filter(|one| one.over.is_none() && one.grant.to == *to)
             .cloned()
             .collect();
-        let below =
-            self.places.of(to).is_some_and(|place| place != self.place() && place.is_within(self.place()));
-        if open.is_empty() || !below || draft.homes.get(record).is_some_and(|homes| homes.contains(to)) {
+        let is_below = |place: &&OrgPath| *place != self.place() && place.is_within(self.place());
+        let Some(below) = self.places.of(to).filter(is_below) else { return Ok(()) };
+        if open.is_empty() || draft.homes.get(record).is_some_and(|homes| homes.contains(to)) {
             return Ok(());
         }
         let (mut rows, offered) = (Vec::new(), self.offered.get(&(record.clone(), to.clone())).copied());
@@ -218,8 +219,8 @@ impl<I: Identity> Engine<I> {
                 // Or all of it is on its way behind the word that keeps it open.
                 let lane = entry.lane();
                 let is_on_its_way =
-                    offered.is_some_and(|offer| offer > row && !self.has_heard(to, lane, offer));
-                if is_on_its_way || self.has_heard(to, lane, row) {
+                    offered.is_some_and(|offer| offer > row && !self.has_heard(below, lane, offer));
+                if is_on_its_way || self.has_heard(below, lane, row) {
                     return Ok(());
                 }
             }
@@ -228,12 +229,12 @@ impl<I: Identity> Engine<I> {
         self.offer_whole(record, rows, to, Gained::Grant, draft, store)
     }
 
-    /// Whether the child below which an organization stands has read up to this row.
-    pub(super) fn has_heard(&self, org: &OrgId, lane: Lane, row: Seq) -> bool {
+    /// Whether the child below which this place is has read up to this row.
+    pub(super) fn has_heard(&self, place: &OrgPath, lane: Lane, row: Seq) -> bool {
         self.links.values().any(|link| {
             let out = &link.out[lane as usize];
             link.direction == Direction::Down
-                && self.places.is_within(org, &link.peer.place)
+                && place.is_within(&link.peer.place)
                 && out.next.is_some()
                 && out.durable >= row
         })

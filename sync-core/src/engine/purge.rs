@@ -344,12 +344,15 @@ impl<I: Identity> Engine<I> {
         let own = self.info().place.org();
         let Some(here) = self.places.stands(own) else { return Ok(None) };
         for Granted { grant, over } in grants {
+            let Some(row) = over.filter(|row| *row > 0 && grant.until > now) else { continue };
             // This node itself may be the successor of whom it was opened to.
-            let is_below =
-                self.places.of(&grant.to).is_some_and(|there| there != here && there.is_within(here));
-            let Some(row) = over.filter(|row| *row > 0 && is_below && grant.until > now) else { continue };
+            let is_below = |place: &&OrgPath| *place != here && place.is_within(here);
+            let mut below = self.places.holders(&grant.to).filter(is_below).peekable();
+            if below.peek().is_none() {
+                continue;
+            }
             let Some(lane) = store.entry(row)?.map(|entry| entry.lane()) else { continue };
-            if !self.has_heard(&grant.to, lane, row) {
+            if !below.all(|place| self.has_heard(place, lane, row)) {
                 return Ok(Some(grant));
             }
         }
@@ -379,7 +382,10 @@ impl<I: Identity> Engine<I> {
     pub(super) fn leaving_goes_on(&mut self, child: Option<LinkId>) {
         let Some(waits) = &self.leaving_waits else { return };
         let goes_on = match child.and_then(|link| self.links.get(&link)) {
-            Some(link) => waits.told.iter().any(|org| self.places.is_within(org, &link.peer.place)),
+            Some(link) => {
+                let is_below = |place: &OrgPath| place.is_within(&link.peer.place);
+                waits.told.iter().any(|org| self.places.holders(org).any(is_below))
+            }
             None => waits.root,
         };
         if goes_on {

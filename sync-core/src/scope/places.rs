@@ -141,6 +141,12 @@ impl Places {
         self.stands.get(self.heirs.get(org).unwrap_or(org))
     }
 
+    /// Where those stand who hold what is open to an organization: its own node, also when it is closed, and its successor's.
+    pub fn holders<'a>(&'a self, to: &'a OrgId) -> impl Iterator<Item = &'a OrgPath> {
+        let heir = self.heirs.get(to).and_then(|heir| self.stands(heir));
+        self.stands(to).into_iter().chain(heir)
+    }
+
     /// Of whom nobody has announced where it stands, so that it is not known where what belongs to `home` stands: the
     /// organization itself, or its successor.
     pub fn unknown_of<'a>(&'a self, home: &'a OrgId) -> Option<&'a OrgId> {

@@ -230,11 +230,40 @@ fn whom_nobody_knows_to_whom_it_is_open_is_asked_for_all_around() {
 }
 
 #[test]
-fn a_hub_that_has_succeeded_whom_it_was_open_to_waits_for_nobody() {
+fn a_hub_that_has_succeeded_whom_it_was_open_to_waits_for_the_closed_machine_alone() {
     let mut hub = granted_below();
     hub.says(UP, Frame::Orders(vec![order(1, vec![closed("qb", "hg")])]));
     let said = hub.brought(UP, ROOT, 3, change("qn", AUNT, 3, &ends(1, "qb")));
+    assert_eq!((sent(&said, SIDE), forgotten(&said)), (vec![3], vec![]));
+    let tip = hub.store.tip().unwrap();
+    let said = hub.hears_of(SIDE, tip);
     assert_eq!((forgotten(&said).len(), hub.rows_of_record()), (1, 0));
+}
+
+/// The machine of one that is closed has what was open to it, and its successor gets it: both hear of the end.
+#[test]
+fn who_is_closed_hears_that_its_grant_has_ended() {
+    let mut hub = granted_below();
+    hub.meets_and_hears(DOWN, CHILD, Direction::Down);
+    hub.says(DOWN, Frame::Announce(announcement(CHILD, 1)));
+    let said = hub.says(UP, Frame::Orders(vec![order(1, vec![closed("qb", "dv")])]));
+    assert_eq!(sent(&said, DOWN), [2, 1]);
+    let said = hub.brought(UP, ROOT, 3, change("qn", AUNT, 3, &ends(1, "qb")));
+    assert_eq!((sent(&said, DOWN), sent(&said, SIDE)), (vec![3], vec![3]));
+    let tip = hub.store.tip().unwrap();
+    for (first, second) in [(SIDE, DOWN), (DOWN, SIDE)] {
+        let mut hub = hub.clone();
+        assert_eq!(forgotten(&hub.hears_of(first, tip)), [], "the other one has not heard of it");
+        assert_eq!((forgotten(&hub.hears_of(second, tip)).len(), hub.rows_of_record()), (1, 0));
+    }
+    let mut leaf = Node::with_parent(SISTER, HUB);
+    leaf.says(UP, Frame::Announce(Announcement { chain: vec![vec![1]], ..announcement(CHILD, 1) }));
+    leaf.brought(UP, HUB, 1, change("dv", CHILD, 1, &opens(1, "qb")));
+    leaf.says(UP, Frame::Orders(vec![order(1, vec![closed("qb", "dv")])]));
+    leaf.is_audited();
+    assert_eq!(leaf.rows_of_record(), 1, "an order takes nothing from a clinic");
+    let said = leaf.brought(UP, HUB, 2, change("dv", CHILD, 2, &ends(1, "qb")));
+    assert_eq!((forgotten(&said).len(), leaf.rows_of_record()), (1, 0));
 }
 
 /// A clinic is moved before its old parent has passed on that a grant to it has ended: it hears so where it stands now, once.

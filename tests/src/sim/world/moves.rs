@@ -124,10 +124,10 @@ impl World<'_> {
     }
 }
 
-/// Whether an entry ends a grant of somebody at a place or below it, who is told so.
+/// Whether an entry ends a grant of somebody at a place or below it, who is told so, as a successor is and whose machine is closed.
 pub(super) fn ends_for(entry: &Entry, child: &OrgPath, places: &Places) -> bool {
-    let ends =
-        |step: &grant::Step| matches!(step, grant::Step::Ends(one) if places.is_within(&one.to, child));
+    let is_below = |to: &OrgId| places.holders(to).any(|place| place.is_within(child));
+    let ends = |step: &grant::Step| matches!(step, grant::Step::Ends(one) if is_below(&one.to));
     entry.grants().is_ok_and(|steps| steps.iter().any(ends))
 }
 
