@@ -515,7 +515,7 @@ impl<I: Identity> Engine<I> {
             contents: attachments::Contents::default(),
         };
         for lane in Lane::ALL {
-            engine.last[lane as usize] = store.frontier(Frontier::Last, lane)?;
+            engine.last[lane as usize] = store.frontier(Frontier::Last, lane)?.min(engine.tip);
         }
         for segment in &engine.segments {
             if store.announcement(segment.incarnation)?.is_none() {

@@ -21,11 +21,15 @@ pub(super) struct Claims {
 }
 
 impl Claims {
+    /// As it is kept; a row that this feed does not have was never heard of, and is changed behind our back. Then nothing counts, and
+    /// nothing is believed before an audit.
     pub(super) fn kept(store: &impl Store) -> Result<Self, StoreError> {
-        let mut claims = Self::default();
+        let (mut claims, tip) = (Self::default(), store.tip()?);
         for which in Frontier::ALL.into_iter().filter(|which| *which != Frontier::Last) {
+            let unknown = if which == Frontier::Doubt { Seq::MAX } else { 0 };
             for lane in Lane::ALL {
-                claims.heard.insert((which, lane), store.frontier(which, lane)?);
+                let row = store.frontier(which, lane)?;
+                claims.heard.insert((which, lane), if row <= tip { row } else { unknown });
             }
         }
         Ok(claims)

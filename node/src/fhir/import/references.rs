@@ -75,6 +75,7 @@ mod tests {
             ("urn:uuid:two", "Patient/q"),
             ("urn:uuid:two", "Patient/p"),
             ("#a", "Patient/p"),
+            ("Patient/7", "Patient/8"),
         ] {
             entries.add(full_url.to_owned(), record.parse().unwrap());
         }

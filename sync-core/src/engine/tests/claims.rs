@@ -142,3 +142,38 @@ fn what_grew_between_two_words_is_no_doubt() {
     assert!(frames(&said, UP).contains(&Frame::Lost));
     assert!(!child.engine.is_in_doubt());
 }
+
+/// What is kept of others may be changed behind the program's back.
+#[test]
+fn what_names_a_row_that_is_not_there_counts_for_nothing() {
+    let mut child = Node::new(CHILD);
+    child.keeps("1", 1, Secrecy::None);
+    let mut pair = Pair::new(Node::new(HUB), child);
+    is_at_root(&mut pair, 1);
+    assert_eq!(safe(&pair.nodes[1]), [1, 1]);
+    for which in Frontier::ALL {
+        let [mut parent, mut child] = pair.nodes.clone();
+        let row = child.store.frontier(which, Lane::Normal).unwrap();
+        child.store.commit(&[Op::Reach(which, Lane::Normal, row + 500)]).unwrap();
+        parent.restarts();
+        child.restarts();
+        let counted = safe(&child);
+        let expected = match which {
+            Frontier::Hub => [0, 1],
+            Frontier::Root => [1, 0],
+            Frontier::Doubt => [0, 0],
+            Frontier::Last | Frontier::Above => [1, 1],
+        };
+        assert_eq!(counted, expected, "{which:?}");
+        child.keeps("2", 2, Secrecy::None);
+        let mut pair = Pair::new(parent, child);
+        if pair.nodes[1].engine.is_in_doubt() {
+            pair.nodes[1].now.mono += 1;
+            pair.audits(1);
+        }
+        let tip = pair.nodes[1].store.tip().unwrap();
+        is_at_root(&mut pair, tip);
+        assert_eq!(safe(&pair.nodes[1]), [tip, tip], "{which:?}");
+        assert!(pair.nodes[1].engine.all_at_root(), "{which:?}");
+    }
+}
