@@ -51,7 +51,7 @@ pub struct Revoke {
     reason: Reason,
 }
 
-/// Put a lost or broken machine out of the tree, and print a token for the one that takes its place
+/// Put a machine that is lost or will not work again out of the tree, and print a token for the one that takes its place
 ///
 /// The old machine's certificates are refused from now on. The new one enrols with the token, into an empty folder, and is
 /// sent everything that has the organization for its home. What the old machine had not sent is lost with it.

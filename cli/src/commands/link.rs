@@ -44,7 +44,7 @@ pub struct Set {
     #[arg(long, value_name = "FROM-TO RATE")]
     rate: Vec<String>,
     /// How much a calendar month has, both ways; when it is used up bulk waits for the next; 'none' takes it away
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
     monthly_cap: Option<String>,
     /// Local time's distance from UTC [+07:00 if never set]
     #[arg(long, value_name = "+HH:MM", allow_hyphen_values = true)]
@@ -236,10 +236,22 @@ fn text(line: &Line) -> String {
     let mut out = format!("The line to {}:\n\n{}", line.parent, render::table(&rows));
     if let Some(waiting) = &line.bulk {
         let until = waiting.utc_offset.show(waiting.until);
-        let what = many(waiting.entries, "entry waits", "entries wait");
-        out.push_str(&format!("\nBulk may go from {until} on; {what}. All else goes on.\n"));
+        out.push_str(&format!("\nBulk may go from {until} on: {}. All else goes on.\n", what_waits(waiting)));
     }
     out
+}
+
+fn what_waits(waiting: &Waiting) -> String {
+    let Waiting { entries, attachments, attachment_bytes, .. } = waiting;
+    let content =
+        format!("{} ({})", many(*attachments, "attachment", "attachments"), bytes(*attachment_bytes));
+    match (*entries, *attachments) {
+        (0, 0) => "nothing waits".to_owned(),
+        (entries, 0) => many(entries, "entry waits", "entries wait"),
+        (0, 1) => format!("{content} waits"),
+        (0, _) => format!("{content} wait"),
+        (entries, _) => format!("{} and {content} wait", many(entries, "entry", "entries")),
+    }
 }
 
 const _: () = assert!(MB == 1_000_000, "bytes are shown in the megabytes of the cap");
@@ -283,9 +295,22 @@ monthly cap  500.0 MB
 this month   412.0 MB of 500.0 MB used in 2026-11 (82 %)
 local time   UTC+07:00
 
-Bulk may go from 2026-11-29 22:00 on; 35 entries wait. All else goes on.
+Bulk may go from 2026-11-29 22:00 on: 35 entries wait. All else goes on.
 ";
         assert_eq!(text(&line()), expected);
+        let mut other = line();
+        for (entries, attachments, said) in [
+            (0, 0, "nothing waits"),
+            (1, 0, "1 entry waits"),
+            (0, 1, "1 attachment (20.0 MB) waits"),
+            (0, 2, "2 attachments (20.0 MB) wait"),
+            (1, 2, "1 entry and 2 attachments (20.0 MB) wait"),
+        ] {
+            let waiting = other.bulk.as_mut().unwrap();
+            (waiting.entries, waiting.attachments) = (entries, attachments);
+            waiting.attachment_bytes = 20_000_000;
+            assert!(text(&other).contains(&format!(" on: {said}. All")), "{}", text(&other));
+        }
         let status = "metered, 128 kbit/s at this hour, 412.0 MB of 500.0 MB used in 2026-11 (82 %)";
         assert_eq!(in_words(&line()).as_deref(), Some(status));
         let plain = Line { budget: Budget::default(), bulk: None, month_bytes: None, ..line() };

@@ -172,16 +172,19 @@ fn is_safe(status: &Answer) -> bool {
 
 /// What a person has to look at, as stable names.
 fn attention(status: &Answer) -> Vec<&'static str> {
-    let refused = |link: &LinkState| link.state == "refused";
     let mut names = Vec::new();
     let mut add = |holds: bool, name| names.extend(holds.then_some(name));
     add(status.conflicts > 0, "conflicts");
     add(status.unreadable > 0, "unreadable");
     add(status.damaged > 0 || status.unsound, "damaged");
     add(!status.alerts.is_empty(), "alerts");
-    add(status.up.as_ref().is_some_and(refused), "refused");
+    add(is_refused(status), "refused");
     add(status.paused, "paused");
     names
+}
+
+fn is_refused(status: &Answer) -> bool {
+    status.up.as_ref().is_some_and(|link| link.state == "refused")
 }
 
 /// Why nothing of a machine that was put back counts as safe elsewhere.
@@ -212,7 +215,7 @@ fn what_is_not_safe(status: &Answer) -> Option<String> {
     if status.damaged > 0 {
         let damaged = many(status.damaged, "entry is", "entries are");
         return Some(format!(
-            "{damaged} damaged on this disk, and nobody who was asked has them: see `tuyen verify`."
+            "{damaged} damaged on this disk, and not put back yet: `tuyen verify --with ORG` asks a neighbour."
         ));
     }
     if status.role == Role::Root {
@@ -228,6 +231,12 @@ fn what_is_not_safe(status: &Answer) -> Option<String> {
     if status.not_at_root.entries > 0 {
         let entries = many(status.not_at_root.entries, "entry is", "entries are");
         let waits = waits(&status.not_at_root);
+        // The machine that had them may be gone, and another one be in its place.
+        if is_refused(status) {
+            return Some(format!(
+                "{entries} not yet at the centre, and the hub refuses this machine{waits}."
+            ));
+        }
         return Some(format!("Everything is at the hub; {entries} not yet at the centre{waits}."));
     }
     if status.attachments.not_at_root > 0 {
@@ -485,6 +494,10 @@ mod tests {
         let at_hub =
             "Everything is at the hub; 12 entries are not yet at the centre; the oldest has waited 20 min.";
         assert_eq!(summary(&status), at_hub);
+        let refused = status.up.clone().map(|up| LinkState { state: "refused".into(), ..up });
+        let refused = Answer { up: refused, not_at_root: status.not_at_root, ..leaf() };
+        let at_no_hub = "12 entries are not yet at the centre, and the hub refuses this machine; the oldest has waited 20 min.";
+        assert_eq!(summary(&refused), at_no_hub);
         status.not_at_hub = Unsafe { entries: 37, oldest_seconds: Some(10_800) };
         assert_eq!(summary(&status), "37 entries are not yet at the hub; the oldest has waited 3 h.");
         status.place = "trung-uong/ha-giang".parse().unwrap();
