@@ -148,6 +148,12 @@ fn the_entries_of_a_bundle_refer_to_one_another_in_any_order() {
         (vec!["Patient/a", "Patient/a", "Observation/o"], vec![(named[0], 0)])
     );
     assert_eq!(found[1].as_ref().unwrap().resource["n"], 2);
+    // Who has no id has references too.
+    let nameless =
+        |reference: &str| json!({"resource": {"resourceType": "Flag", "subject": {"reference": reference}}});
+    let entries = json!([nameless("urn:uuid:1"), nameless("urn:uuid:2"), {"fullUrl": "urn:uuid:1", "resource": patient("a")}]);
+    let (found, _) = read(bundle("batch", entries).to_string(), Format::Json);
+    assert_eq!(subjects(&found), [(named[0], 0), ("urn:uuid:2", 1)]);
     // One entry alone may refer to itself.
     let (found, _) = read(bundle("batch", json!([about("o", "urn:uuid:o")])).to_string(), Format::Json);
     assert_eq!(subjects(&found), [("Observation/o", 0)]);
