@@ -49,6 +49,11 @@ pub enum Problem {
     /// An entry of a bundle without a resource, such as a deletion.
     #[error("this bundle entry holds no resource")]
     NoResource,
+    /// A reference to what is no entry of its Bundle, of which entries were lost.
+    #[error(
+        "it refers to what may be a lost entry of its Bundle, of which a part is cut off or cannot be read"
+    )]
+    LostEntry,
     /// The record is larger than a record may be.
     #[error("it is larger than {} kB", RECORD_MAX_BYTES / 1000)]
     RecordTooLarge,
@@ -81,6 +86,7 @@ impl Problem {
             Self::TextTooLong => {
                 "an attachment may have 32 MiB; keep larger files where they are, and give their place as a URL"
             }
+            Self::LostEntry => "bring the whole file again from where it came, and import that",
             Self::RecordTooLarge => "keep large files apart, as attachments or with a URL",
             Self::LineTooLong => "put one resource on each line, each with its own line end",
             Self::FileTooLarge => "convert it to NDJSON, one resource a line, or split it",

@@ -81,7 +81,7 @@ fn object(bytes: &[u8], start: usize, found: &mut Vec<Piece>) {
     if json(bundle_type) == Some(b"\"history\"") {
         found[first..].reverse();
     }
-    introduce(bytes, &mut found[first..]);
+    introduce(bytes, &mut found[first..], bundle.whole);
     if !bundle.whole {
         add(found, start..bytes.len());
         if let Err(cut) = json::well_formed(&bytes[start..]) {
@@ -92,13 +92,23 @@ fn object(bytes: &[u8], start: usize, found: &mut Vec<Piece>) {
 
 /// Tells the entries of a Bundle of one another, whose order means nothing in FHIR, and puts the patients first: what
 /// is about a patient finds the patient here.
-fn introduce(bytes: &[u8], pieces: &mut [Piece]) {
+fn introduce(bytes: &[u8], pieces: &mut [Piece], whole: bool) {
     let mut entries = Entries::default();
+    if !whole {
+        entries.damage();
+    }
     for piece in &mut *pieces {
-        let Some(record) = record(bytes, piece) else { continue };
-        piece.is_patient = record.resource_type() == "Patient";
-        if let Some(url) = piece.full_url.as_ref().and_then(|url| text(bytes, url)) {
-            entries.add(url, record);
+        match record(bytes, piece) {
+            Ok(record) => {
+                piece.is_patient = record.resource_type() == "Patient";
+                match piece.full_url.as_ref().map(|url| text(bytes, url)) {
+                    Some(Some(url)) => entries.add(url, record),
+                    Some(None) => entries.damage(),
+                    None => {}
+                }
+            }
+            Err(problem) if hides(&problem) => entries.damage(),
+            Err(_) => {}
         }
     }
     pieces.sort_by_key(|piece| !piece.is_patient);
@@ -107,16 +117,31 @@ fn introduce(bytes: &[u8], pieces: &mut [Piece]) {
 }
 
 /// The record that an entry becomes, if it is sound.
-fn record(bytes: &[u8], piece: &Piece) -> Option<RecordId> {
-    if piece.problem.is_some() {
-        return None;
+fn record(bytes: &[u8], piece: &Piece) -> Result<RecordId, Problem> {
+    if let Some(problem) = &piece.problem {
+        return Err(problem.clone());
     }
     let named_by = Members::of(bytes, piece.range.start, ["resourceType", "id"]).values;
-    if let [Some(name), Some(id)] = named_by {
-        return RecordId::new(&text(bytes, &name)?, &text(bytes, &id)?).ok();
+    if let [Some(name), Some(id)] = &named_by
+        && let (Some(name), Some(id)) = (text(bytes, name), text(bytes, id))
+        && let Ok(record) = RecordId::new(&name, &id)
+    {
+        return Ok(record);
     }
     let full_url = piece.full_url.clone().map(|url| &bytes[url]);
-    named(&bytes[piece.range.clone()], full_url, &Entries::default()).ok().map(|named| named.id)
+    named(&bytes[piece.range.clone()], full_url, &Entries::default()).map(|named| named.id)
+}
+
+/// Whether the fault of an entry leaves untold what it was: the other faults are those of a resource that can be read.
+fn hides(problem: &Problem) -> bool {
+    !matches!(
+        problem,
+        Problem::NoResource
+            | Problem::NoResourceType
+            | Problem::BadId
+            | Problem::RecordTooLarge
+            | Problem::TextTooLong
+    )
 }
 
 fn text(bytes: &[u8], range: &Range<usize>) -> Option<String> {

@@ -44,11 +44,20 @@ pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>, entries: &Entries) ->
     if bytes.len() > RECORD_MAX_BYTES && is_larger() {
         return Err(Problem::RecordTooLarge);
     }
-    if let Some(id) = given {
-        let unresolved = entries.resolve(&mut resource);
-        return Ok(Named { id, resource, id_was_missing: false, unresolved });
+    let id_was_missing = given.is_none();
+    let id = match given {
+        Some(id) => id,
+        None => give_id(&mut resource, full_url)?,
+    };
+    let unresolved = entries.resolve(&mut resource);
+    if unresolved > 0 && entries.are_damaged() {
+        return Err(Problem::LostEntry);
     }
-    let text = full_url.and_then(uuid).unwrap_or_else(|| derived(&resource));
+    Ok(Named { id, resource, id_was_missing, unresolved })
+}
+
+fn give_id(resource: &mut Value, full_url: Option<&[u8]>) -> Result<RecordId, Problem> {
+    let text = full_url.and_then(uuid).unwrap_or_else(|| derived(resource));
     let resource_type =
         resource.get("resourceType").and_then(Value::as_str).ok_or(Problem::NoResourceType)?;
     let id = RecordId::new(resource_type, &text).map_err(|_| Problem::BadId)?;
@@ -56,8 +65,7 @@ pub(super) fn named(bytes: &[u8], full_url: Option<&[u8]>, entries: &Entries) ->
         let behind_type = object.keys().position(|k| k == "resourceType").map_or(0, |at| at + 1);
         object.shift_insert(behind_type, "id".to_owned(), Value::String(text));
     }
-    let unresolved = entries.resolve(&mut resource);
-    Ok(Named { id, resource, id_was_missing: true, unresolved })
+    Ok(id)
 }
 
 fn uuid(full_url: &[u8]) -> Option<String> {

@@ -1,6 +1,6 @@
 //! References between the entries of one Bundle, by FHIR's rule: a reference that is the fullUrl of an entry means
 //! the record that the entry becomes. What always holds: only the text of `reference` elements changes, wherever they
-//! stand; and what might mean two records is not decided here. Not here: references of other forms, which stay
+//! stand; and what might mean two records, or an entry that was lost, is not decided here. Not here: references of other forms, which stay
 //! as they are: `Patient/8f21`, `#contained`, conditional ones, those in narrative, and values of type uri, url and
 //! canonical.
 
@@ -12,9 +12,19 @@ use sync_core::id::RecordId;
 /// What stands between a record's URL and a version of it.
 const VERSION: &str = "/_history/";
 
-/// The records that the entries of a Bundle become, by their fullUrls.
+/// How a reference to an entry of the same Bundle begins, if it is nothing else.
+const OF_ENTRIES: [&str; 2] = ["urn:uuid:", "urn:oid:"];
+/// How one begins that may be to an entry, or to what stands elsewhere.
+const OF_BOTH: [&str; 2] = ["https://", "http://"];
+
+/// The entries of a Bundle.
 #[derive(Debug, Default)]
-pub(super) struct Entries(HashMap<String, Option<RecordId>>);
+pub(super) struct Entries {
+    /// The records that they become, by their fullUrls.
+    records: HashMap<String, Option<RecordId>>,
+    /// Whether there were more of which nobody can tell the fullUrls or the records.
+    damaged: bool,
+}
 
 impl Entries {
     /// Adds an entry. A fullUrl that two records have names neither; one that is not absolute is none.
@@ -22,15 +32,25 @@ impl Entries {
         if !full_url.contains(':') {
             return;
         }
-        match self.0.entry(full_url) {
+        match self.records.entry(full_url) {
             Entry::Vacant(free) => drop(free.insert(Some(record))),
             Entry::Occupied(mut taken) if taken.get().as_ref() != Some(&record) => drop(taken.insert(None)),
             Entry::Occupied(_) => {}
         }
     }
 
+    /// Some of the Bundle is cut off, or cannot be read.
+    pub fn damage(&mut self) {
+        self.damaged = true;
+    }
+
+    /// Whether a reference that names no entry may have named one that was lost.
+    pub fn are_damaged(&self) -> bool {
+        self.damaged
+    }
+
     /// Writes the records in the place of the references to their entries; says how many references name an entry
-    /// that is not there. A Bundle's references are its own affair.
+    /// that is not there; of a damaged Bundle also those that may. A Bundle's references are its own affair.
     pub fn resolve(&self, value: &mut Value) -> u64 {
         match value {
             Value::Array(items) => items.iter_mut().map(|item| self.resolve(item)).sum(),
@@ -46,13 +66,16 @@ impl Entries {
             return 0;
         }
         let url_end = reference.find(VERSION).unwrap_or(reference.len());
-        match self.0.get(&reference[..url_end]) {
+        match self.records.get(&reference[..url_end]) {
             Some(Some(record)) => {
                 reference.replace_range(..url_end, record.as_str());
                 0
             }
             Some(None) => 1,
-            None => ["urn:uuid:", "urn:oid:"].iter().any(|urn| reference.starts_with(urn)).into(),
+            None => {
+                let begins = |of: [&str; 2]| of.iter().any(|start| reference.starts_with(start));
+                (begins(OF_ENTRIES) || self.damaged && begins(OF_BOTH)).into()
+            }
         }
     }
 }

@@ -176,6 +176,61 @@ fn no_reference_leads_out_of_its_bundle() {
     assert_eq!(found[0].as_ref().unwrap().unresolved, 0, "a Bundle that is kept knows its own entries");
 }
 
+/// Whoever has imported the whole Bundle before has the right references, which a damaged copy must not undo.
+#[test]
+fn a_damaged_bundle_undoes_no_reference() {
+    for url in ["urn:uuid:1", "urn:oid:1.2", "https://example.org/fhir/Patient/1"] {
+        let patient = json!({"fullUrl": url, "resource": {"resourceType": "Patient", "id": "a"}});
+        let nobody = json!({"resource": {"resourceType": "Location", "id": "l"}});
+        let entries = json!([about("o", url), nobody, patient]);
+        let whole = bundle("transaction", entries.clone()).to_string();
+        let all = read(whole.clone(), Format::Json).0;
+        assert_eq!(
+            (ids(&all), subjects(&all)),
+            (vec!["Patient/a", "Observation/o", "Location/l"], vec![("Patient/a", 0)])
+        );
+        let mut lost = 0;
+        for cut in 1..whole.len() {
+            let (found, _) = read(&whole[..cut], Format::Json);
+            assert!(subjects(&found).iter().all(|one| *one == ("Patient/a", 0)), "{cut}: {found:?}");
+            if problems(&found).contains(&(Place::Entry(1), Problem::LostEntry)) {
+                lost += 1;
+                let behind = whole.find(&nobody.to_string()).unwrap() + nobody.to_string().len();
+                assert_eq!(ids(&found).contains(&"Location/l"), cut >= behind, "{cut}: about nobody");
+            }
+        }
+        assert!(lost > patient.to_string().len());
+        // The same where the end is there, and the middle cannot be read.
+        let found = |broken: &str| read(whole.replace(&patient.to_string(), broken), Format::Json).0;
+        let text = patient.to_string();
+        for broken in [
+            "null",
+            &text.replace("\"resourceType\":", "\"resourceType\" "),
+            &text.replace("\"fullUrl\":", "\"fullUrl\" "),
+            &text.replace(url, "\\ud800"),
+            &text.replace("{\"fullUrl\"", "{\"resource\":{},\"fullUrl\""),
+        ] {
+            let found = found(broken);
+            assert!(problems(&found).contains(&(Place::Entry(1), Problem::LostEntry)), "{broken}: {found:?}");
+            assert!(
+                subjects(&found).is_empty() && ids(&found).contains(&"Location/l"),
+                "{broken}: {found:?}"
+            );
+        }
+        // What can be read tells what it is, whatever else is wrong with it.
+        let unresolved = u64::from(url.starts_with("urn"));
+        for known in
+            [&text.replace("\"a\"", "\"a_\""), r#"{"request":{"method":"DELETE","url":"Patient/a"}}"#]
+        {
+            assert_eq!(subjects(&found(known)), [(url, unresolved)], "{known}");
+        }
+    }
+    let elsewhere =
+        [about("o", "Patient/1"), about("p", "Patient?identifier=https://example.org|1"), about("q", "#a")];
+    let whole = bundle("batch", json!(elsewhere)).to_string();
+    assert_eq!(subjects(&read(&whole[..whole.len() - 1], Format::Json).0).len(), 3);
+}
+
 #[test]
 fn a_resource_without_an_id_gets_the_same_one_each_time() {
     let text = r#"{"resourceType":"Basic","code":{"text":"x"},"n":1.50}"#;
