@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use node::{
     admin::{Client, Failure, FailureKind, Request, Written},
-    fhir::import::{Item, Place},
+    fhir::import::{Item, Place, is_parcel},
 };
 use serde_json::value::{RawValue, to_raw_value};
 use sync_core::id::RecordId;
@@ -28,6 +28,8 @@ pub struct Origin {
     pub place: Place,
     /// How many of its references name an entry that is not there.
     pub unresolved: u64,
+    /// Whether it is a Bundle that was kept whole, and whose entries would be records in a JSON file of its own.
+    pub is_parcel: bool,
 }
 
 /// Resources that travel in one request.
@@ -58,8 +60,9 @@ impl Chunk {
         self.bytes += size;
         self.resources.push(resource);
         self.records.insert(item.id.clone());
+        let is_parcel = is_parcel(&item.resource);
         let Item { id: record, source, place, unresolved, .. } = item;
-        self.origins.push(Origin { record, source, place, unresolved });
+        self.origins.push(Origin { record, source, place, unresolved, is_parcel });
         Ok(full)
     }
 

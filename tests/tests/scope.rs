@@ -444,6 +444,38 @@ fn what_a_bundle_brings_about_a_patient_is_secret_with_the_patient() {
     assert_eq!(leaf.value("Observation/o1")["encounter"]["reference"], "Encounter/e1");
 }
 
+/// A line of NDJSON is a record as it stands, a Bundle too: the policy for the patient in it does not find it, which is said.
+#[test]
+fn a_bundle_that_is_kept_whole_is_told() {
+    let Country { hub, mut leaf, root: _root, dir } = Country::new();
+    leaf.stop();
+    leaf.configure(|config| config.policies.push(policy(&["Patient/p"])));
+    leaf.start();
+    let bundle = transaction(&[json!({"resourceType": "Patient", "id": "p"})]).to_string();
+    let import = |name: &str, more: &[&str]| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, &bundle).unwrap();
+        tuyen(&leaf.dir, &[&["records", "import", file.to_str().unwrap()], more].concat(), b"").expect(0)
+    };
+    let said = import("b.ndjson", &[]);
+    assert!(said.out.contains("1 record written, 1 given an id, 1 kept whole as a Bundle."), "{said:?}");
+    assert!(
+        said.err.contains("1 Bundle was kept whole") && said.err.contains("b.ndjson, line 1 (Bundle/"),
+        "{said:?}"
+    );
+    assert!(said.err.contains("save each Bundle as a .json file of its own"), "{said:?}");
+    let again = import("b.ndjson", &["--json"]).json();
+    let kept = &again["bundles_kept_whole"];
+    assert_eq!((kept[0]["line"].as_u64(), &again["unchanged"]), (Some(1), &json!(1)), "{again}");
+    let name = kept[0]["record"].as_str().unwrap();
+    hub.wait("the Bundle goes up", |_| holds(&hub, name));
+    // What was advised does what it says.
+    let apart = import("b.json", &["--json"]).json();
+    assert_eq!((&apart["bundles_kept_whole"], &apart["written"]), (&json!([]), &json!(1)), "{apart}");
+    leaf.wait_safe();
+    assert_eq!((leaf.status().secret, holds(&hub, "Patient/p")), (1, false));
+}
+
 /// Somebody has to look at what no policy and no grant finds.
 #[test]
 fn a_reference_to_what_is_no_entry_is_told() {

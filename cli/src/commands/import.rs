@@ -43,14 +43,32 @@ pub struct Import {
     why: Option<String>,
 }
 
-/// A resource that was not taken, as JSON.
+/// Where a resource stands, as JSON.
 #[derive(Serialize)]
-pub struct RejectedBody {
+struct PlaceBody {
     source: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<u64>,
+}
+
+impl PlaceBody {
+    fn new(source: &str, place: Place) -> Self {
+        let (line, entry) = match place {
+            Place::Whole => (None, None),
+            Place::Line(n) => (Some(n), None),
+            Place::Entry(n) => (None, Some(n)),
+        };
+        Self { source: source.to_owned(), line, entry }
+    }
+}
+
+/// A resource that was not taken, as JSON.
+#[derive(Serialize)]
+pub struct RejectedBody {
+    #[serde(flatten)]
+    place: PlaceBody,
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<RecordId>,
     problem: String,
@@ -62,12 +80,7 @@ impl RejectedBody {
     fn new(source: &str, place: Place, record: Option<RecordId>, problem: String) -> Self {
         let name = record.as_ref().map_or(String::new(), |record| format!(" ({record})"));
         let text = format!("{source}{place}{name}: {problem}");
-        let (line, entry) = match place {
-            Place::Whole => (None, None),
-            Place::Line(n) => (Some(n), None),
-            Place::Entry(n) => (None, Some(n)),
-        };
-        Self { source: source.to_owned(), line, entry, record, problem, text }
+        Self { place: PlaceBody::new(source, place), record, problem, text }
     }
 
     /// Where, what, why and what to do, in one line.
@@ -107,6 +120,23 @@ struct UnresolvedBody {
     references: u64,
 }
 
+/// A Bundle that is one record, though its entries could be records.
+#[derive(Serialize)]
+struct KeptBody {
+    record: RecordId,
+    #[serde(flatten)]
+    place: PlaceBody,
+    #[serde(skip)]
+    text: String,
+}
+
+impl From<&Origin> for KeptBody {
+    fn from(Origin { record, source, place, .. }: &Origin) -> Self {
+        let text = format!("{source}{place} ({record})");
+        Self { record: record.clone(), place: PlaceBody::new(source, *place), text }
+    }
+}
+
 #[derive(Serialize, Default)]
 struct ImportBody {
     written: u64,
@@ -115,6 +145,7 @@ struct ImportBody {
     superseded: Vec<SupersededBody>,
     patients_not_here: Vec<AbsentBody>,
     references_unresolved: Vec<UnresolvedBody>,
+    bundles_kept_whole: Vec<KeptBody>,
     sources: u64,
     ids_were_missing: u64,
     passed_over: u64,
@@ -129,6 +160,8 @@ impl ImportBody {
         self.references_unresolved.extend(unresolved.map(|Origin { record, unresolved, .. }| {
             UnresolvedBody { record: record.clone(), references: *unresolved }
         }));
+        let kept = sent.taken().filter(|origin| origin.is_parcel);
+        self.bundles_kept_whole.extend(kept.map(KeptBody::from));
         self.written += sent.written.written.len() as u64;
         self.unchanged += sent.written.unchanged;
         for WrittenRecord { record, superseded, patients_not_here, .. } in sent.written.written {
@@ -179,6 +212,7 @@ impl ImportBody {
             self.references_unresolved.len() as u64,
             "with references to what is no entry of the same Bundle",
         );
+        add(self.bundles_kept_whole.len() as u64, "kept whole as a Bundle");
         add(self.passed_over, "files passed over, whose names end in none of .json, .ndjson and .jsonl");
         format!("{out}. {:.1} s.\n", self.seconds)
     }
@@ -208,6 +242,9 @@ impl Import {
             some(context, &body.patients_not_here, "about patients who are not here", absent);
             let lost = |UnresolvedBody { record, references }: &_| unresolved(record, *references);
             some(context, &body.references_unresolved, "with references to what is no entry", lost);
+            if let Some(text) = kept_whole(&body.bundles_kept_whole) {
+                context.output.note(text);
+            }
         }
         let exit = body.exit();
         context.output.result(body.summary(), &body)?;
@@ -252,6 +289,18 @@ fn some<T>(context: &Context, all: &[T], what: &str, text: impl Fn(&T) -> String
     if let Some(more @ 1..) = all.len().checked_sub(ABSENT_SHOWN) {
         context.output.note(format_args!("and {more} more {what}; --json names them all"));
     }
+}
+
+/// What is said of Bundles whose entries are not looked into.
+fn kept_whole(bundles: &[KeptBody]) -> Option<String> {
+    let first = &bundles.first()?.text;
+    let were = many(bundles.len() as u64, "Bundle was", "Bundles were");
+    let others = if bundles.len() > 1 { "; --json names them all" } else { "" };
+    Some(format!(
+        "{were} kept whole, each as one record, as a line of NDJSON or an element of an array is: {first}{others}. The entries are \
+         no records then: no list shows them, and neither a policy nor a grant finds in a Bundle whom it is about. To \
+         have the entries as records, save each Bundle as a .json file of its own and import that"
+    ))
 }
 
 /// A failure in the middle says what has been done, and that going on is easy.
@@ -313,6 +362,38 @@ mod tests {
         let json = serde_json::to_value(&rejected).unwrap();
         assert_eq!((json["source"].as_str(), json["line"].as_u64()), (Some("f.ndjson"), Some(17)));
         assert!(json.get("entry").is_none() && json.get("text").is_none());
+    }
+
+    #[test]
+    fn bundles_that_were_kept_whole_are_told_in_one_line() {
+        assert_eq!(kept_whole(&[]), None);
+        let kept = |n: u64| {
+            let record = RecordId::new("Bundle", &n.to_string()).unwrap();
+            KeptBody::from(&Origin {
+                record,
+                source: "f.ndjson".into(),
+                place: Place::Line(n),
+                unresolved: 0,
+                is_parcel: true,
+            })
+        };
+        let one = kept_whole(&[kept(7)]).unwrap();
+        assert!(
+            one.starts_with("1 Bundle was kept whole, ") && one.contains("f.ndjson, line 7 (Bundle/7). "),
+            "{one}"
+        );
+        let body =
+            ImportBody { written: 3, bundles_kept_whole: vec![kept(7), kept(8)], ..ImportBody::default() };
+        let two = kept_whole(&body.bundles_kept_whole).unwrap();
+        assert!(
+            two.starts_with("2 Bundles were ") && two.contains("(Bundle/7); --json names them all."),
+            "{two}"
+        );
+        assert_eq!(body.summary(), "3 records written, 2 kept whole as a Bundle. 0.0 s.\n");
+        assert_eq!(body.exit(), Exit::Ok);
+        let json = serde_json::to_value(&body).unwrap();
+        let named = serde_json::json!({"record": "Bundle/8", "source": "f.ndjson", "line": 8});
+        assert_eq!(json["bundles_kept_whole"][1], named);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use std::{collections::BTreeMap, fmt, io::Read, path::Path, sync::Arc};
 use serde_json::Value;
 use sync_core::id::RecordId;
 
-pub use self::record::resource;
+pub use self::{pieces::is_parcel, record::resource};
 use self::{source::Source, walk::Walk};
 use super::problem::Problem;
 

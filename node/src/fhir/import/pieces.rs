@@ -5,6 +5,7 @@
 
 use std::{ops::Range, sync::Arc};
 
+use serde_json::Value;
 use sync_core::id::RecordId;
 
 use super::{record::named, references::Entries};
@@ -12,8 +13,14 @@ use crate::fhir::{json, problem::Problem};
 
 /// Bundle types whose entries are the records. The other types (document, message, …) are records themselves:
 /// their entries mean something only together.
-const UNPACKED_BUNDLE_TYPES: [&[u8]; 5] =
-    [b"\"transaction\"", b"\"batch\"", b"\"collection\"", b"\"searchset\"", b"\"history\""];
+const UNPACKED_BUNDLE_TYPES: [&str; 5] = ["transaction", "batch", "collection", "searchset", "history"];
+
+/// Whether a record is a Bundle whose entries would be the records, had it been a JSON file.
+pub fn is_parcel(resource: &Value) -> bool {
+    resource["resourceType"] == "Bundle"
+        && resource["type"].as_str().is_some_and(|name| UNPACKED_BUNDLE_TYPES.contains(&name))
+        && resource["entry"].as_array().is_some_and(|entries| !entries.is_empty())
+}
 
 /// A resource in a file, or the reason why there is none.
 #[derive(Debug, Default)]
@@ -63,7 +70,10 @@ fn object(bytes: &[u8], start: usize, found: &mut Vec<Piece>) {
     let [resource_type, bundle_type, entry] = &bundle.values;
     let json = |range: &Option<Range<usize>>| range.clone().map(|r| &bytes[r]);
     let unpack = json(resource_type) == Some(b"\"Bundle\"")
-        && json(bundle_type).is_some_and(|t| UNPACKED_BUNDLE_TYPES.contains(&t));
+        && bundle_type
+            .as_ref()
+            .and_then(|name| text(bytes, name))
+            .is_some_and(|name| UNPACKED_BUNDLE_TYPES.contains(&name.as_str()));
     if let (true, Some(key)) = (unpack, bundle.twice) {
         add(found, start..start);
         blame(found, Problem::DuplicateKey(format!("\"{key}\"")));

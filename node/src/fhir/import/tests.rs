@@ -86,11 +86,28 @@ fn parcels_are_unpacked_in_json_and_kept_in_ndjson() {
     let mut observation = parcel["entry"][1]["resource"].clone();
     observation["subject"]["reference"] = "Patient/0bfeda65-c8ac-4dd7-a46c-d69e665996d4".into();
     assert_eq!(found[1].as_ref().unwrap().resource, observation);
+    assert!(!found.iter().flatten().any(|item| is_parcel(&item.resource)));
+    let parcels = |text: String, format| {
+        let kept = read(text, format).0.into_iter().flatten().filter(|item| is_parcel(&item.resource));
+        kept.map(|item| (item.id.to_string(), item.place)).collect::<Vec<_>>()
+    };
+    for kind in ["transaction", "batch", "collection", "searchset", "history"] {
+        let mut of_kind = parcel.clone();
+        of_kind["type"] = kind.into();
+        let kept = |place| [("Bundle/p".to_owned(), place)];
+        assert_eq!(parcels(format!("{{}}\n{of_kind}"), Format::Ndjson), kept(Place::Line(2)), "{kind}");
+        assert_eq!(parcels(json!([{}, of_kind]).to_string(), Format::Json), kept(Place::Entry(2)), "{kind}");
+        let within = bundle("batch", json!([{"resource": of_kind}]));
+        assert_eq!(parcels(within.to_string(), Format::Json), kept(Place::Entry(1)), "{kind}");
+        of_kind["entry"] = json!([]);
+        assert_eq!(parcels(of_kind.to_string(), Format::Ndjson), [], "nothing is in it");
+    }
     assert_eq!(ids(&read(parcel.to_string(), Format::Ndjson).0), ["Bundle/p"]);
     assert_eq!(read(parcel.to_string(), Format::Unknown).1.records, 2);
     assert_eq!(ids(&read(format!("\n{parcel}\n\n{parcel}"), Format::Unknown).0), ["Bundle/p", "Bundle/p"]);
     let document = json!({"resourceType": "Bundle", "id": "d", "type": "document", "entry": parcel["entry"]});
     assert_eq!(ids(&read(format!("{document:#}"), Format::Unknown).0), ["Bundle/d"]);
+    assert_eq!(parcels(document.to_string(), Format::Ndjson), []);
 }
 
 /// A Bundle whose entries are these.
