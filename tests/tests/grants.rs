@@ -265,6 +265,26 @@ fn an_emergency_is_answered_above_and_everybody_can_see_it() {
 }
 
 /// Nothing is forgotten before a comparison with the parent, and people hear what waits for one.
+/// The mark stays where it was made: above, what had left before is a record like any other.
+#[test]
+fn what_had_left_before_it_was_marked_is_opened_above_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Provinces::new(dir.path());
+    let leaf = &all.country.leaf;
+    let older = about("Observation", "hiv", "mai");
+    leaf.put([patient("mai"), older.clone()]);
+    leaf.wait_safe();
+    let mut marked: Value = serde_json::from_str(&older).unwrap();
+    marked["code"]["text"] = "canary-new".into();
+    marked["meta"] = json!({"security": [{"system": "urn:tuyen:secrecy", "code": "mat"}]});
+    leaf.put([marked.to_string()]);
+    let explained = tuyen(&leaf.dir, &["scope", "explain", "Observation/hiv"], b"").expect(0);
+    assert!(explained.out.contains("a grant that is given above may open it"), "{explained:?}");
+    at(&all.clinic, &["grant", "emergency", "Patient/mai", "--why", "unconscious"]).expect(0);
+    wait_record(&all.clinic, "Observation/hiv", true);
+    assert_eq!(all.clinic.value("Observation/hiv")["code"]["text"], "canary-4e1d");
+}
+
 #[test]
 fn a_machine_to_which_no_line_leads_says_what_it_has_still() {
     let dir = tempfile::tempdir().unwrap();

@@ -118,7 +118,7 @@ fn of_record(record: &RecordId, explained: &Explained) -> String {
         let _ = writeln!(
             text,
             "It is secret ({code}): what is written of it here goes only where both ends allow it. What had left before it was marked \
-             stays where it went."
+             goes its way, and a grant that is given above may open it."
         );
     }
     text + &homes_and_neighbours(homes, explained)
@@ -271,6 +271,7 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
         let secret = Explained { secrecy: Secrecy::ToiMat, ..explained(2) };
         let said = of_record(&"Basic/1".parse().unwrap(), &secret);
         assert!(said.contains("\nIt is secret (toi-mat): "), "{said}");
+        assert!(said.contains(" goes its way, and a grant that is given above may open it.\n"), "{said}");
         assert!(known(&org, &explained(0)).is_ok());
         let unheard = Explained { homes: vec![Home { org: org.clone(), place: None }], ..explained(0) };
         assert!(known(&org, &unheard).is_err());
