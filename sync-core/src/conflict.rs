@@ -38,6 +38,9 @@ pub enum Policy {
 /// One answer. Its values are clinical: `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arm {
+    /// Which form of a choice element the value is (`valueString` of `value[x]`); none in other conflicts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
     /// The value; none means that the element was deleted.
     pub value: Option<Json>,
     /// The primitive extension (`_birthDate` of `birthDate`) that belongs to the value.
@@ -64,7 +67,8 @@ impl std::fmt::Debug for Arm {
 /// One question of a record with two or more answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
-    /// The register's key, such as `name[6f3c20ab]`; `#state` for the record itself.
+    /// The register's key, such as `name[6f3c20ab]`; `#state` for the record itself; `value[x]` for a choice element
+    /// of which different forms were written.
     pub path: String,
     /// What stands against what.
     pub kind: Kind,
@@ -212,6 +216,7 @@ mod tests {
     #[test]
     fn debug_shows_no_answer() {
         let arm = Arm {
+            form: None,
             value: Some(Json::from("A+")),
             extension: None,
             change: ChangeHash([0xab; 32]),

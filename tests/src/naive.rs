@@ -2,7 +2,8 @@
 //!
 //! docs/CONFLICTS.md is followed here, not the product. Nothing of `sync_core::record` is called; automerge only
 //! takes the bytes of a change apart, and which of two writes saw the other is read from what each operation says
-//! that it replaces. Of `sync_core::conflict` the words are used (`Conflict`, `Arm`) and the policy table as data.
+//! that it replaces. Of `sync_core::conflict` the words are used (`Conflict`, `Arm`) and the policy table as data; of
+//! `sync_core::record` the table of choice elements, as data.
 //!
 //! The text of a register is lines: `json`, for an item `order|json`, for the record `live`; `-` and null are a
 //! deletion. Then `_` and the JSON of the primitive extension, `?` and the hash of a deletion in dispute, `!` and
@@ -23,7 +24,7 @@ use serde_json::{Map, Value as Json, json};
 use sync_core::{
     conflict::{Arm, Conflict, Kind, Policies, Policy},
     id::{ChangeHash, Incarnation, RecordId},
-    record::Folded,
+    record::{CHOICE_TYPES, CHOICES, Folded},
     time::Stamp,
 };
 
@@ -50,10 +51,13 @@ pub fn conflicts<'c>(id: &RecordId, changes: impl IntoIterator<Item = &'c [u8]>)
 
 /// The conflicts of a list in the form that can be compared.
 pub fn disputes(conflicts: &[Conflict]) -> BTreeSet<Dispute> {
-    let text = |arm: &Arm| match (&arm.value, &arm.extension) {
-        (None, _) => "deleted".to_owned(),
-        (Some(value), None) => sorted(value).to_string(),
-        (Some(value), Some(extension)) => format!("{} _{}", sorted(value), sorted(extension)),
+    let text = |arm: &Arm| {
+        let form = arm.form.as_ref().map_or(String::new(), |form| format!("{form}: "));
+        match (&arm.value, &arm.extension) {
+            (None, _) => "deleted".to_owned(),
+            (Some(value), None) => format!("{form}{}", sorted(value)),
+            (Some(value), Some(extension)) => format!("{form}{} _{}", sorted(value), sorted(extension)),
+        }
     };
     conflicts.iter().map(|c| (c.path.clone(), c.kind, c.values.iter().map(text).collect())).collect()
 }
@@ -119,8 +123,9 @@ pub fn writes_presence(change: &[u8]) -> Result<(), String> {
 
 /// What these changes say.
 pub fn said<'c>(id: &RecordId, changes: impl IntoIterator<Item = &'c [u8]>) -> Said {
-    let (registers, makers) = registers(&in_causal_closure(changes));
-    let record = Naive { id, registers, makers, rules: rules() };
+    let closure = in_causal_closure(changes);
+    let (registers, makers) = registers(&closure);
+    let record = Naive { id, registers, makers, causes: causes(&closure), rules: rules() };
     let mut conflicts = Vec::new();
     let shown = record.read(STATE).values.pop();
     record.note(STATE, &mut conflicts);
@@ -203,6 +208,20 @@ fn registers(changes: &[ExpandedChange]) -> (BTreeMap<String, Vec<Text>>, BTreeM
     (registers, makers)
 }
 
+/// Of each change, all that its writer had seen. They come causes first.
+fn causes(changes: &[ExpandedChange]) -> BTreeMap<ChangeHash, BTreeSet<ChangeHash>> {
+    let mut all: BTreeMap<ChangeHash, BTreeSet<ChangeHash>> = BTreeMap::new();
+    for change in changes {
+        let mut seen = BTreeSet::new();
+        for dep in change.deps.iter().map(|dep| ChangeHash(dep.0)) {
+            seen.extend(&all[&dep]);
+            seen.insert(dep);
+        }
+        all.insert(ChangeHash(change.hash.expect("set when it was read").0), seen);
+    }
+    all
+}
+
 fn maker(change: &ExpandedChange) -> Maker {
     let message = change.message.as_deref().and_then(|text| serde_json::from_str::<Json>(text).ok());
     Maker {
@@ -233,7 +252,19 @@ struct Value {
     maker: Maker,
 }
 
+/// A choice element in dispute: the registers of its forms, and the values of all of them, the one that is shown last.
+struct Question {
+    path: String,
+    forms: BTreeMap<String, String>,
+    values: Vec<(String, Value)>,
+    deletion: Option<Maker>,
+}
+
 impl Value {
+    fn is_same(&self, other: &Value) -> bool {
+        self.json == other.json && self.extension == other.extension
+    }
+
     fn is_presence(&self) -> bool {
         self.json == Some(json!({})) && self.extension.is_none()
     }
@@ -265,11 +296,26 @@ struct Naive<'a> {
     id: &'a RecordId,
     registers: BTreeMap<String, Vec<Text>>,
     makers: BTreeMap<ChangeHash, Maker>,
+    causes: BTreeMap<ChangeHash, BTreeSet<ChangeHash>>,
     rules: Vec<(Vec<String>, Policy)>,
 }
 
 impl Naive<'_> {
     fn read(&self, key: &str) -> Register {
+        let (mut said, deletions) = self.standing(key);
+        said.sort_by_key(|value| Reverse(value.maker.rank()));
+        let mut values: Vec<Value> = Vec::new();
+        for value in said {
+            if !values.iter().any(|other| other.is_same(&value)) {
+                values.push(value);
+            }
+        }
+        values.reverse();
+        Register { values, deletion: deletions.into_iter().max_by_key(Maker::rank) }
+    }
+
+    /// All values that stand in a register, also equal ones, and the deletions that are not settled.
+    fn standing(&self, key: &str) -> (Vec<Value>, Vec<Maker>) {
         let (mut said, mut deletions, mut carried, mut settled) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (text, maker) in self.registers.get(key).into_iter().flatten() {
@@ -297,18 +343,9 @@ impl Naive<'_> {
             let (order, json) = (order.to_owned(), read_json(json));
             said.push(Value { order, json, extension, maker: maker.clone() });
         }
-        said.sort_by_key(|value| Reverse(value.maker.rank()));
-        let mut values: Vec<Value> = Vec::new();
-        for value in said {
-            let same = |other: &Value| other.json == value.json && other.extension == value.extension;
-            if !values.iter().any(same) {
-                values.push(value);
-            }
-        }
-        values.reverse();
         deletions.extend(carried.iter().filter_map(|hash| self.makers.get(hash)).cloned());
         deletions.retain(|maker| !settled.contains(&maker.change));
-        Register { values, deletion: deletions.into_iter().max_by_key(Maker::rank) }
+        (said, deletions)
     }
 
     fn resource(&self, conflicts: &mut Vec<Conflict>) -> Json {
@@ -337,8 +374,20 @@ impl Naive<'_> {
     }
 
     fn members(&self, parent: &str, map: &mut Map<String, Json>, conflicts: &mut Vec<Conflict>) {
-        for (name, element) in self.elements(parent) {
-            let (json, extension) = self.element(&element, conflicts);
+        let elements = self.elements(parent);
+        let questions = self.questions(parent, &elements);
+        for question in &questions {
+            self.note_question(question, conflicts);
+        }
+        for (name, element) in elements {
+            let question = questions.iter().find(|question| question.forms.contains_key(&name));
+            let (json, extension) = match question.map(|question| (question, question.values.last())) {
+                None => self.element(&element, conflicts),
+                Some((question, Some((form, value)))) if *form == name => {
+                    self.value(&question.forms[&name], value, conflicts)
+                }
+                Some(_) => (None, None),
+            };
             if let Some(json) = json {
                 map.insert(name.clone(), json);
             }
@@ -346,6 +395,81 @@ impl Naive<'_> {
                 map.insert(format!("_{name}"), extension);
             }
         }
+    }
+
+    /// The choice elements right below `parent` of which two forms, or one and a deletion of another, were written at
+    /// the same time.
+    fn questions(&self, parent: &str, elements: &BTreeMap<String, Element>) -> Vec<Question> {
+        let steps = parent.split('.').map(|step| unescaped(step.split('[').next().unwrap_or_default()));
+        let mut steps: Vec<String> = steps.collect();
+        // An element inside one of its own name is like it.
+        steps.dedup();
+        let around = steps.join(".");
+        let of_type = CHOICES.iter().filter(|(name, _)| *name == self.id.resource_type());
+        let paths = of_type.flat_map(|(_, paths)| paths.split(' '));
+        let split = |path: &'static str| path.rsplit_once('.').unwrap_or(("", path));
+        let bases = paths.map(split).filter(|(place, _)| *place == around).map(|(_, base)| base);
+        bases.filter_map(|base| self.question(parent, base, elements)).collect()
+    }
+
+    fn question(&self, parent: &str, base: &str, elements: &BTreeMap<String, Element>) -> Option<Question> {
+        let is_form = |name: &str| name.strip_prefix(base).is_some_and(|rest| CHOICE_TYPES.contains(&rest));
+        let is_there = |key: &String| !self.read(key).values.is_empty();
+        let forms: BTreeMap<String, String> = elements
+            .iter()
+            .filter(|(name, element)| is_form(name) && !element.items.iter().any(is_there))
+            .filter_map(|(name, element)| Some((name.clone(), element.whole.clone()?)))
+            .collect();
+        // Each different value with all who said it; each deletion.
+        let mut values: Vec<(&String, Value, Vec<ChangeHash>)> = Vec::new();
+        let mut deletions: Vec<(&String, Maker)> = Vec::new();
+        for (name, key) in &forms {
+            let (said, gone) = self.standing(key);
+            for value in self.read(key).values {
+                let who = said.iter().filter(|one| one.is_same(&value)).map(|one| one.maker.change);
+                values.push((name, value.clone(), who.collect()));
+            }
+            deletions.extend(gone.into_iter().map(|maker| (name, maker)));
+        }
+        let knew = |one: &ChangeHash, other: &ChangeHash| one == other || self.causes[one].contains(other);
+        let at_once = |a: &[ChangeHash], b: &[ChangeHash]| {
+            a.iter().all(|one| b.iter().all(|other| !knew(one, other) && !knew(other, one)))
+        };
+        deletions.retain(|(_, maker)| {
+            !values.iter().any(|(_, _, who)| who.iter().any(|one| knew(one, &maker.change)))
+        });
+        let meets = |name: &String, who: &[ChangeHash]| {
+            values.iter().any(|(other, _, by)| *other != name && at_once(who, by))
+        };
+        let disputed = values.iter().any(|(name, _, who)| meets(name, who))
+            || deletions.iter().any(|(name, maker)| meets(name, &[maker.change]));
+        if !disputed {
+            return None;
+        }
+        let stands = |(name, maker): &&(&String, Maker)| {
+            values.iter().any(|(other, _, _)| other == name) || meets(name, &[maker.change])
+        };
+        let deletion =
+            deletions.iter().filter(stands).map(|(_, maker)| maker.clone()).max_by_key(Maker::rank);
+        let mut values: Vec<_> = values.into_iter().map(|(name, value, _)| (name.clone(), value)).collect();
+        values.sort_by_key(|(name, value)| (value.maker.rank(), name.clone()));
+        let dot = if parent.is_empty() { "" } else { "." };
+        Some(Question { path: format!("{parent}{dot}{base}[x]"), forms, values, deletion })
+    }
+
+    fn note_question(&self, question: &Question, conflicts: &mut Vec<Conflict>) {
+        let arm = |(form, value): &(String, Value)| {
+            let (json, extension) = self.value(&question.forms[form], value, &mut Vec::new());
+            let arm = self::arm(&value.maker, Some(json.unwrap_or_default()), extension);
+            Arm { form: Some(form.clone()), ..arm }
+        };
+        let mut values: Vec<Arm> = question.values.iter().map(arm).collect();
+        let chosen = values.len() - 1;
+        values.extend(question.deletion.iter().map(|maker| self::arm(maker, None, None)));
+        let kind = if chosen > 0 { Kind::Value } else { Kind::Deletion };
+        let reviewed = question.forms.values().any(|key| self.policy(key) == Policy::Review);
+        let policy = if reviewed { Policy::Review } else { Policy::Latest };
+        conflicts.push(Conflict { path: question.path.clone(), kind, values, policy, chosen });
     }
 
     /// What is shown of an element. Conflicts are noted for what is shown.
@@ -459,7 +583,7 @@ impl Naive<'_> {
 
 fn arm(maker: &Maker, value: Option<Json>, extension: Option<Json>) -> Arm {
     let Maker { change, incarnation, stamp, by } = maker.clone();
-    Arm { value, extension, change, incarnation, stamp, by }
+    Arm { form: None, value, extension, change, incarnation, stamp, by }
 }
 
 fn read_json(text: &str) -> Option<Json> {
@@ -584,6 +708,29 @@ mod tests {
         let resource = hands.said().resource.unwrap();
         assert_eq!(resource.to_string().matches("1.00").count(), 1);
         assert_eq!((&resource["name"], resource.get("n[me").is_some()), (&json!("y"), true));
+    }
+
+    #[test]
+    fn forms_of_one_choice_are_one_question_when_they_were_written_at_once() {
+        let mut hands = Hands::new("Observation/o", &[("#state", "live")]);
+        hands.write(0, &[("valueString", "\"x\""), ("valueNonsense", "1")]);
+        hands.write(1, &[("valueBoolean", "false")]);
+        hands.meet();
+        assert_eq!(hands.disputes(), [("value[x]".to_owned(), Kind::Value, Policy::Review, 2)]);
+        let shown = hands.said().resource.unwrap();
+        assert_eq!((shown.get("valueString"), &shown["valueBoolean"]), (None, &json!(false)));
+        assert!(
+            disputes(&hands.said().conflicts).iter().any(|(_, _, all)| all.contains("valueBoolean: false"))
+        );
+        // Who knows of the other contradicts nobody.
+        hands.write(0, &[("valueBoolean", "true")]);
+        assert_eq!(hands.disputes(), []);
+        assert_eq!(hands.said().resource.unwrap()["valueString"], "x");
+        hands.meet();
+        hands.write(0, &[("valueString", ""), ("valueBoolean", "")]);
+        hands.write(1, &[("valueString", ""), ("valueBoolean", ""), ("valueInteger", "1")]);
+        hands.meet();
+        assert_eq!(hands.disputes(), [("value[x]".to_owned(), Kind::Deletion, Policy::Review, 2)]);
     }
 
     #[test]

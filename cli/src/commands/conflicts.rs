@@ -1,6 +1,8 @@
 //! `tuyen conflicts`: where two or more people answered one question differently, and how a person settles
 //! it. What always holds: every value is shown with who wrote it, and nothing is settled without a reason.
 
+use std::collections::BTreeMap;
+
 use clap::{ArgGroup, Args, Subcommand};
 use node::{
     admin::{Choice, Client, ConflictLine, ConflictValue, Conflicts, Failure, Request},
@@ -62,7 +64,7 @@ pub struct Resolve {
     /// The value with this number, as `tuyen conflicts list` shows it
     #[arg(long, group = "choice", value_name = "N", value_parser = number)]
     take: Option<usize>,
-    /// Another value, as JSON
+    /// Another value, as JSON; where the values are shown with names, with one of them: '{"valueBoolean": true}'
     #[arg(long, group = "choice", value_name = "JSON", allow_hyphen_values = true)]
     value: Option<String>,
     /// Why; kept in the record's history
@@ -100,6 +102,8 @@ pub struct LineBody<'a> {
 
 #[derive(Serialize)]
 struct ValueBody<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    form: &'a Option<String>,
     value: &'a Option<Box<RawValue>>,
     node: Option<NodeId>,
     org: &'a Option<OrgId>,
@@ -111,8 +115,8 @@ impl<'a> LineBody<'a> {
     /// The JSON of this conflict.
     pub fn new(line: &'a ConflictLine) -> Self {
         let value = |value: &'a ConflictValue| {
-            let ConflictValue { value, node, org, by, at } = value;
-            ValueBody { value, node: *node, org, by, at: render::rfc3339(*at) }
+            let ConflictValue { form, value, node, org, by, at } = value;
+            ValueBody { form, value, node: *node, org, by, at: render::rfc3339(*at) }
         };
         Self {
             record: &line.record,
@@ -223,8 +227,17 @@ fn shown(line: &ConflictLine) -> Vec<String> {
         let edited = |value: &ConflictValue| if value.value.is_some() { "(edited)" } else { "(deleted)" };
         return line.values.iter().map(|value| edited(value).to_owned()).collect();
     }
-    let values: Vec<Option<&RawValue>> = line.values.iter().map(|value| value.value.as_deref()).collect();
+    let named: Vec<Option<Box<RawValue>>> = line.values.iter().map(with_form).collect();
+    let values: Vec<Option<&RawValue>> = named.iter().map(Option::as_deref).collect();
     render::differing(&values)
+}
+
+/// A value, with the name that it has as a form of a choice element.
+fn with_form(value: &ConflictValue) -> Option<Box<RawValue>> {
+    let raw = value.value.as_deref()?;
+    let named = value.form.as_ref().map(|form| BTreeMap::from([(form, raw)]));
+    let text = named.and_then(|named| serde_json::value::to_raw_value(&named).ok());
+    Some(text.unwrap_or_else(|| raw.to_owned()))
 }
 
 /// Who wrote a value: organization, node and name.
@@ -269,6 +282,7 @@ mod tests {
 
     fn conflict() -> ConflictLine {
         let value = |text: &str, org: &str, at| ConflictValue {
+            form: None,
             value: Some(RawValue::from_string(text.into()).unwrap()),
             node: Some(NodeId([0xcd; 16])),
             org: Some(OrgId::new(org).unwrap()),
@@ -297,6 +311,30 @@ Patient/8f21  birthDate: the values differ
 
 ";
         assert_eq!(text(&conflict(), 7_200_000), expected);
+    }
+
+    #[test]
+    fn of_a_choice_element_each_value_says_which_form_it_is() {
+        let mut line = conflict();
+        line.path = "value[x]".into();
+        for (value, (form, text)) in
+            line.values.iter_mut().zip([("valueString", "\"positive\""), ("valueBoolean", "false")])
+        {
+            value.form = Some(form.into());
+            value.value = Some(RawValue::from_string(text.into()).unwrap());
+        }
+        let expected = "\
+Patient/8f21  value[x]: the values differ
+  1  valueString: \"positive\"  dong-van (cdcdcdcd), minh  2 h ago
+  2  valueBoolean: false       ha-giang (cdcdcdcd), minh  1 h ago  shown meanwhile
+
+";
+        assert_eq!(text(&line, 7_200_000), expected);
+        let json = serde_json::to_string(&LineBody::new(&line)).unwrap();
+        assert!(json.contains(r#"{"form":"valueBoolean","value":false,"node""#), "{json}");
+        line.kind = "deletion".into();
+        (line.values[1].form, line.values[1].value) = (None, None);
+        assert_eq!(shown(&line), [r#"{"valueString":"positive"}"#, "(deleted)"]);
     }
 
     #[test]

@@ -158,6 +158,9 @@ pub struct ConflictLine {
 /// One of a conflict's values.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ConflictValue {
+    /// Which form of a choice element it is (`valueString` of `value[x]`); none in other conflicts.
+    #[serde(default)]
+    pub form: Option<String>,
     /// The value; none when deleted.
     pub value: Option<Box<RawValue>>,
     /// The node that wrote it, if it is known.

@@ -58,6 +58,7 @@ impl Core {
         for arm in &conflict.values {
             let author = self.store.announcement(arm.incarnation)?.map(|(_, info)| info);
             values.push(ConflictValue {
+                form: arm.form.clone(),
                 value: arm.value.as_ref().map(raw),
                 node: author.as_ref().map(|info| info.node),
                 org: author.map(|info| info.place.org().clone()),

@@ -4,7 +4,7 @@
 //! (profile, security, tag) are written by different hands, so it is taken apart. A type or an element that the
 //! table does not know is one statement: a record written by a newer version loses nothing here.
 
-use super::backbone_table::TABLE;
+use super::{backbone_table::TABLE, key};
 
 /// The element that is taken apart in every resource although it is no BackboneElement.
 const META: &str = "meta";
@@ -21,6 +21,17 @@ impl Place {
     pub fn resource(resource_type: &str) -> Self {
         let at = TABLE.binary_search_by_key(&resource_type, |(name, _)| name);
         Self { elements: at.map_or("", |i| TABLE[i].1), path: "" }
+    }
+
+    /// The element with this key, if it is taken apart.
+    pub fn at(resource_type: &str, key: &str) -> Option<Self> {
+        let steps = key::parse(key)?;
+        steps.iter().try_fold(Self::resource(resource_type), |place, step| place.element(&step.name))
+    }
+
+    /// The path in the resource type, without the type; empty for the resource itself.
+    pub fn path(&self) -> &'static str {
+        self.path
     }
 
     /// The element `name` in this place, if it is taken apart.

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 
 use super::{
+    choice::{self, Choice},
     key,
     matching::{Candidate, pair},
     natural::{Mint, canonical_statement, natural_key},
@@ -36,8 +37,8 @@ enum Dispute {
 
 /// Collects the registers to write.
 pub(super) struct Writer<'s, 'a> {
-    id: &'s RecordId,
-    source: &'s Source<'a>,
+    pub id: &'s RecordId,
+    pub source: &'s Source<'a>,
     mint: Mint,
     pub writes: Vec<Write>,
     /// Keys of disputed registers that were written with another value.
@@ -116,17 +117,54 @@ impl<'s, 'a> Writer<'s, 'a> {
 
     fn fields(&mut self, base: &Slot<'_>, wanted: &Fields<'_>, fresh: bool) -> bool {
         let mut wrote = false;
+        let choices = choice::disputes(self.id, self.source, base);
+        let in_dispute = |name: &str| choices.iter().any(|choice| choice.has(name));
         for (name, registers) in &base.fields {
-            if !wanted.contains_key(name.as_str()) {
+            if !wanted.contains_key(name.as_str()) && !in_dispute(name) {
                 wrote |= self.clear(registers);
             }
         }
-        for (name, field) in wanted {
+        for choice in &choices {
+            wrote |= self.choice(choice, wanted, fresh);
+        }
+        for (name, field) in wanted.iter().filter(|(name, _)| !in_dispute(name)) {
             let none = Registers::default();
             let registers = base.fields.get(*name).unwrap_or(&none);
             wrote |= self.field((name, &key::child(base.prefix(), name)), registers, field, fresh);
         }
         wrote
+    }
+
+    /// Makes a choice element in dispute say this. To repeat what is shown of it says nothing.
+    fn choice(&mut self, choice: &Choice<'_, '_>, wanted: &Fields<'_>, fresh: bool) -> bool {
+        let shown = choice.form(choice.shown()).name;
+        let mut said = wanted.keys().filter(|name| choice.allows(name));
+        let only_shown = said.next() == Some(&shown) && said.next().is_none();
+        let before = self.superseded.len();
+        for form in &choice.forms {
+            let Some(field) = wanted.get(form.name) else { continue };
+            if !self.field((form.name, &form.slot.key), form.registers, field, fresh) {
+                if only_shown {
+                    return false;
+                }
+                self.keep(form.slot, self.answers(form.slot).saturating_sub(1));
+            }
+        }
+        self.drop_forms(choice, |name| wanted.contains_key(name));
+        self.superseded.truncate(before);
+        if choice.policy(self.id, Policies::standard()) == Policy::Review {
+            self.superseded.push(choice.key.clone());
+        }
+        true
+    }
+
+    /// Deletes the forms of a choice element that are there, without these.
+    pub fn drop_forms(&mut self, choice: &Choice<'_, '_>, without: impl Fn(&str) -> bool) {
+        for form in choice.forms.iter().filter(|form| !without(form.name)) {
+            if self.answers(form.slot) > 0 {
+                self.drop(form.slot);
+            }
+        }
     }
 
     /// Deletes an element in every shape.

@@ -25,6 +25,8 @@ use crate::{
 
 mod backbone;
 mod backbone_table;
+mod choice;
+mod choice_table;
 mod diff;
 mod history;
 mod key;
@@ -41,6 +43,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use choice_table::{TABLE as CHOICES, TYPES as CHOICE_TYPES};
 pub use history::{HistoryItem, read_change};
 pub use write::{Author, Choice, NewChange};
 
@@ -89,6 +92,11 @@ pub enum RecordError {
     /// A choice that the conflict does not offer.
     #[error("that is not one of the answers to choose from")]
     BadChoice,
+    /// A value that does not say which form of a choice element it is.
+    #[error(
+        "the element has a name for each data type; give the value with one of them, as in {{\"valueBoolean\": true}}"
+    )]
+    BadForm,
 }
 
 /// What became of a change.

@@ -8,6 +8,7 @@
 use serde_json::Value as Json;
 
 use super::{
+    choice::{self, Choice},
     key,
     payload::Form,
     view::{Live, Maker, Registers, Slot, Source, Verdict, read_json},
@@ -58,6 +59,7 @@ fn member(out: &mut String, name: &str, json: &str) {
 fn arm(value: Option<(Json, Option<Json>)>, maker: Maker) -> Arm {
     let (value, extension) = value.map_or((None, None), |(value, extension)| (Some(value), extension));
     Arm {
+        form: None,
         value,
         extension,
         change: maker.change,
@@ -101,9 +103,16 @@ impl<'s, 'a> Renderer<'s, 'a> {
     }
 
     fn members(&mut self, slot: &Slot<'_>, out: &mut String) {
+        let choices = choice::disputes(self.id, self.source, slot);
         for (name, registers) in &slot.fields {
             let named = slot.form == Form::Record && matches!(name.as_str(), "resourceType" | "id");
-            let shown = self.shown(&key::child(slot.prefix(), name), registers);
+            let shown = match choices.iter().find(|choice| choice.has(name)) {
+                None => self.shown(&key::child(slot.prefix(), name), registers),
+                Some(choice) if choice.form(choice.shown()).name == name => {
+                    Shown::Single(choice.form(choice.shown()).slot, Box::new(choice.shown().live.clone()))
+                }
+                Some(_) => Shown::Nothing,
+            };
             let (json, sibling) = self.element(&shown);
             if let Some(json) = json.filter(|_| !named) {
                 member(out, name, &json);
@@ -111,6 +120,9 @@ impl<'s, 'a> Renderer<'s, 'a> {
             if let Some(sibling) = sibling {
                 member(out, &format!("_{name}"), &sibling);
             }
+        }
+        for choice in &choices {
+            self.note_choice(choice);
         }
     }
 
@@ -222,6 +234,24 @@ impl<'s, 'a> Renderer<'s, 'a> {
         let values = self.arms(slot, verdict);
         let chosen = verdict.live.len() - 1;
         self.note(Conflict { path: slot.key.clone(), kind, values, policy, chosen });
+    }
+
+    fn note_choice(&mut self, choice: &Choice<'_, '_>) {
+        if self.conflicts.is_none() {
+            return;
+        }
+        let mut values = Vec::new();
+        for answer in &choice.answers {
+            let form = choice.form(answer);
+            let value = self.quiet(|s| s.value(form.slot, &answer.live));
+            let form = Some(form.name.to_owned());
+            values.push(Arm { form, ..arm(Some(value), answer.maker.clone()) });
+        }
+        values.extend(choice.deletion.iter().map(|maker| arm(None, maker.clone())));
+        let chosen = choice.answers.len() - 1;
+        let kind = if chosen > 0 { Kind::Value } else { Kind::Deletion };
+        let policy = choice.policy(self.id, self.policies);
+        self.note(Conflict { path: choice.key.clone(), kind, values, policy, chosen });
     }
 
     fn note_shapes(

@@ -69,6 +69,11 @@ pub(super) fn resource<'j>(map: &'j Map<String, Json>, place: Place) -> Fields<'
     fields(map, place, 1, &["resourceType", "id"])
 }
 
+/// The shape of some elements of a resource, none of which is taken apart.
+pub(super) fn members(map: &Map<String, Json>) -> Fields<'_> {
+    fields(map, Place::resource(""), 1, &[])
+}
+
 fn fields<'j>(map: &'j Map<String, Json>, place: Place, depth: usize, without: &[&str]) -> Fields<'j> {
     let mut statements: BTreeMap<&str, Statement<'j>> = BTreeMap::new();
     for (name, json) in map {

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{write::dump, *};
 use crate::conflict::{Kind, Policy, open};
 
+mod choice;
 mod data;
 mod merge;
 mod oracle;

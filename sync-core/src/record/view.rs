@@ -73,6 +73,18 @@ impl Source<'_> {
         }
     }
 
+    /// All changes that this one has seen, without itself.
+    pub fn causes(&self, change: &ChangeHash) -> BTreeSet<ChangeHash> {
+        let Source::Document(doc, _) = self else { return BTreeSet::new() };
+        let (mut seen, mut next) = (BTreeSet::new(), vec![*change]);
+        while let Some(change) = next.pop() {
+            let meta = doc.get_change_meta_by_hash(&automerge::ChangeHash(change.0));
+            let causes = meta.into_iter().flat_map(|meta| meta.deps).map(|dep| ChangeHash(dep.0));
+            next.extend(causes.filter(|cause| seen.insert(*cause)));
+        }
+        seen
+    }
+
     /// The values of a register, each with its change.
     fn values(&self, key: &str) -> Vec<(Option<String>, ChangeHash)> {
         let Source::Document(doc, heads) = self else { return Vec::new() };
@@ -92,7 +104,7 @@ impl Source<'_> {
     }
 
     /// The change that wrote a register that has one value.
-    fn writer(&self, slot: &Slot<'_>) -> Option<ChangeHash> {
+    pub fn writer(&self, slot: &Slot<'_>) -> Option<ChangeHash> {
         match self {
             Source::Genesis(maker) => Some(maker.change),
             Source::Document(..) => self.values(&slot.key).first().map(|(_, change)| *change),
@@ -306,7 +318,8 @@ impl Live<'_> {
     }
 }
 
-fn says_the_same(a: &Payload<'_>, b: &Payload<'_>) -> bool {
+/// Whether two values are equal, with their primitive extensions.
+pub(super) fn says_the_same(a: &Payload<'_>, b: &Payload<'_>) -> bool {
     same_json(a.json, b.json) && same_json(a.sibling.unwrap_or_default(), b.sibling.unwrap_or_default())
 }
 

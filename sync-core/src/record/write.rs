@@ -17,12 +17,14 @@ use serde_json::Map;
 use super::{
     Json, Record, RecordError,
     backbone::Place,
+    choice,
     diff::{Write, Writer},
     from_engine, isolated,
     key::{self, STATE},
     message::Message,
     natural::Mint,
-    shape::{self, Statement, Want},
+    payload::Form,
+    shape::{self, Field, Statement, Want},
     to_engine,
     view::{Slot, Source, incarnation},
 };
@@ -284,18 +286,24 @@ impl Record {
     ) -> Result<NewChange, RecordError> {
         let none = || RecordError::NoConflict(self.id.clone());
         let conflict = self.conflicts().into_iter().find(|c| c.path == path).ok_or_else(none)?;
+        let of_choice = conflict.values.iter().any(|arm| arm.form.is_some());
         let choice = match choice {
             Choice::Take(n) => {
                 let arm =
                     n.checked_sub(1).and_then(|i| conflict.values.get(i)).ok_or(RecordError::BadChoice)?;
                 if arm.value.is_some() { Choice::Take(n) } else { Choice::Delete }
             }
+            Choice::Value(value) if of_choice => Choice::Value(form_and_value(path, value)?),
             Choice::Value(value) => Choice::Value(self.answer(path, value)?),
             Choice::Delete => Choice::Delete,
         };
         let resource_type = self.id.resource_type().to_owned();
         let change = self.write(None, author, |writer, root| {
-            answer(writer, root, &resource_type, path, &choice);
+            if of_choice {
+                writer.answer_choice(root, path, &choice);
+            } else {
+                answer(writer, root, &resource_type, path, &choice);
+            }
             writer.around(root, path);
             writer.superseded.retain(|key| key != path);
         })?;
@@ -313,11 +321,26 @@ impl Record {
     }
 }
 
+/// Checks that a value says which form of the choice element at `path` it is: an object with that one member.
+fn form_and_value(path: &str, value: Json) -> Result<Json, RecordError> {
+    let element = path.rsplit_once('.').map_or(path, |(_, element)| element);
+    let base = element.strip_suffix("[x]").ok_or(RecordError::BadForm)?;
+    let fields = value.as_object().filter(|_| shape::fits(&value)).map(shape::members);
+    let is_one = fields.is_some_and(|fields| {
+        let mut fields = fields.iter();
+        let form = fields.next().filter(|(name, _)| choice::is_form(base, name)).map(|(_, field)| field);
+        let said = match form {
+            Some(Field::One(want)) => want.statement().json.or(want.statement().sibling),
+            _ => None,
+        };
+        said.is_some_and(|json| !json.is_null()) && fields.next().is_none()
+    });
+    if is_one { Ok(value) } else { Err(RecordError::BadForm) }
+}
+
 /// Where the elements of `path` stand in the table of BackboneElements.
 fn place(resource_type: &str, path: &str) -> (Option<Place>, usize) {
-    let steps = key::parse(path).unwrap_or_default();
-    let start = Some(Place::resource(resource_type));
-    (steps.iter().fold(start, |place, step| place?.element(&step.name)), steps.len())
+    (Place::at(resource_type, path), key::parse(path).unwrap_or_default().len())
 }
 
 fn answer(writer: &mut Writer<'_, '_>, root: &Slot<'_>, resource_type: &str, path: &str, choice: &Choice) {
@@ -363,6 +386,36 @@ impl Writer<'_, '_> {
             Want::Parts(..) => self.settle(slot),
             Want::Whole(_) if !wrote => self.keep(slot, shown),
             Want::Whole(_) => {}
+        }
+    }
+
+    /// Answers a conflict of a choice element.
+    fn answer_choice(&mut self, root: &Slot<'_>, path: &str, choice: &Choice) {
+        let parent = path.rsplit_once('.').map_or(STATE, |(parent, _)| parent);
+        let Some(slot) = root.find(parent) else { return };
+        let disputes = choice::disputes(self.id, self.source, slot);
+        let Some(dispute) = disputes.iter().find(|dispute| dispute.key == path) else { return };
+        match choice {
+            Choice::Take(n) => {
+                let Some(answer) = dispute.answers.get(n - 1) else { return };
+                let form = dispute.form(answer);
+                self.drop_forms(dispute, |name| name == form.name);
+                self.keep(form.slot, answer.nth);
+            }
+            Choice::Delete => self.drop_forms(dispute, |_| false),
+            Choice::Value(value) => {
+                let fields = value.as_object().map(shape::members).unwrap_or_default();
+                self.drop_forms(dispute, |name| fields.contains_key(name));
+                for (name, field) in &fields {
+                    let Field::One(want) = field else { continue };
+                    let new = Slot::new(key::child(slot.prefix(), name), Form::Single);
+                    let registers = slot.fields.get(*name);
+                    registers.iter().flat_map(|registers| registers.items.values()).for_each(|item| {
+                        self.remove(item);
+                    });
+                    self.answer_value(registers.and_then(|r| r.single.as_ref()).unwrap_or(&new), want);
+                }
+            }
         }
     }
 
