@@ -192,3 +192,33 @@ fn a_write_from_a_stale_version_is_a_conflict_and_not_a_loss() {
         [(Some("dong-van"), Some("bs. Lan")), (Some("dong-van"), Some("bs. Hùng"))]
     );
 }
+
+#[test]
+fn two_forms_of_one_element_written_on_both_sides_are_shown_and_settled_once_for_all() {
+    let country = country_with_patient();
+    let (leaf, hub) = (&country.leaf, &country.hub);
+    apart(
+        &country,
+        || drop(leaf.edit(PATIENT, "bs. Lan", |p| p["deceasedDateTime"] = "2026-11-30".into())),
+        || drop(hub.edit(PATIENT, "bs. Hùng", |p| p["deceasedBoolean"] = false.into())),
+    );
+    let open = same_list(&country, 3, 1);
+    assert_eq!((open[0].path.as_str(), open[0].kind.as_str()), ("deceased[x]", "value"));
+    let forms: Vec<_> = open[0].values.iter().map(|value| value.form.as_deref()).collect();
+    assert_eq!(forms, [Some("deceasedDateTime"), Some("deceasedBoolean")]);
+    assert_eq!(values(&open[0]), [Some("2026-11-30".into()), Some(false.into())]);
+    for node in country.all() {
+        let patient = node.value(PATIENT);
+        assert_eq!((patient.get("deceasedDateTime"), &patient["deceasedBoolean"]), (None, &false.into()));
+    }
+    let value = RawValue::from_string(r#"{"deceasedDateTime":"2026-11-29"}"#.to_owned()).unwrap();
+    leaf.resolve(&open[0], Choice::Value(value), "bs. Lan");
+    same_list(&country, 4, 0);
+    for node in country.all() {
+        let patient = node.value(PATIENT);
+        assert_eq!(
+            (&patient["deceasedDateTime"], patient.get("deceasedBoolean")),
+            (&"2026-11-29".into(), None)
+        );
+    }
+}
