@@ -326,7 +326,7 @@ Patient/8f21  birthDate: the values differ
         let expected = "\
 Patient/8f21  value[x]: the values differ
   1  valueString: \"positive\"  dong-van (cdcdcdcd), minh  2 h ago
-  2  valueBoolean: false       ha-giang (cdcdcdcd), minh  1 h ago  shown meanwhile
+  2  valueBoolean: false      ha-giang (cdcdcdcd), minh  1 h ago  shown meanwhile
 
 ";
         assert_eq!(text(&line, 7_200_000), expected);
