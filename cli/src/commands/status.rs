@@ -3,7 +3,7 @@
 
 use clap::Args;
 use node::{
-    admin::{AlertLine, Contents, Leaving, LinkState, ProfileLine, Request, Status as Answer, Unsafe},
+    admin::{AlertLine, Contents, Leaving, ProfileLine, Request, Status as Answer, Unsafe},
     config::{Policy, Profile},
 };
 use serde::Serialize;
@@ -424,6 +424,7 @@ fn rows(status: &Answer, now: i64) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use node::admin::LinkState;
 
     fn leaf() -> Answer {
         Answer {
