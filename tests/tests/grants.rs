@@ -216,7 +216,7 @@ fn a_patient_of_a_bundle_is_opened_with_the_allergies() {
 #[test]
 fn an_emergency_is_answered_above_and_everybody_can_see_it() {
     let dir = tempfile::tempdir().unwrap();
-    let all = Provinces::new(dir.path());
+    let mut all = Provinces::new(dir.path());
     all.country.leaf.put([
         patient("mai"),
         about("AllergyIntolerance", "penicillin", "mai"),
@@ -244,6 +244,10 @@ fn an_emergency_is_answered_above_and_everybody_can_see_it() {
     all.country.leaf.wait("it is told", |s| {
         has_alert(&s.alerts, "emergency", "quan-ba has asked for the records of one of your patients")
     });
+    // A power cut takes nobody's word away.
+    all.country.leaf.kill();
+    all.country.leaf.start();
+    assert!(all.country.leaf.has_alert("emergency", name), "{:?}", all.country.leaf.status().alerts);
     // The clinic may end what the centre has opened.
     at(&all.country.leaf, &["grant", "end", name, "--why", "was a mistake"]).expect(0);
     wait_record(&all.clinic, "Patient/mai", false);

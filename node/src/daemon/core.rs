@@ -192,6 +192,7 @@ impl Core {
         self.stand_where_orders_say();
         self.note_neighbours();
         self.tell_if_closed();
+        self.tell_of_open_look_ups()?;
         // Before anybody gives an order that takes the number of one that a power cut has prevented.
         self.mind_plans()?;
         loop {

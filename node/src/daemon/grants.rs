@@ -468,6 +468,17 @@ impl Core {
         Ok(())
     }
 
+    /// Tells again, at a start, of the look-ups in an emergency that are open.
+    pub(super) fn tell_of_open_look_ups(&mut self) -> Result<(), StoreError> {
+        for (grant, _, open) in self.reader.grants()? {
+            let is_open = open > 0 && grant.until > wall();
+            if is_open && let Some(known) = self.permission(grant.id)? {
+                self.tell_of_look_up(&known)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Tells people that a patient of this node was opened in an emergency, until that has ended.
     fn tell_of_look_up(&mut self, known: &Permission) -> Result<(), StoreError> {
         let Permission { grant, purpose, ended, patient, .. } = known;
