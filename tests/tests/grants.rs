@@ -268,6 +268,36 @@ fn an_emergency_is_answered_above_and_everybody_can_see_it() {
     assert_eq!(at(&all.clinic, &ask).expect(5).json()["is_here"], false);
 }
 
+/// What was opened to whoever stands above the patient's clinic by now stays there after the end, and that is said.
+#[test]
+fn who_ends_a_grant_hears_who_holds_the_records_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Provinces::new(dir.path());
+    let leaf = &all.country.leaf;
+    leaf.put([patient("mai")]);
+    leaf.wait_safe();
+    let give = |to: &str| {
+        let given =
+            at(leaf, &["grant", "give", "Patient/mai", "--to", to, "--for", "1d", "--why", "x"]).expect(0);
+        given.json()["grant"].as_str().unwrap().to_owned()
+    };
+    let end = |grant: &str| {
+        let ended = at(leaf, &["grant", "end", grant, "--why", "x"]).expect(0).json();
+        (ended["holds_by_right"].clone(), ended["is_heard_of"].clone())
+    };
+    let (to_hub, to_clinic, to_nobody) = (give("tuyen-quang"), give("quan-ba"), give("quan-bo"));
+    wait_record(&all.hub, "Patient/mai", true);
+    let address = all.hub.config().listen.unwrap().to_string();
+    let order = ["org", "move", "dong-van", "--to", "tuyen-quang", "--address", &address];
+    at(&all.country.root, &[&order[..], &["--effective", "now"]].concat()).expect(0);
+    leaf.wait("is moved", |s| s.up.as_ref().is_some_and(|up| up.place == "trung-uong/tuyen-quang"));
+    assert_eq!(end(&to_hub), (json!(true), json!(true)));
+    assert_eq!(end(&to_clinic).0, json!(false));
+    assert_eq!(end(&to_nobody), (json!(false), json!(false)));
+    wait_record(&all.clinic, "Patient/mai", false);
+    wait_record(&all.hub, "Patient/mai", true);
+}
+
 /// Nothing is forgotten before a comparison with the parent, and people hear what waits for one.
 /// The mark stays where it was made: above, what had left before is a record like any other.
 #[test]

@@ -319,35 +319,38 @@ fn words(purpose: Purpose) -> &'static str {
     }
 }
 
-#[derive(Serialize)]
-struct EndedBody<'a> {
-    grant: &'a str,
-    patient: &'a RecordId,
-    to: &'a OrgId,
-    records: u64,
-    still_open_by: &'a [String],
-}
-
 impl End {
     fn run(self, context: &Context) -> Outcome {
         let Self { grant, why, writer } = self;
         let ended: GrantEnded = context.call(&Request::EndGrant { grant, by: writer.name(), why })?;
-        let GrantEnded { grant, patient, to, records, still_open_by } = &ended;
-        let amount = many(*records, "record", "records");
-        let text = match &still_open_by[..] {
-            [] => format!(
-                "{patient} is not open to {to} any more: {amount}. What is there is forgotten as soon as {to} hears of it.\n"
-            ),
-            others => format!(
-                "This grant is ended ({amount}), and {patient} is STILL OPEN to {to} by another: {}. End that as well if nobody \
-                 there is to read on: tuyen grant end {} --why ...\n",
-                others.join(", "),
-                others[0]
-            ),
-        };
-        context.output.result(text, &EndedBody { grant, patient, to, records: *records, still_open_by })?;
+        context.output.result(end_in_words(&ended), &ended)?;
         Ok(Exit::Ok)
     }
+}
+
+fn end_in_words(ended: &GrantEnded) -> String {
+    let GrantEnded { patient, to, records, still_open_by, .. } = ended;
+    let amount = many(*records, "record", "records");
+    if ended.holds_by_right {
+        return format!(
+            "This grant is ended ({amount}), and {to} HOLDS {patient} WITHOUT ONE: it is the patient's home by now, or stands above \
+             it. Nothing is forgotten there.\n"
+        );
+    }
+    if let [first, ..] = &still_open_by[..] {
+        return format!(
+            "This grant is ended ({amount}), and {patient} is STILL OPEN to {to} by another: {}. End that as well if nobody \
+             there is to read on: tuyen grant end {first} --why ...\n",
+            still_open_by.join(", ")
+        );
+    }
+    let there = match ended.is_heard_of {
+        true => format!("What is there is forgotten as soon as {to} hears of it."),
+        false => format!(
+            "No organization {to} has been heard of here. If there is one, what is there is forgotten as soon as it hears of this."
+        ),
+    };
+    format!("{patient} is not open to {to} any more: {amount}. {there}\n")
 }
 
 #[derive(Serialize)]
@@ -439,6 +442,32 @@ d4d4d4d4  Patient/8f21  quan-ba                      dong-van  ended before its 
         assert_eq!(state(&all[2], end - 1), "ended", "it is not over since a time that comes");
         assert!(table(&[], true, 0).starts_with("No grant is known here."));
         assert!(table(&[], false, 0).starts_with("No grant is open here."));
+    }
+
+    #[test]
+    fn who_ends_a_grant_hears_what_becomes_of_what_is_there() {
+        let ended = |still_open_by: &[&str], holds_by_right, is_heard_of| {
+            let ended = GrantEnded {
+                grant: "4f0c21aa".repeat(4),
+                patient: "Patient/8f21".parse().unwrap(),
+                to: OrgId::new("quan-ba").unwrap(),
+                records: 12,
+                still_open_by: still_open_by.iter().map(|&name| name.to_owned()).collect(),
+                holds_by_right,
+                is_heard_of,
+            };
+            end_in_words(&ended)
+        };
+        let forgotten = "\
+Patient/8f21 is not open to quan-ba any more: 12 records. What is there is forgotten as soon as quan-ba hears of it.
+";
+        assert_eq!(ended(&[], false, true), forgotten);
+        let other = ended(&["b2b2"], false, true);
+        assert!(other.contains("STILL OPEN to quan-ba by another: b2b2."), "{other}");
+        let right = ended(&["b2b2"], true, true);
+        assert!(right.contains("quan-ba HOLDS Patient/8f21 WITHOUT ONE"), "{right}");
+        let unheard = ended(&[], false, false);
+        assert!(unheard.contains("No organization quan-ba has been heard of here."), "{unheard}");
     }
 
     #[test]

@@ -83,6 +83,16 @@ pub struct GrantEnded {
     /// Other grants by which they are open to the same organization all the same.
     #[serde(default)]
     pub still_open_by: Vec<String>,
+    /// Whether it holds them without any grant: it is the patient's home by now, or stands above that.
+    #[serde(default)]
+    pub holds_by_right: bool,
+    /// Whether this node has heard of it.
+    #[serde(default = "yes")]
+    pub is_heard_of: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Answer to [`super::Request::LookUp`].

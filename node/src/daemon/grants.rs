@@ -91,8 +91,7 @@ impl Core {
             return refuse(FailureKind::Usage, "a grant ends at a time to come; give --until a later one");
         }
         let home = self.home_to_speak_for(&patient)?;
-        let stands_above = self.engine.places().of(&home).is_some_and(|place| place.has(&to));
-        if stands_above || to == home {
+        if self.holds_by_right(&to, &home) {
             let text =
                 format!("{to} holds {patient} without a grant: it is its home, {home}, or stands above it");
             return refuse(FailureKind::Usage, text);
@@ -149,6 +148,11 @@ impl Core {
                 refuse(FailureKind::Failed, text)
             }
         }
+    }
+
+    /// Whether an organization is a home, or stands above it.
+    fn holds_by_right(&self, org: &OrgId, home: &OrgId) -> bool {
+        org == home || self.engine.places().of(home).is_some_and(|place| place.has(org))
     }
 
     /// Whether a home stands at this node or below it.
@@ -332,7 +336,10 @@ impl Core {
         };
         let still_open_by = grants.iter().filter(is_other).map(|one| one.grant.id.to_string()).collect();
         let (grant, to) = (id.to_string(), grant.to.clone());
-        Ok(GrantEnded { grant, patient, to, records: looked.closed + 2, still_open_by })
+        let holds_by_right = self.store.homes(&patient)?.iter().any(|home| self.holds_by_right(&to, home));
+        let is_heard_of = self.engine.places().of(&to).is_some();
+        let records = looked.closed + 2;
+        Ok(GrantEnded { grant, patient, to, records, still_open_by, holds_by_right, is_heard_of })
     }
 
     /// The grant whose name begins so.
