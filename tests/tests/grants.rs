@@ -120,6 +120,14 @@ fn a_referred_patient_goes_with_everything_comes_back_with_notes_and_is_forgotte
     for name in ["Patient/other", "Observation/of-other", "Observation/hidden"] {
         wait_record(&all.clinic, name, false);
     }
+    let explained = at(&all.country.root, &["scope", "explain", "dong-van"]).expect(0).json();
+    let down = |org: &str| {
+        let all = explained["neighbours"].as_array().unwrap();
+        let to = all.iter().find(|to| to["place"].as_str().unwrap().ends_with(org)).unwrap();
+        (to["reason"].clone(), to["open"].clone())
+    };
+    assert_eq!(down("ha-giang"), (json!("home_within"), json!(0)));
+    assert_eq!(down("tuyen-quang"), (json!("no_home_within"), json!(4)));
     // What is open does not follow from the text of that, so nobody edits it; to write the same is no edit.
     let whole = at(leaf, &["records", "get", &consent]).expect(0).out;
     let put = |text: &str| tuyen(&leaf.dir, &["records", "put", "--json", "-"], text.as_bytes());

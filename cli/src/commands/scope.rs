@@ -106,8 +106,8 @@ fn of_record(record: &RecordId, explained: &Explained) -> String {
     let Explained { own, entries, issuer, secrecy, homes, .. } = explained;
     if *entries == 0 {
         return format!(
-            "{record} is not here. {own} holds what has its home here or below, and what is issued here or above. If it \
-             should be here, it has not arrived yet, or its home stands elsewhere: ask where it was written.\n"
+            "{record} is not here. {own} holds what has its home here or below, what is issued here or above, and what a grant opens \
+             here or below. If it should be here, it has not arrived yet, or its home stands elsewhere: ask where it was written.\n"
         );
     }
     let mut text = format!("{record} is here, at {own}: {}.\n", many(*entries, "change", "changes"));
@@ -153,7 +153,14 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
         let kept = kept + if to.by_bundle { "; a bundle may take it there" } else { "" };
         let is_up = explained.own.is_within(&to.place);
         let way = if is_up { "  up" } else { "  down" };
-        vec![way.to_owned(), to.place.org().to_string(), why.to_owned() + &kept]
+        let open = match to.open {
+            0 => String::new(),
+            open => format!(
+                ", but {} there by a grant: `tuyen grant list`",
+                many(open, "record of it is open", "records of it are open")
+            ),
+        };
+        vec![way.to_owned(), to.place.org().to_string(), why.to_owned() + &kept + &open]
     };
     let grant = |grant: &GrantLine| {
         let state = if grant.over { "  was open to" } else { "  open to" };
@@ -183,6 +190,7 @@ mod tests {
             sent: reason != Reason::NoHomeWithin,
             reason,
             held_back: 0,
+            open: 0,
             by_bundle: false,
         };
         Explained {
@@ -214,7 +222,11 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
   down  meo-vac   no: no home of it is there
 ";
         assert_eq!(of_record(&record, &explained(2)), expected);
-        assert!(of_record(&record, &explained(0)).starts_with("Patient/8f21 is not here."));
+        let not_here = of_record(&record, &explained(0));
+        assert!(
+            not_here.starts_with("Patient/8f21 is not here.") && not_here.contains("what a grant opens"),
+            "{not_here}"
+        );
         let issued = Explained { issuer: Some(OrgId::new("tw").unwrap()), ..explained(1) };
         assert!(of_record(&record, &issued).contains("\ntw issues it to everybody below.\n"));
     }
@@ -233,6 +245,15 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
         explained.neighbours[0].by_bundle = true;
         let said = of_org(&OrgId::new("dong-van").unwrap(), &explained);
         assert!(said.contains("for the profiles of the link; a bundle may take it there\n"), "{said}");
+    }
+
+    #[test]
+    fn what_goes_by_a_grant_where_no_home_is_is_counted() {
+        let mut explained = explained(5);
+        explained.neighbours[2].open = 30;
+        let said = of_org(&OrgId::new("dong-van").unwrap(), &explained);
+        let line = "meo-vac   no: no home of it is there, but 30 records of it are open there by a grant: `tuyen grant list`\n";
+        assert!(said.contains(line), "{said}");
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub struct Destination {
     /// the link allow.
     #[serde(default)]
     pub held_back: u64,
+    /// Of the records with an organization for their home, where none of them goes there for that: how many do by a grant.
+    #[serde(default)]
+    pub open: u64,
     /// Whether what the profiles of the link keep back may go there by bundle, as far as this node decides.
     #[serde(default)]
     pub by_bundle: bool,

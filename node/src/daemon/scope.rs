@@ -1,6 +1,8 @@
 //! Where something is sent, and why, for people who ask. The rule itself is `sync_core::scope`'s: what is said here of a
 //! record is what that rule says of a row of it. Not here: words, which are the CLI's.
 
+use std::collections::BTreeSet;
+
 use sync_core::{
     engine::Event,
     feed::Lineage,
@@ -53,7 +55,26 @@ impl Core {
         let entries = digests.iter().find(|(home, _)| home == org).map_or(0, |(_, digest)| digest.count);
         let mut explained = self.explained(entries, None, vec![org.clone()], &[], Secrecy::None);
         self.hold_back(&mut explained, &self.secret_changes_of(org)?);
+        for to in explained.neighbours.iter_mut().filter(|to| matches!(to.reason, Reason::NoHomeWithin)) {
+            to.open = self.opened_of(org, &to.place)?;
+        }
         Ok(explained)
+    }
+
+    /// How many records with this home are open to somebody at a place or below it.
+    fn opened_of(&self, home: &OrgId, place: &OrgPath) -> Result<u64, StoreError> {
+        let mut opened = BTreeSet::new();
+        for to in self.store.grantees()? {
+            if !self.engine.places().is_within(&to, place) {
+                continue;
+            }
+            for record in self.store.open_to(&to)? {
+                if self.store.homes(&record)?.contains(home) {
+                    opened.insert(record);
+                }
+            }
+        }
+        Ok(opened.len() as u64)
     }
 
     /// Counts what of these degrees may not go where it would go otherwise.
@@ -97,7 +118,7 @@ impl Core {
         let up = own.parent().map(|place| {
             let sent = may_leave(&place);
             let reason = if sent { Reason::EverythingGoesUp } else { Reason::Secret };
-            Destination { place, sent, reason, held_back: 0, by_bundle: false }
+            Destination { place, sent, reason, held_back: 0, open: 0, by_bundle: false }
         });
         // What belonged to a closed organization stands where its successor does, who is listed by its own name.
         let is_child =
@@ -115,7 +136,7 @@ impl Core {
                 true if is_within(&head.opened) => Reason::OpenedWithin,
                 true => Reason::IssuedAbove,
             };
-            Destination { place: child.clone(), sent, reason, held_back: 0, by_bundle: false }
+            Destination { place: child.clone(), sent, reason, held_back: 0, open: 0, by_bundle: false }
         });
         let neighbours = up.into_iter().chain(down).collect();
         let home = |org: &OrgId| Home { org: org.clone(), place: places.of(org).cloned() };
