@@ -305,7 +305,11 @@ fn table(grants: &[GrantInfo], all: bool, now: i64) -> String {
             render::count(info.records),
         ]);
     }
-    render::table(&rows)
+    let mut text = render::table(&rows);
+    if grants.iter().any(|info| info.patient.is_none()) {
+        text += "\nWhere a ? stands, the Consent of the grant is not here; the centre has it: `tuyen grant list` there.\n";
+    }
+    text
 }
 
 fn words(purpose: Purpose) -> &'static str {
@@ -435,11 +439,14 @@ a1a1a1a1  Patient/8f21  quan-ba                      dong-van  2027-03-01 00:00 
 b2b2b2b2  ?             quan-ba (not heard of here)  ?         2027-03-01 00:00             ?                12
 c3c3c3c3  Patient/8f21  quan-ba                      dong-van  over since 2027-03-01 00:00  care management  12
 d4d4d4d4  Patient/8f21  quan-ba                      dong-van  ended before its time        care management  12
+
+Where a ? stands, the Consent of the grant is not here; the centre has it: `tuyen grant list` there.
 ";
         let all = [info("a1", 12, false), unknown, info("c3", 0, false), info("d4", 0, true)];
         let end = all[0].until;
         assert_eq!(table(&all, true, end), expected);
         assert_eq!(state(&all[2], end - 1), "ended", "it is not over since a time that comes");
+        assert!(!table(&all[..1], true, end).contains('?'));
         assert!(table(&[], true, 0).starts_with("No grant is known here."));
         assert!(table(&[], false, 0).starts_with("No grant is open here."));
     }
