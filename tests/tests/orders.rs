@@ -279,6 +279,21 @@ fn provinces_merge_while_a_clinic_is_away() {
     assert_eq!(second.status().entries, 2);
 }
 
+/// Where it stands is told once, however often it is moved.
+#[test]
+fn a_clinic_that_is_moved_back_tells_only_where_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let (country, other) = country(dir.path());
+    let back = "trung-uong/ha-giang/dong-van";
+    for (hub, to, stands) in [(&other, "tuyen-quang", LEAF), (&country.hub, "ha-giang", back)] {
+        order(&country.root, &["move", "dong-van", "--to", to], hub);
+        let status = country.leaf.wait("moved", |s| place(s) == stands && is_connected(s));
+        let told: Vec<_> = status.alerts.iter().filter(|alert| alert.code == "moved").collect();
+        let words = format!("stands at {stands} from now on");
+        assert!(told.len() == 1 && told[0].text.contains(&words), "{told:?}");
+    }
+}
+
 /// Two provinces become one, and the machine of the one that is closed is revoked, while two clinics are away: nobody lets
 /// their certificates in any more. A token of the new hub brings them back, each in its folder, over a link or by stick.
 #[test]

@@ -25,6 +25,8 @@ pub(super) enum About {
     Renewal,
     /// What is used of the month's amount. It goes with the month, or when the cap is raised.
     MonthlyCap,
+    /// This node stands elsewhere. It goes when another order gives it another place.
+    Moved,
     /// What was opened after a look-up in an emergency. It goes when that has ended, by somebody's word or by time.
     Emergency(Grant),
 }

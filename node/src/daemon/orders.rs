@@ -22,6 +22,7 @@ use sync_core::{
 
 use super::{
     Stand,
+    alerts::About,
     core::{Core, Outcome, refuse},
     wall,
 };
@@ -296,7 +297,8 @@ impl Core {
             "by an order of the root this node stands at {place} from now on, and no more at {}. Nothing is lost",
             self.config.place
         );
-        self.alert("moved", text);
+        self.alerts.end(&About::Moved);
+        self.alert_about(Some(About::Moved), "moved", text);
         self.config.place = place;
         self.dial(address.filter(|_| is_other_parent));
     }
@@ -317,7 +319,7 @@ impl Core {
         if address.is_some() && address != self.config.parent {
             let text =
                 "by an order of the root the parent of this node listens at another address. Nothing is lost";
-            self.alert("moved", text.to_owned());
+            self.alert_about(Some(About::Moved), "moved", text.to_owned());
             self.dial(address);
         }
     }
