@@ -306,6 +306,27 @@ fn who_ends_a_grant_hears_who_holds_the_records_without_it() {
     wait_record(&all.hub, "Patient/mai", true);
 }
 
+/// What is told of a record goes with the record.
+#[test]
+fn who_has_forgotten_a_record_hears_no_more_of_its_two_homes() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Provinces::new(dir.path());
+    let second = all.country.hub.child(&dir.path().join("mv"), Role::Leaf, "meo-vac");
+    all.country.leaf.put([patient("mai")]);
+    all.country.leaf.wait_safe();
+    let give = ["grant", "give", "Patient/mai", "--to", "quan-ba", "--for", "1d", "--why", "x"];
+    let given = at(&all.country.leaf, &give).expect(0).json();
+    wait_record(&all.clinic, "Patient/mai", true);
+    second.put([patient("mai")]);
+    let is_told = |s: &node::admin::Status| has_alert(&s.alerts, "two_homes", "Patient/mai was made at ");
+    all.clinic.wait("it is told", is_told);
+    wait_quiet(&all.all());
+    at(&all.country.leaf, &["grant", "end", given["grant"].as_str().unwrap(), "--why", "x"]).expect(0);
+    wait_record(&all.clinic, "Patient/mai", false);
+    all.clinic.wait("it is told no more", |s| !is_told(s));
+    assert!(is_told(&all.country.leaf.status()));
+}
+
 /// Nothing is forgotten before a comparison with the parent, and people hear what waits for one.
 /// The mark stays where it was made: above, what had left before is a record like any other.
 #[test]

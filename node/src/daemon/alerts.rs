@@ -6,7 +6,10 @@
 
 use std::collections::VecDeque;
 
-use sync_core::{id::OrgPath, scope::grant::Grant};
+use sync_core::{
+    id::{OrgPath, RecordId},
+    scope::grant::Grant,
+};
 
 use crate::admin::AlertLine;
 
@@ -27,6 +30,8 @@ pub(super) enum About {
     MonthlyCap,
     /// This node stands elsewhere. It goes when another order gives it another place.
     Moved,
+    /// A record was made at two places. It goes when the record is forgotten here.
+    TwoHomes(RecordId),
     /// What was opened after a look-up in an emergency. It goes when that has ended, by somebody's word or by time.
     Emergency(Grant),
 }

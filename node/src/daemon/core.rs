@@ -475,6 +475,7 @@ impl Core {
                     tracing::error!(%error, "a revocation was kept that does not hold");
                 }
             }
+            Op::Forget(record) => self.alerts.end(&About::TwoHomes(record.clone())),
             Op::Grant(record, _) => self.compartments.is_granted(record),
             Op::Heal { entry, .. } => {
                 self.verify.is_healed(entry.record());
@@ -559,7 +560,9 @@ impl Core {
                      it. If that is not one patient or one thing, two were given one id: see `tuyen records history {record}`, write one \
                      of them anew under another id, and tell both places"
                 );
-                self.alert("two_homes", text);
+                // Nobody knows here which the others are.
+                let about = (others == 0).then_some(About::TwoHomes(record));
+                self.alert_about(about, "two_homes", text);
             }
             Alert::TwoMachines { peer } => {
                 let text = format!(
