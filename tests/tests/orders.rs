@@ -256,10 +256,14 @@ fn provinces_merge_while_a_clinic_is_away() {
     country.hub.wait_safe();
     wait_forgotten(&country.root, &country.hub, &[("dong-van", 1, 1), ("meo-vac", 1, 1)]);
     wait_home(&[&country.root, &country.hub, &other], "ha-giang", 2);
-    // A hub that is killed tells nothing twice.
+    // A hub that is killed tells nothing twice. It tells what nobody else will have when it is gone.
+    assert!(!country.hub.has_alert("closed", "secret"));
+    country.hub.put([r#"{"resourceType":"Basic","id":"hidden","meta":{"security":[{"system":"urn:tuyen:secrecy","code":"mat"}]}}"#
+        .to_owned()]);
     country.hub.kill();
     country.hub.start();
     country.hub.wait("up", is_connected);
+    assert!(country.hub.has_alert("closed", "what is secret here (1 record)"));
     other.kill();
     other.start();
 

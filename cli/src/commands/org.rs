@@ -318,6 +318,10 @@ fn text(arranged: &Arranged) -> String {
          centre has it: `tuyen org purged`.\n",
         render::table(&rows)
     );
+    if arranged.nodes.iter().any(|node| node.closed) {
+        text += "Secret records stay on the machine where they are, or go as far as profiles allow: make a backup of a machine that is closed \
+                 before it is revoked or wiped (its `tuyen status` counts them).\n";
+    }
     let _ = match (arranged.order, arranged.plan) {
         (Some(order), _) => {
             writeln!(text, "Order {order} is given. Nodes follow it as soon as they hear of it.")
@@ -490,6 +494,7 @@ dv    tw/tq/dv       -                                -                         
 tq    tw/tq          1,204 entries of 1 organization  -                                1,204 entries              not heard
 
 Still to send is what a node has said last, to the centre or to the hub above it; who is away or paused may have more. Each sends it to the parent that it has then, and nothing is lost. What a hub is sent no more it forgets when the centre has it: `tuyen org purged`.
+Secret records stay on the machine where they are, or go as far as profiles allow: make a backup of a machine that is closed before it is revoked or wiped (its `tuyen status` counts them).
 Nothing is ordered: this was a dry run.
 ";
         assert_eq!(text(&arranged()), expected);

@@ -32,6 +32,8 @@ pub(super) enum About {
     Moved,
     /// A record was made at two places. It goes when the record is forgotten here.
     TwoHomes(RecordId),
+    /// This organization is closed. What is told of it later replaces it.
+    Closed,
     /// What was opened after a look-up in an emergency. It goes when that has ended, by somebody's word or by time.
     Emergency(Grant),
 }

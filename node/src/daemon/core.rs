@@ -191,7 +191,7 @@ impl Core {
         self.wish_on()?;
         self.stand_where_orders_say();
         self.note_neighbours();
-        self.tell_if_closed();
+        self.tell_if_closed()?;
         self.tell_of_open_look_ups()?;
         // Before anybody gives an order that takes the number of one that a power cut has prevented.
         self.mind_plans()?;
@@ -441,7 +441,7 @@ impl Core {
                     self.engine.handle(Event::Committed, &self.store, clock::now())?;
                     if batch.iter().any(|op| matches!(op, Op::Order(_))) {
                         self.note_neighbours();
-                        self.tell_if_closed();
+                        self.tell_if_closed()?;
                     }
                 }
                 Effect::Send(link, frame) => {

@@ -353,9 +353,9 @@ impl Core {
     }
 
     /// Tells that an order has closed this node's organization, also at each start: its machine is not for ever.
-    pub fn tell_if_closed(&mut self) {
+    pub fn tell_if_closed(&mut self) -> Result<(), StoreError> {
         let own = self.config.place.org();
-        let Some(heir) = self.engine.places().successor(own) else { return };
+        let Some(heir) = self.engine.places().successor(own) else { return Ok(()) };
         let until = match self.engine.info().role {
             Role::Leaf => "all of it is safe at the centre (`tuyen status`)",
             _ => {
@@ -363,11 +363,21 @@ impl Core {
                  (`tuyen status`)"
             }
         };
+        let but = match self.reader.counts()?.secret {
+            0 => String::new(),
+            secret => format!(
+                ". That does not count what is secret here ({secret} {}): it stays, or goes as far as profiles allow, and only a \
+                 backup saves it, so make one before (`tuyen backup create`)",
+                if secret == 1 { "record" } else { "records" }
+            ),
+        };
         let text = format!(
             "by an order of the root {own} is closed, and what was its own is {heir}'s. Leave this machine running until {until}; \
-             then have it revoked by its parent"
+             then have it revoked by its parent{but}"
         );
-        self.alert("closed", text);
+        self.alerts.end(&About::Closed);
+        self.alert_about(Some(About::Closed), "closed", text);
+        Ok(())
     }
 
     /// Signs with new certificates from now on. Children come again when they name another place: theirs may follow.
