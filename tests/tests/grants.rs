@@ -306,6 +306,44 @@ fn who_ends_a_grant_hears_who_holds_the_records_without_it() {
     wait_record(&all.hub, "Patient/mai", true);
 }
 
+/// Two clinics to which a patient is open become one: the closed machine hears of the ends as well, and whoever ends the one grant
+/// hears that the other one opens the same.
+#[test]
+fn what_is_open_to_a_closed_clinic_is_its_successors_and_ends_at_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Provinces::new(dir.path());
+    let second = all.hub.child(&dir.path().join("bm"), Role::Leaf, "bac-me");
+    let leaf = &all.country.leaf;
+    leaf.put([patient("mai")]);
+    leaf.wait_safe();
+    let give = |to: &str| {
+        let given =
+            at(leaf, &["grant", "give", "Patient/mai", "--to", to, "--for", "1d", "--why", "x"]).expect(0);
+        given.json()["grant"].as_str().unwrap().to_owned()
+    };
+    let (to_closed, to_heir) = (give("quan-ba"), give("bac-me"));
+    wait_record(&all.clinic, "Patient/mai", true);
+    wait_record(&second, "Patient/mai", true);
+    at(&all.country.root, &["org", "merge", "quan-ba", "--into", "bac-me", "--effective", "now"]).expect(0);
+    let successor = |node: &Node, grant: &str| {
+        let all = grants(node, &[]);
+        all.iter().find(|one| one["grant"] == grant).map(|one| one["successor"].clone())
+    };
+    for node in [leaf, &all.clinic] {
+        wait_for("the order is heard of", &[node], |_| successor(node, &to_closed) == Some(json!("bac-me")));
+    }
+    let end = |grant: &str| at(leaf, &["grant", "end", grant, "--why", "x"]).expect(0).json();
+    assert_eq!(end(&to_heir)["still_open_by"], json!([to_closed]));
+    leaf.put([about("Observation", "late", "mai")]);
+    wait_record(&second, "Observation/late", true);
+    wait_record(&all.clinic, "Observation/late", false);
+    let ended = end(&to_closed);
+    assert_eq!((&ended["still_open_by"], &ended["successor"]), (&json!([]), &json!("bac-me")));
+    for node in [&all.clinic, &second] {
+        wait_record(node, "Patient/mai", false);
+    }
+}
+
 /// What is told of a record goes with the record.
 #[test]
 fn who_has_forgotten_a_record_hears_no_more_of_its_two_homes() {

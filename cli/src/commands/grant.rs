@@ -228,6 +228,7 @@ struct InfoBody<'a> {
     grant: &'a str,
     patient: &'a Option<RecordId>,
     to: &'a OrgId,
+    successor: &'a Option<OrgId>,
     until: String,
     state: &'static str,
     purpose: Option<Purpose>,
@@ -239,11 +240,14 @@ struct InfoBody<'a> {
 
 impl<'a> InfoBody<'a> {
     fn new(info: &'a GrantInfo, now: i64) -> Self {
-        let GrantInfo { grant, patient, to, until, purpose, giver, given_at, records, open, .. } = info;
+        let GrantInfo {
+            grant, patient, to, successor, until, purpose, giver, given_at, records, open, ..
+        } = info;
         Self {
             grant,
             patient,
             to,
+            successor,
             until: render::rfc3339(*until),
             state: state(info, now),
             purpose: *purpose,
@@ -287,7 +291,7 @@ fn table(grants: &[GrantInfo], all: bool, now: i64) -> String {
     for info in grants {
         let unknown = || "?".to_owned();
         let to = match info.place {
-            Some(_) => info.to.to_string(),
+            Some(_) => with_successor(&info.to, info.successor.as_ref()),
             None => format!("{} (not heard of here)", info.to),
         };
         let until = match state(info, now) {
@@ -312,6 +316,11 @@ fn table(grants: &[GrantInfo], all: bool, now: i64) -> String {
     text
 }
 
+/// An organization, and who stands in its place when it is closed.
+pub fn with_successor(org: &OrgId, successor: Option<&OrgId>) -> String {
+    successor.map_or_else(|| org.to_string(), |heir| format!("{org} (closed; now {heir})"))
+}
+
 fn words(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Treatment => "treatment",
@@ -334,6 +343,7 @@ impl End {
 
 fn end_in_words(ended: &GrantEnded) -> String {
     let GrantEnded { patient, to, records, still_open_by, .. } = ended;
+    let to = with_successor(to, ended.successor.as_ref());
     let amount = many(*records, "record", "records");
     if ended.holds_by_right {
         return format!(
@@ -418,6 +428,7 @@ mod tests {
             grant: grant.repeat(16),
             patient: Some("Patient/8f21".parse().unwrap()),
             to: OrgId::new("quan-ba").unwrap(),
+            successor: None,
             place: Some("tw/tuyen-quang/quan-ba".parse().unwrap()),
             until: 1_803_834_000_000,
             purpose: Some(Purpose::CareManagement),
@@ -458,6 +469,7 @@ Where a ? stands, the Consent of the grant is not here; the centre has it: `tuye
                 grant: "4f0c21aa".repeat(4),
                 patient: "Patient/8f21".parse().unwrap(),
                 to: OrgId::new("quan-ba").unwrap(),
+                successor: None,
                 records: 12,
                 still_open_by: still_open_by.iter().map(|&name| name.to_owned()).collect(),
                 holds_by_right,
@@ -473,6 +485,21 @@ Patient/8f21 is not open to quan-ba any more: 12 records. What is there is forgo
         assert!(other.contains("STILL OPEN to quan-ba by another: b2b2."), "{other}");
         let right = ended(&["b2b2"], true, true);
         assert!(right.contains("quan-ba HOLDS Patient/8f21 WITHOUT ONE"), "{right}");
+        let closed = GrantEnded {
+            grant: String::new(),
+            patient: "Patient/8f21".parse().unwrap(),
+            to: OrgId::new("quan-ba").unwrap(),
+            successor: Some(OrgId::new("bac-me").unwrap()),
+            records: 1,
+            still_open_by: Vec::new(),
+            holds_by_right: false,
+            is_heard_of: true,
+        };
+        let said = end_in_words(&closed);
+        assert!(
+            said.starts_with("Patient/8f21 is not open to quan-ba (closed; now bac-me) any more"),
+            "{said}"
+        );
         let unheard = ended(&[], false, false);
         assert!(unheard.contains("No organization quan-ba has been heard of here."), "{unheard}");
     }

@@ -10,7 +10,7 @@ use sync_core::{
     scope::grant::FOREVER,
 };
 
-use super::Context;
+use super::{Context, grant::with_successor};
 use crate::{
     output::{Exit, Outcome, Stop, usage},
     render::{self, local, many},
@@ -170,7 +170,7 @@ fn homes_and_neighbours(homes: &[Home], explained: &Explained) -> String {
             until => format!("until {}", local(until)),
         };
         let until = format!("{until}, grant {}", grant.grant);
-        vec![state.to_owned(), grant.to.to_string(), until]
+        vec![state.to_owned(), with_successor(&grant.to, grant.successor.as_ref()), until]
     };
     let grants = explained.grants.iter().map(grant);
     let rows: Vec<_> =
@@ -259,6 +259,7 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
     #[test]
     fn to_whom_a_record_is_open_is_said_with_its_end() {
         let grant = |to: &str, until, over| GrantLine {
+            successor: (to == "bac-me").then(|| OrgId::new("quan-ba").unwrap()),
             grant: "4f0c21".into(),
             to: OrgId::new(to).unwrap(),
             until,
@@ -274,9 +275,9 @@ Patient/8f21 is here, at tw/ha-giang: 2 changes.
         };
         let said = of_record(&"Basic/1".parse().unwrap(), &open);
         for line in [
-            "  open to      quan-ba   until 2027-03-01 00:00, grant 4f0c21\n",
-            "  was open to  bac-me    and is no more, grant 4f0c21\n",
-            "  open to      meo-vac   until that is ended, grant 4f0c21\n",
+            "  open to      quan-ba                       until 2027-03-01 00:00, grant 4f0c21\n",
+            "  was open to  bac-me (closed; now quan-ba)  and is no more, grant 4f0c21\n",
+            "  open to      meo-vac                       until that is ended, grant 4f0c21\n",
         ] {
             assert!(said.contains(line), "{said}");
         }

@@ -51,6 +51,9 @@ pub struct GrantInfo {
     pub patient: Option<RecordId>,
     /// To whom.
     pub to: OrgId,
+    /// Who may hold them in its place, because it is closed.
+    #[serde(default)]
+    pub successor: Option<OrgId>,
     /// Where that stands; none when this node has not heard of it.
     pub place: Option<OrgPath>,
     /// Until when, in milliseconds since 1970.
@@ -78,9 +81,12 @@ pub struct GrantEnded {
     pub patient: RecordId,
     /// To whom it was given.
     pub to: OrgId,
+    /// Who held them in its place, because it is closed.
+    #[serde(default)]
+    pub successor: Option<OrgId>,
     /// Records that are not open by it any more.
     pub records: u64,
-    /// Other grants by which they are open to the same organization all the same.
+    /// Other grants by which they are open to the same organization, or its successor, all the same.
     #[serde(default)]
     pub still_open_by: Vec<String>,
     /// Whether it holds them without any grant: it is the patient's home by now, or stands above that.

@@ -1,10 +1,7 @@
 //! Where a record is sent and why, and to whom it is open.
 
 use serde::{Deserialize, Serialize};
-use sync_core::{
-    id::{OrgId, OrgPath, Secrecy},
-    scope::grant::Granted,
-};
+use sync_core::id::{OrgId, OrgPath, Secrecy};
 
 /// Answer to [`super::Request::ExplainRecord`] and [`super::Request::ExplainOrg`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,20 +79,11 @@ pub struct GrantLine {
     pub grant: String,
     /// Who may hold the record.
     pub to: OrgId,
+    /// Who may in its place, because it is closed.
+    #[serde(default)]
+    pub successor: Option<OrgId>,
     /// Until when, in milliseconds since 1970.
     pub until: i64,
     /// Whether it has ended.
     pub over: bool,
-}
-
-impl From<&Granted> for GrantLine {
-    fn from(granted: &Granted) -> Self {
-        let grant = &granted.grant;
-        Self {
-            grant: grant.id.to_string(),
-            to: grant.to.clone(),
-            until: grant.until,
-            over: granted.over.is_some(),
-        }
-    }
 }

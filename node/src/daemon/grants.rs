@@ -330,16 +330,21 @@ impl Core {
         self.write_permission(&permission, by, why)?;
         let looked = self.look_at(&permission.patient)?;
         let Permission { patient, grant, .. } = permission;
+        // What is open to one that is closed its successor reads, and may have a grant of its own.
+        let successor = |org: &OrgId| self.engine.places().successor(org).cloned();
+        let readers = |org: &OrgId| [Some(org.clone()), successor(org)];
+        let own = readers(&grant.to);
         let is_other = |one: &&Granted| {
             let Granted { grant: other, over } = one;
-            other.to == grant.to && other.id != id && over.is_none() && other.until > wall()
+            let is_open = other.id != id && over.is_none() && other.until > wall();
+            is_open && readers(&other.to).iter().flatten().any(|reader| own.contains(&Some(reader.clone())))
         };
         let still_open_by = grants.iter().filter(is_other).map(|one| one.grant.id.to_string()).collect();
-        let (grant, to) = (id.to_string(), grant.to.clone());
+        let (grant, to, successor) = (id.to_string(), grant.to.clone(), successor(&grant.to));
         let holds_by_right = self.store.homes(&patient)?.iter().any(|home| self.holds_by_right(&to, home));
         let is_heard_of = self.engine.places().of(&to).is_some();
         let records = looked.closed + 2;
-        Ok(GrantEnded { grant, patient, to, records, still_open_by, holds_by_right, is_heard_of })
+        Ok(GrantEnded { grant, patient, to, successor, records, still_open_by, holds_by_right, is_heard_of })
     }
 
     /// The grant whose name begins so.
@@ -378,9 +383,11 @@ impl Core {
             if is_back {
                 continue;
             }
+            let places = self.engine.places();
             grants.push(GrantInfo {
                 grant: grant.id.to_string(),
-                place: self.engine.places().of(&grant.to).cloned(),
+                successor: places.successor(&grant.to).cloned(),
+                place: places.of(&grant.to).or(places.stands(&grant.to)).cloned(),
                 to: grant.to,
                 until: grant.until,
                 records,
@@ -478,8 +485,10 @@ impl Core {
     /// Tells again, at a start, of the look-ups in an emergency that are open.
     pub(super) fn tell_of_open_look_ups(&mut self) -> Result<(), StoreError> {
         for (grant, _, open) in self.reader.grants()? {
-            let is_open = open > 0 && grant.until > wall();
-            if is_open && let Some(known) = self.permission(grant.id)? {
+            if open > 0
+                && grant.until > wall()
+                && let Some(known) = self.permission(grant.id)?
+            {
                 self.tell_of_look_up(&known)?;
             }
         }

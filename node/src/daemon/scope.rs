@@ -140,13 +140,20 @@ impl Core {
         });
         let neighbours = up.into_iter().chain(down).collect();
         let home = |org: &OrgId| Home { org: org.clone(), place: places.of(org).cloned() };
+        let grant = |Granted { grant, over }: &Granted| GrantLine {
+            grant: grant.id.to_string(),
+            to: grant.to.clone(),
+            successor: places.successor(&grant.to).cloned(),
+            until: grant.until,
+            over: over.is_some(),
+        };
         Explained {
             own: own.clone(),
             entries,
             issuer,
             secrecy,
             homes: head.homes.iter().map(home).collect(),
-            grants: grants.iter().map(GrantLine::from).collect(),
+            grants: grants.iter().map(grant).collect(),
             neighbours,
         }
     }
