@@ -159,6 +159,11 @@ impl Fault {
             _ => false,
         }
     }
+
+    /// Whether a page is not what was written to it.
+    fn is_of_a_damaged_page(&self) -> bool {
+        matches!(self, Fault::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt))
+    }
 }
 
 impl From<Fault> for StoreError {
@@ -169,9 +174,7 @@ impl From<Fault> for StoreError {
                  room on the disk, or mend it, and start tuyend again, which recovers at its start"
             ));
         }
-        if let Fault::Sql(error) = &fault
-            && error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
-        {
+        if fault.is_of_a_damaged_page() {
             return StoreError(format!(
                 "a part of records.db itself is damaged, which no restart mends ({fault}). `tuyen records export` may still write \
                  what can be read. Then stop tuyend, keep a copy of its folder, check the disk, and restore the newest backup, or have \

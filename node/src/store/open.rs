@@ -125,6 +125,14 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// A page of the file is not what was written to it.
+    #[error("the store {path} cannot be opened: a part of it is damaged, which no restart mends ({reason}). Keep a copy of its folder, check the disk, and restore the newest backup, or have the parent let another machine take its place (`tuyen replace`): neighbours give back what they have", path = .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
     /// SQLite refused.
     #[error("the store {path} cannot be opened: {reason}. Check the disk's space and health; if it stays, restore a backup", path = .path.display())]
     Sqlite {
@@ -279,6 +287,8 @@ fn connect(
     // Without it a statement whose LIMIT is bound is planned anew each time, which takes as long as to run it.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(sqlite)?;
     unlock(&conn, key)?;
+    // What is damaged in it would otherwise be met by the first setting, as a refusal of that.
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(sqlite)?;
     let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
     if application != APPLICATION_ID {
         return Err(OpenError::Foreign { path: path.to_owned(), found: application });
@@ -449,8 +459,11 @@ fn copy_at_close(conn: &Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 fn failed(path: &Path, fault: Fault) -> OpenError {
-    let of_surroundings = fault.is_of_surroundings();
-    OpenError::Sqlite { path: path.to_owned(), reason: fault.to_string(), of_surroundings }
+    let (path, reason) = (path.to_owned(), fault.to_string());
+    if fault.is_of_a_damaged_page() {
+        return OpenError::Damaged { path, reason };
+    }
+    OpenError::Sqlite { path, reason, of_surroundings: fault.is_of_surroundings() }
 }
 
 /// Says in one line what a file is that is certainly no store.
@@ -568,6 +581,32 @@ mod tests {
             assert!(!statement.exists([limit]).unwrap());
         }
         assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0);
+    }
+
+    #[test]
+    fn a_damaged_page_is_told_as_such_wherever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, key) = (dir.path().join("records.db"), Key::generate().unwrap());
+        drop(SqliteStore::create(&path, &key).unwrap());
+        let whole = std::fs::read(&path).unwrap();
+        let mut refused = 0;
+        for page in 0..whole.len() / PAGE_BYTES as usize {
+            let mut damaged = whole.clone();
+            damaged[page * PAGE_BYTES as usize + 4_000] ^= 1;
+            std::fs::write(&path, damaged).unwrap();
+            match SqliteStore::open(&path, &key).map(drop) {
+                Ok(()) => {}
+                Err(OpenError::WrongKey(_)) => assert_eq!(page, 0),
+                Err(error @ OpenError::Damaged { .. }) => {
+                    assert!(
+                        !error.is_of_surroundings() && error.to_string().contains("which no restart mends")
+                    );
+                    refused += 1;
+                }
+                Err(error) => panic!("page {page}: {error}"),
+            }
+        }
+        assert!(refused > 1, "{refused}");
     }
 
     #[test]
