@@ -301,6 +301,8 @@ impl Record {
         let change = self.write(None, author, |writer, root| {
             if of_choice {
                 writer.answer_choice(root, path, &choice);
+                // Whatever stood in its forms is a part of the question.
+                writer.superseded.clear();
             } else {
                 answer(writer, root, &resource_type, path, &choice);
             }

@@ -266,6 +266,22 @@ fn a_resolution_leaves_one_form_and_ends_the_conflict_everywhere() {
 }
 
 #[test]
+fn a_value_of_a_form_that_had_two_of_them_is_an_answer_alone() {
+    let mut world = world(json!({"valueString": "a"}));
+    world.edit(0, |o| o["valueString"] = "b".into());
+    world.edit(1, |o| o["valueString"] = "c".into());
+    world.edit(2, |o| {
+        o.as_object_mut().unwrap().remove("valueString");
+        o["valueInteger"] = 1.into();
+    });
+    assert_eq!(values(&world.sync(), 0).len(), 3);
+    let change = world.resolve(3, "value[x]", Choice::Value(json!({"valueString": "d"})));
+    assert_eq!(change.superseded, Vec::<String>::new());
+    let folded = world.sync();
+    assert_eq!((resource(&folded), folded.conflicts), (observation(json!({"valueString": "d"})), vec![]));
+}
+
+#[test]
 fn an_answer_names_the_form_that_it_is() {
     let (mut world, _) = disputed();
     for wrong in [
