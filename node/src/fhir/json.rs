@@ -72,6 +72,9 @@ fn walk<'a>(value: &mut Value, at: &mut usize, found: &mut Peekable<impl Iterato
 }
 
 fn syntax(error: &serde_json::Error) -> Problem {
+    if error.is_eof() {
+        return Problem::CutOff { line: error.line(), column: error.column() };
+    }
     let message = error.to_string();
     let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what).to_owned();
     Problem::InvalidJson { what, line: error.line(), column: error.column() }
@@ -273,7 +276,8 @@ mod tests {
         assert!(matches!(wrong, Problem::InvalidJson { line: 2, column: 6, .. }), "{wrong}");
         assert_eq!(parse(b"{\"a\":\"\xff\"}"), Err(Problem::NotUtf8));
         for text in ["", "{", "\"", "\"\\", "\"\\u", "{\"a\"", "{}{}", "nul"] {
-            assert!(matches!(problem(text), Problem::InvalidJson { .. }), "{text:?}");
+            let told = problem(text);
+            assert!(matches!(told, Problem::InvalidJson { .. } | Problem::CutOff { .. }), "{text:?}");
         }
     }
 }

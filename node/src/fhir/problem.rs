@@ -25,6 +25,16 @@ pub enum Problem {
         /// The byte in the line, from 1.
         column: usize,
     },
+    /// JSON as far as it goes. The position is the one in the file.
+    #[error(
+        "it ends in the middle (line {line}, column {column}): it was cut off, or a bracket or a quote is missing"
+    )]
+    CutOff {
+        /// The line in the file, from 1.
+        line: usize,
+        /// The byte in the line, from 1.
+        column: usize,
+    },
     /// One object names an element twice, so that it has two answers to one question.
     #[error("{0} stands twice in one object")]
     DuplicateKey(String),
@@ -75,6 +85,9 @@ impl Problem {
             Self::Unreadable(_) => "check that it exists and that this user may read it, then import again",
             Self::NotUtf8 => "save it as UTF-8 and import it again",
             Self::InvalidJson { .. } => "correct it, or export it anew from where it came",
+            Self::CutOff { .. } | Self::LostEntry => {
+                "bring the whole file again from where it came, and import that"
+            }
             Self::DuplicateKey(_) => "ask the source which of the two is right and keep that one",
             Self::LoneSurrogate => "write the character whole, as UTF-8 text, and import it again",
             Self::TooDeep => "check that it is a FHIR resource; none needs to be so deep",
@@ -86,7 +99,6 @@ impl Problem {
             Self::TextTooLong => {
                 "an attachment may have 32 MiB; keep larger files where they are, and give their place as a URL"
             }
-            Self::LostEntry => "bring the whole file again from where it came, and import that",
             Self::RecordTooLarge => "keep large files apart, as attachments or with a URL",
             Self::LineTooLong => "put one resource on each line, each with its own line end",
             Self::FileTooLarge => "convert it to NDJSON, one resource a line, or split it",

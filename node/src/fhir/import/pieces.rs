@@ -25,7 +25,7 @@ pub fn is_parcel(resource: &Value) -> bool {
 /// A resource in a file, or the reason why there is none.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
-    /// The number of the resource in the file, from 1, in the file's order.
+    /// The number of the resource in the file, from 1, in the file's order. What is wrong with the file as a whole has 0.
     pub number: u64,
     /// Where its text stands.
     pub range: Range<usize>,
@@ -92,11 +92,15 @@ fn object(bytes: &[u8], start: usize, found: &mut Vec<Piece>) {
         found[first..].reverse();
     }
     introduce(bytes, &mut found[first..], bundle.whole);
-    if !bundle.whole {
-        add(found, start..bytes.len());
-        if let Err(cut) = json::well_formed(&bytes[start..]) {
-            blame(found, cut);
-        }
+    // An entry in which the file ends says so itself.
+    let is_cut = |piece: &Piece| {
+        piece.problem.is_none()
+            && piece.range.end == bytes.len()
+            && json::well_formed(&bytes[piece.range.clone()]).is_err()
+    };
+    if !bundle.whole && !found[first..].iter().any(is_cut) {
+        let problem = json::well_formed(&bytes[start..]).err();
+        found.push(Piece { range: start..bytes.len(), problem, ..Piece::default() });
     }
 }
 

@@ -186,7 +186,8 @@ fn read_line(stream: &mut Stream) -> io::Result<Option<Line>> {
 impl Document {
     fn next(&mut self) -> Option<(Place, Result<Named, Problem>)> {
         let piece = self.pieces.next()?;
-        let place = if self.alone { Place::Whole } else { Place::Entry(piece.number) };
+        let is_of_whole = self.alone || piece.number == 0;
+        let place = if is_of_whole { Place::Whole } else { Place::Entry(piece.number) };
         let full_url = piece.full_url.map(|range| &self.bytes[range]);
         let text = self.bytes[piece.range.clone()].trim_ascii();
         let found = piece.problem.map_or_else(|| named(text, full_url, &piece.entries), Err);
@@ -201,6 +202,7 @@ fn below(problem: Problem, lines: usize) -> Problem {
         Problem::InvalidJson { what, line, column } => {
             Problem::InvalidJson { what, line: line + lines, column }
         }
+        Problem::CutOff { line, column } => Problem::CutOff { line: line + lines, column },
         other => other,
     }
 }

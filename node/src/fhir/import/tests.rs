@@ -43,7 +43,7 @@ fn one_bad_line_never_stops_the_rest() {
     let (found, counts) = read(lines.join(&b'\n'), Format::Ndjson);
     assert_eq!(ids(&found), ["Patient/a", "Bundle/b", "Patient/z"]);
     let cut = problems(&found).remove(0);
-    assert!(matches!(cut, (Place::Line(4), Problem::InvalidJson { line: 4, .. })), "{cut:?}");
+    assert!(matches!(cut, (Place::Line(4), Problem::CutOff { line: 4, .. })), "{cut:?}");
     let rest = [
         (Place::Line(5), Problem::NotAnObject),
         (Place::Line(6), Problem::NoResourceType),
@@ -191,6 +191,40 @@ fn no_reference_leads_out_of_its_bundle() {
     }
     let (found, _) = read(second.to_string(), Format::Ndjson);
     assert_eq!(found[0].as_ref().unwrap().unresolved, 0, "a Bundle that is kept knows its own entries");
+}
+
+/// What is cut off is told once: by the entry in which the file ends, or else by the file.
+#[test]
+fn a_bundle_that_is_cut_off_is_one_problem() {
+    let resource = |n: usize| json!({"resource": {"resourceType": "Location", "id": format!("l{n}")}});
+    let entries = Value::from_iter((1..=3).map(resource));
+    for kind in ["transaction", "history"] {
+        let whole = format!("{{\"resourceType\":\"Bundle\",\"type\":\"{kind}\",\n\"entry\":{entries}}}");
+        let (mut before, mut between) = (0, 0);
+        for cut in whole.find('[').unwrap()..whole.len() {
+            let (found, counts) = read(&whole[..cut], Format::Json);
+            let told = problems(&found);
+            let &[(place, Problem::CutOff { line: 2, .. })] = told.as_slice() else {
+                panic!("{cut}: {told:?}");
+            };
+            let records = counts.records;
+            match place {
+                Place::Entry(n) => {
+                    assert_eq!(n, records + 1, "{cut}");
+                    before += 1;
+                }
+                Place::Whole => between += 1,
+                Place::Line(_) => panic!("{cut}"),
+            }
+        }
+        assert!(before > 3 * 40 && (5..15).contains(&between), "{before} {between}");
+    }
+    let twice = r#"{"resourceType":"Bundle","type":"batch","entry":[{"resource":{},"resource":{}"#;
+    let told = problems(&read(twice, Format::Json).0);
+    assert!(matches!(
+        told[..],
+        [(Place::Entry(1), Problem::DuplicateKey(_)), (Place::Whole, Problem::CutOff { .. })]
+    ));
 }
 
 /// Whoever has imported the whole Bundle before has the right references, which a damaged copy must not undo.
