@@ -316,13 +316,17 @@ fn rows(records: &[ListedRecord]) -> String {
             0 => String::new(),
             n => many(u64::from(n), "conflict", "conflicts"),
         };
-        let deleted = if listed.deleted { "deleted" } else { "" };
+        let state = match (listed.deleted, listed.version.as_str()) {
+            (true, _) => "deleted",
+            (false, "") => "unreadable",
+            (false, _) => "",
+        };
         vec![
             listed.record.to_string(),
             homes.join(","),
             render::safe(&listed.safe).to_owned(),
             conflicts,
-            deleted.to_owned(),
+            state.to_owned(),
         ]
     };
     render::table(&records.iter().map(row).collect::<Vec<_>>())
@@ -334,18 +338,22 @@ mod tests {
 
     #[test]
     fn a_list_is_a_table() {
-        let listed = |record: &str, conflicts, deleted, safe: &str| ListedRecord {
+        let listed = |record: &str, conflicts, (version, deleted): (&str, _), safe: &str| ListedRecord {
             record: record.parse().unwrap(),
-            version: "v".into(),
+            version: version.into(),
             homes: vec![OrgId::new("dong-van").unwrap()],
             conflicts,
             deleted,
             safe: safe.into(),
         };
-        let rows =
-            rows(&[listed("Patient/8f21", 2, false, "root"), listed("Observation/1", 0, true, "local")]);
+        let rows = rows(&[
+            listed("Patient/8f21", 2, ("v", false), "root"),
+            listed("Observation/1", 0, ("v", true), "local"),
+            listed("Observation/2", 0, ("", false), "local"),
+        ]);
         let expected = "Patient/8f21   dong-van  at the centre  2 conflicts\n\
-                        Observation/1  dong-van  only here                   deleted\n";
+                        Observation/1  dong-van  only here                   deleted\n\
+                        Observation/2  dong-van  only here                   unreadable\n";
         assert_eq!(rows, expected);
     }
 }

@@ -68,7 +68,7 @@ pub struct Listing {
 pub struct ListedRecord {
     /// The record.
     pub record: RecordId,
-    /// Its version.
+    /// Its version; empty while nothing of it can be read.
     pub version: String,
     /// Its homes.
     pub homes: Vec<OrgId>,

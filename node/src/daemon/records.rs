@@ -404,10 +404,10 @@ impl Core {
             records.push(ListedRecord {
                 homes: self.store.homes(&one.record)?,
                 safe: newest.map_or(Ok("local"), |seq| self.safety(&one.record, seq))?.to_owned(),
+                deleted: one.is_deleted(),
                 record: one.record,
                 version: one.version,
                 conflicts: one.open_conflicts,
-                deleted: one.resource.is_none(),
             });
         }
         Ok(Listing { records, more })

@@ -67,12 +67,19 @@ pub struct Pending {
 pub struct Listed {
     /// The record.
     pub record: RecordId,
-    /// Its version.
+    /// Its version; empty while nothing of it can be read.
     pub version: String,
     /// How many conflicts are open.
     pub open_conflicts: u32,
     /// The resource as JSON text; none when it is deleted or not readable.
     pub resource: Option<String>,
+}
+
+impl Listed {
+    /// Whether it was deleted, and not only that nothing of it can be read.
+    pub fn is_deleted(&self) -> bool {
+        self.resource.is_none() && !self.version.is_empty()
+    }
 }
 
 /// A record with open conflicts.

@@ -290,6 +290,12 @@ fn changes_that_cannot_be_shown_are_kept_and_named() {
     let names: Vec<_> =
         listed.json()["records"].as_array().unwrap().iter().map(|r| r["record"].to_string()).collect();
     assert_eq!(names, [r#""Basic/broken""#, r#""Basic/early""#, r#""Patient/before""#]);
+    let shown = run(&["records", "list", "--unread"], 0);
+    assert_eq!(
+        (shown.out.matches("unreadable").count(), shown.out.matches("deleted").count()),
+        (2, 0),
+        "{shown:#?}"
+    );
     let history = run(&["records", "history", "Patient/before"], 0);
     assert_eq!(
         history.out.matches("NOT SHOWN: a change of Patient/before is not").count(),
