@@ -373,7 +373,7 @@ impl Core {
         };
         let text = format!(
             "by an order of the root {own} is closed, and what was its own is {heir}'s. Leave this machine running until {until}; \
-             then have it revoked by its parent{but}"
+             then have it revoked by its parent (`tuyen revoke`, with --reason left){but}"
         );
         self.alerts.end(&About::Closed);
         self.alert_about(Some(About::Closed), "closed", text);
