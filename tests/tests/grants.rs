@@ -381,6 +381,11 @@ fn what_had_left_before_it_was_marked_is_opened_above_as_it_was() {
     leaf.put([marked.to_string()]);
     let explained = tuyen(&leaf.dir, &["scope", "explain", "Observation/hiv"], b"").expect(0);
     assert!(explained.out.contains("a grant that is given above may open it"), "{explained:?}");
+    // A grant of the clinic does not bring it, and is in nobody's way in an emergency.
+    at(leaf, &["grant", "give", "Patient/mai", "--to", "quan-ba", "--for", "1d", "--why", "x"]).expect(0);
+    wait_record(&all.clinic, "Patient/mai", true);
+    wait_quiet(&all.all());
+    wait_record(&all.clinic, "Observation/hiv", false);
     at(&all.clinic, &["grant", "emergency", "Patient/mai", "--why", "unconscious"]).expect(0);
     wait_record(&all.clinic, "Observation/hiv", true);
     assert_eq!(all.clinic.value("Observation/hiv")["code"]["text"], "canary-4e1d");
