@@ -12,7 +12,7 @@ use crate::{
     admin::{self, Failure, FailureKind, Line},
     budget::Change,
     ca::{
-        self, Token, TrustStore, TrustedClock,
+        self, Facts, Token, TrustStore, TrustedClock,
         enrol::{self, EnrolError, Enrolled},
         file::{self, Answer, Kind},
         trust::{Fingerprint, When},
@@ -56,19 +56,19 @@ pub fn init(dir: &Path, role: Role, org: OrgId, listen: SocketAddr) -> Result<No
 }
 
 /// Enrols this machine below the parent that made the token. A folder that holds the node that the token is for gets
-/// new certificates for it, and is otherwise left as it is: that is for one whose own have expired. One that an order has
-/// moved, of which it may not have heard, also dials the parent that made the token.
+/// new certificates for it, and dials from now on where the token says, where it was answered. That is for one whose own have
+/// expired, that an order has moved, of which it may not have heard, or whose parent is another machine.
 pub fn enrol(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<NodeInfo, Failure> {
     let token = parse(token)?;
     let known = known(dir, &token, listen)?;
     let _lock = known.as_ref().map(|_| daemon::lock(dir)).transpose()?;
-    let stands = known.as_ref().map(|config| &config.place);
+    let stands = known.as_ref().map(|known| &known.config.place);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let folder = IdentityFolder::of_node(dir);
     let enrolled = runtime
         .block_on(transport::enrol(&token, &folder, &[], stands, clock::wall()))
         .map_err(|error| Failure::new(kind_of(&error), text_of(&error)))?;
-    become_node(dir, &token, listen, &enrolled, known)
+    become_node(dir, &token, listen, &enrolled, known, true)
 }
 
 /// What a folder remembers while the answer to its request is awaited.
@@ -79,6 +79,9 @@ struct Awaited {
     /// Where the node of the folder stood.
     #[serde(default)]
     stands: Option<OrgPath>,
+    /// Who had issued its certificate; see [`Known`].
+    #[serde(default)]
+    issuer: Option<NodeId>,
 }
 
 /// A request that was made for a stick.
@@ -97,11 +100,14 @@ pub struct Requested {
 /// the last one counts. A folder that holds a node is treated as [`enrol`] does, and its daemon may run.
 pub fn request(dir: &Path, token: &str, listen: Option<SocketAddr>) -> Result<Requested, Failure> {
     let token = parse(token)?;
-    let stands = known(dir, &token, listen)?.map(|config| config.place);
+    let (stands, issuer) = match known(dir, &token, listen)? {
+        Some(known) => (Some(known.config.place), known.issuer),
+        None => (None, None),
+    };
     let folder = IdentityFolder::of_node(dir);
     let json = enrol::ask(&token, &folder, stands.as_ref()).map_err(failed)?;
     let (key, _) = folder.keys_for_enrolment(false).map_err(failed)?;
-    let awaited = Awaited { token: token.to_string(), listen, stands };
+    let awaited = Awaited { token: token.to_string(), listen, stands, issuer };
     let awaited = serde_json::to_vec(&awaited).expect("this is plain data");
     folder.save_enrolment(&awaited).map_err(failed)?;
     Ok(Requested { node: key.id(), token, request: file::write(Kind::Enrolment, &json) })
@@ -118,15 +124,16 @@ pub fn answer(dir: &Path, answer: &[u8]) -> Result<NodeInfo, Failure> {
         );
         Failure::new(FailureKind::Integrity, text)
     };
-    let Awaited { token, listen, stands } = serde_json::from_slice(&awaited).map_err(damaged)?;
+    let Awaited { token, listen, stands, issuer } = serde_json::from_slice(&awaited).map_err(damaged)?;
     let token = parse(&token)?;
     let known = known(dir, &token, listen)?;
     let _lock = known.as_ref().map(|_| daemon::lock(dir)).transpose()?;
     let request = enrol::ask(&token, &folder, stands.as_ref()).map_err(failed)?;
     let response = Answer::read(answer, &request)?;
-    let stands = known.as_ref().map(|config| &config.place);
+    let stands = known.as_ref().map(|known| &known.config.place);
     let enrolled = enrol::take(&token, &folder, stands, response, clock::wall())?;
-    become_node(dir, &token, listen, &enrolled, known)
+    // An attempt that broke off may have left the new certificate.
+    become_node(dir, &token, listen, &enrolled, known.map(|known| Known { issuer, ..known }), false)
 }
 
 fn nothing_awaited(dir: &Path) -> Failure {
@@ -149,19 +156,26 @@ fn parse(token: &str) -> Result<Token, Failure> {
     token.parse().map_err(|e: ca::TokenError| Failure::new(FailureKind::Usage, e.to_string()))
 }
 
-/// The settings of a folder that already holds the node that the token is for, when nothing is asked that they would
-/// not show; none for a folder that is free.
-fn known(dir: &Path, token: &Token, listen: Option<SocketAddr>) -> Result<Option<Config>, Failure> {
+/// A folder that already holds a node.
+struct Known {
+    config: Config,
+    /// The key of its parent's CA; none below the root.
+    issuer: Option<NodeId>,
+}
+
+/// What a folder holds of the node that the token is for, when nothing is asked that its settings would not show; none
+/// for a folder that is free.
+fn known(dir: &Path, token: &Token, listen: Option<SocketAddr>) -> Result<Option<Known>, Failure> {
     let config = match Config::load(dir) {
         Err(ConfigError::NotANode(_)) => None,
         config => Some(config.map_err(failed)?),
     };
     if let Some(config) = config {
-        let root = IdentityFolder::of_node(dir).load().map_err(failed)?.root;
-        let known = (config.place.org(), config.role, Fingerprint::of(&root));
+        let identity = IdentityFolder::of_node(dir).load().map_err(failed)?;
+        let known = (config.place.org(), config.role, Fingerprint::of(&identity.root));
         if known == (&token.org, token.role, token.root) && listen.is_none_or(|it| config.listen == Some(it))
         {
-            return Ok(Some(config));
+            return Ok(Some(Known { issuer: issuer_of(&identity), config }));
         }
         let text = format!(
             "{} already holds a node, the {} {}; this token is for the {} {}, or for another tree, or --listen says another \
@@ -183,22 +197,30 @@ fn known(dir: &Path, token: &Token, listen: Option<SocketAddr>) -> Result<Option
     Ok(None)
 }
 
-/// The identity is there: the settings and the store follow, if the folder has none, and what is known of the parent.
+fn issuer_of(identity: &Identity) -> Option<NodeId> {
+    let facts = identity.chain.get(1).and_then(|ca| Facts::read(ca));
+    facts.map(|facts| facts.key.id())
+}
+
+/// The identity is there: the settings and the store follow, if the folder has none, and what is known of the parent. A node that
+/// is known keeps the address of its parent, unless the token's has `answered`, or is that of another machine.
 fn become_node(
     dir: &Path,
     token: &Token,
     listen: Option<SocketAddr>,
     enrolled: &Enrolled,
-    known: Option<Config>,
+    known: Option<Known>,
+    answered: bool,
 ) -> Result<NodeInfo, Failure> {
     let Enrolled { identity, place, parent, parent_chain, .. } = enrolled;
     let address = token.addresses.first().cloned();
+    let issuer = issuer_of(identity);
     let (config, changes) = match known {
         // Its place it takes from the orders themselves, when the parent tells them.
-        Some(config) if config.place != *place => {
+        Some(Known { config, issuer: before }) if answered || config.place != *place || before != issuer => {
             (Config { parent: address, parent_before: None, ..config }, true)
         }
-        Some(config) => (config, false),
+        Some(Known { config, .. }) => (config, false),
         None => (first_settings(identity, listen, address)?, true),
     };
     let mut store = open_or_create(dir, &config)?;

@@ -543,6 +543,28 @@ fn a_clinic_without_a_line_is_renewed_by_stick_and_enrolled_again_when_it_was_to
     assert!(!none.exists());
 }
 
+/// The address of the same hub is what somebody has set; that of another machine is what its token says.
+#[test]
+fn a_clinic_whose_hub_is_another_machine_dials_that() {
+    let apart = Apart::new();
+    let clinic = apart.path("clinic");
+    let enrolled = |hub: &Node| {
+        let token = token(hub, Role::Leaf, "dong-van");
+        let answer = admit(hub, &apart.request(&clinic, &token, &[]));
+        enrol(&clinic, &answer).expect(0);
+        let said = token.parse::<Token>().unwrap().addresses;
+        (said, Config::load(&clinic).unwrap().parent.unwrap())
+    };
+    let hub = apart.centre.child(&apart.path("hub"), Role::Hub, "ha-giang");
+    let (said, first) = enrolled(&hub);
+    assert_eq!(said, [first.clone()]);
+    let (said, dialled) = enrolled(&hub);
+    assert!(said != [first.clone()] && dialled == first);
+    let _: Revoked = apart.centre.ask(&Request::Revoke { org: org("ha-giang"), reason: Reason::Lost });
+    let (said, dialled) = enrolled(&apart.centre.child(&apart.path("fresh"), Role::Hub, "ha-giang"));
+    assert_eq!(said, [dialled]);
+}
+
 #[test]
 fn a_hub_and_its_ca_are_renewed_by_stick() {
     let apart = Apart::new();
