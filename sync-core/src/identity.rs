@@ -473,6 +473,15 @@ pub enum Refusal {
         /// The place that the certificate names.
         who: String,
     },
+    /// A node that was revoked lets nobody in below it: what it takes reaches nobody.
+    #[error(
+        "{who} was itself revoked, and takes nothing any more: enrol this node, in the folder that it has, at the machine that \
+         stands for {who} now, with a token from there (`tuyen invite` there, `tuyen enrol TOKEN` here). No record is lost"
+    )]
+    IsRevoked {
+        /// The place of the node that speaks.
+        who: String,
+    },
     /// An issuer or signer spoke for a place that is not below it.
     #[error(
         "{issuer} spoke for {place}, which is not directly in its part of the tree; \
@@ -531,6 +540,8 @@ fn way_on(ca: bool) -> &'static str {
 }
 
 impl Refusal {
+    /// The number of [`Refusal::Revoked`], of a node itself.
+    pub const REVOKED: u16 = 4;
     /// The number of [`Refusal::OutsideSubtree`].
     pub const OUTSIDE: u16 = 5;
 
@@ -540,7 +551,9 @@ impl Refusal {
             Refusal::WrongTree { .. } => 1,
             Refusal::Expired { .. } => 2,
             Refusal::BadSignature { .. } => 3,
-            Refusal::Revoked { .. } => 4,
+            Refusal::Revoked { ca: false, .. } => Self::REVOKED,
+            Refusal::Revoked { ca: true, .. } => 11,
+            Refusal::IsRevoked { .. } => 12,
             Refusal::OutsideSubtree { .. } => Self::OUTSIDE,
             Refusal::OtherNode { .. } => 6,
             Refusal::WrongRole { .. } => 7,
@@ -718,8 +731,11 @@ mod tests {
             Refusal::WrongRole { who: who(), role: Role::Leaf, what: "sign" },
             Refusal::NoCertificate,
             Malformed("it ends too early").into(),
+            Refusal::Ended { who: who() },
+            Refusal::Revoked { who: who(), ca: true, reason: Reason::Lost, at: 0 },
+            Refusal::IsRevoked { who: who() },
         ];
-        assert!(all.iter().map(Refusal::code).eq(1..=9));
+        assert!(all.iter().map(Refusal::code).eq(1..=12));
         assert!(all[8].to_string().starts_with("it ends too early;"));
     }
 

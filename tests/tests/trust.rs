@@ -7,7 +7,7 @@ use std::{
 };
 
 use node::{
-    admin::{Failure, FailureKind, Request, Revoked},
+    admin::{Failure, FailureKind, Replaced, Request, Revoked},
     ca::{
         Facts, Token, TrustStore, TrustedClock,
         trust::{announce, sign_revocation},
@@ -405,6 +405,54 @@ fn a_revoked_node_loses_its_live_session_and_gets_no_other() {
     country.hub.wait("it comes again", |s| has_alert(&s.alerts, "refused", words));
     assert!(contact(&country.hub));
     assert_eq!(country.hub.status().entries, 1);
+}
+
+/// A hub's machine was switched off when another took its place, and is switched on again where its clinics dial. What a clinic
+/// brought it would reach nobody, so nothing is taken, also from who has not heard of the other.
+#[test]
+fn a_revoked_hub_that_is_switched_on_again_takes_nothing() {
+    let mut country = Country::new();
+    let basic = |id: &str| [format!(r#"{{"resourceType":"Basic","id":"{id}"}}"#)];
+    country.leaf.put(basic("before"));
+    wait_equal(&country.all(), 1);
+    let astray = country.hub.invite(Role::Leaf, "meo-vac").token;
+    country.hub.kill();
+    let replace = Request::Replace {
+        org: org("ha-giang"),
+        node: None,
+        reason: Reason::Lost,
+        expires_seconds: 3600,
+        address: None,
+    };
+    let replaced: Replaced = country.root.ask(&replace);
+    country.hub.start();
+    let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false, bulk: false });
+    let words = "ha-giang was itself revoked, and takes nothing any more";
+    let refused = |s: &node::admin::Status| {
+        s.up.as_ref().is_some_and(|up| up.state == "refused" && up.problem.as_ref().unwrap().contains(words))
+    };
+    country.leaf.wait("the clinic is told", refused);
+    let (told, taken) = (country.hub.status().up.unwrap(), country.hub.status().entries);
+    assert!(told.problem.unwrap().contains("was revoked"));
+    country.leaf.put(basic("after"));
+    for _ in 0..20 {
+        let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false, bulk: false });
+        let status = country.leaf.status();
+        assert!(refused(&status) && status.not_at_hub.entries == 1, "{status:?}");
+    }
+    assert_eq!(country.hub.status().entries, taken);
+    let enrolled = setup::enrol(&country.dir.path().join("mv"), &astray, None).unwrap_err();
+    assert!(enrolled.to_string().contains(words), "{enrolled}");
+    // What people are told to do.
+    let fresh = country.dir.path().join("fresh");
+    setup::enrol(&fresh, &replaced.invited.token, Some(tuyen_tests::cluster::free_address())).unwrap();
+    let mut fresh = Node::at(&fresh);
+    fresh.start();
+    country.leaf.stop();
+    setup::enrol(&country.leaf.dir, &fresh.invite(Role::Leaf, "dong-van").token, None).unwrap();
+    country.leaf.start();
+    wait_equal(&[&country.leaf, &fresh, &country.root], 2);
+    country.leaf.wait_safe();
 }
 
 /// The root's word comes to the hub over another of the root's links, and ends the link between hub and leaf.

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use sync_core::{
     feed::Seq,
     fold,
     id::{Lane, NodeId, OrgId, RecordId},
-    identity::{Date, NodeInfo},
+    identity::{Date, NodeInfo, Refusal},
     session::Direction,
     store::{Frontier, Op, Purge, StoreError},
     wire::Frame,
@@ -45,6 +45,7 @@ use crate::{
     clock,
     config::Config,
     store::{CHECKPOINT_PAGES, Reader, SqliteStore},
+    transport,
 };
 
 /// Rows folded in one step: some milliseconds, so that nobody waits long behind it.
@@ -74,6 +75,8 @@ pub(super) struct Peer {
     pub direction: Direction,
     pub outbox: Outbox,
     pub connection: Connection,
+    /// Whether it has said HELLO.
+    pub greeted: bool,
 }
 
 /// Somebody who waits until everything written before is durable at the parent.
@@ -319,33 +322,19 @@ impl Core {
                     }
                 } else {
                     self.end_certificates_before(&peer, &chain)?;
+                    self.turn_away_if_revoked(&connection);
                 }
                 self.last_contact.insert(peer.place.org().clone(), wall());
                 self.has_met(&peer, &chain)?;
                 let stands = self.engine.places().now(&peer.place);
                 let info = NodeInfo { place: stands, ..peer.clone() };
-                self.peers.insert(id, Peer { info, direction, outbox, connection });
+                self.peers.insert(id, Peer { info, direction, outbox, connection, greeted: false });
                 Event::Connected { link: id, peer, chain, direction }
             }
             Message::Frame(id, frame, _room) => {
                 self.outages.frame(id);
                 self.hear_what_is_to_come(id, &frame);
-                if let Some(peer) = self.peers.get(&id) {
-                    self.last_contact.insert(peer.info.place.org().clone(), wall());
-                    let is_hello = matches!(frame, Frame::Hello(_));
-                    if is_hello {
-                        self.alerts.end(&About::Child(peer.info.place.clone()));
-                    }
-                    if peer.direction == Direction::Up {
-                        self.parent_at = Instant::now();
-                        if is_hello {
-                            // Only now: a parent that refuses does so after the handshake.
-                            self.no_parent = None;
-                            self.alerts.end(&About::Parent);
-                            self.numbers.greeted.notify_one();
-                        }
-                    }
-                }
+                self.note_contact(id, &frame);
                 if matches!(frame, Frame::Batch(_)) {
                     self.batch_at = Some(Instant::now());
                 }
@@ -585,6 +574,44 @@ impl Core {
             log.display()
         );
         self.alert("damaged_log", text);
+    }
+
+    /// A neighbour has said something.
+    fn note_contact(&mut self, id: LinkId, frame: &Frame) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let place = peer.info.place.clone();
+        let is_hello = matches!(frame, Frame::Hello(_));
+        let was_greeted = peer.greeted;
+        peer.greeted |= is_hello;
+        self.last_contact.insert(place.org().clone(), wall());
+        if is_hello {
+            self.alerts.end(&About::Child(place.clone()));
+        }
+        if peer.direction == Direction::Down {
+            return;
+        }
+        self.parent_at = Instant::now();
+        if is_hello {
+            // Only now: a parent that refuses does so after the handshake.
+            self.no_parent = None;
+            self.numbers.revoked.store(false, Ordering::Relaxed);
+            self.alerts.end(&About::Parent);
+            self.numbers.greeted.notify_one();
+        }
+        // Before HELLO it is of this node's own certificate, and both sides have proven who they are.
+        let is_revoked = matches!(frame, Frame::Refuse { code: Refusal::REVOKED, .. }) && !was_greeted;
+        if is_revoked && self.config.place.parent() == Some(place) {
+            self.numbers.revoked.store(true, Ordering::Relaxed);
+            let down = self.peers.values().filter(|peer| peer.direction == Direction::Down);
+            down.for_each(|peer| self.turn_away_if_revoked(&peer.connection));
+        }
+    }
+
+    /// Ends a link to a child while this node is a revoked one: what the child would bring reaches nobody.
+    fn turn_away_if_revoked(&self, connection: &Connection) {
+        if let Some(refusal) = self.numbers.revoked() {
+            transport::refuse(connection, &refusal);
+        }
     }
 
     fn refused(&mut self, peer: &NodeInfo, code: u16, text: String) {

@@ -79,12 +79,13 @@ pub struct Found {
 pub struct CoreInvites {
     core: mpsc::Sender<Message>,
     transport: Arc<Transport>,
+    numbers: Arc<Numbers>,
     one_at_a_time: Mutex<()>,
 }
 
 impl CoreInvites {
-    pub fn new(core: mpsc::Sender<Message>, transport: Arc<Transport>) -> Arc<Self> {
-        Arc::new(Self { core, transport, one_at_a_time: Mutex::new(()) })
+    pub fn new(core: mpsc::Sender<Message>, transport: Arc<Transport>, numbers: Arc<Numbers>) -> Arc<Self> {
+        Arc::new(Self { core, transport, numbers, one_at_a_time: Mutex::new(()) })
     }
 
     fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, EnrolRefusal> {
@@ -97,6 +98,9 @@ impl CoreInvites {
 
 impl InviteStore for CoreInvites {
     fn redeem(&self, token: &TokenName, decide: &mut Decide<'_>) -> Result<Redeemed, EnrolRefusal> {
+        if let Some(refusal) = self.numbers.revoked() {
+            return Err(EnrolRefusal::Parent(refusal.to_string()));
+        }
         let _guard = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let found = self.ask(|answer| Message::FindInvite(*token, answer))?;
         let Found { secret, invite, places } = found.ok_or(EnrolRefusal::Unknown)?;

@@ -19,7 +19,7 @@ use sync_core::{
     audit::Summary,
     engine::LinkId,
     id::OrgPath,
-    identity::{NodeInfo, Role},
+    identity::{NodeInfo, Refusal, Role},
     session::Direction,
     wire::{Frame, WireError},
 };
@@ -135,6 +135,8 @@ pub(crate) struct Stand {
 pub(crate) struct Numbers {
     links: AtomicU64,
     paused: watch::Sender<bool>,
+    /// Whether the parent has said that this node was revoked: nothing is taken from children then.
+    revoked: AtomicBool,
     stand: watch::Sender<Stand>,
     dial: Arc<Notify>,
     /// The parent has said HELLO.
@@ -159,6 +161,7 @@ impl Numbers {
         Self {
             links: AtomicU64::new(1),
             paused: watch::Sender::new(paused),
+            revoked: AtomicBool::new(false),
             stand: watch::Sender::new(stand),
             dial: Arc::default(),
             greeted: Notify::new(),
@@ -179,6 +182,12 @@ impl Numbers {
 
     fn paused(&self) -> bool {
         *self.paused.borrow()
+    }
+
+    /// What children are told while this node is revoked.
+    fn revoked(&self) -> Option<Refusal> {
+        let is_revoked = self.revoked.load(Ordering::Relaxed);
+        is_revoked.then(|| Refusal::IsRevoked { who: self.place().to_string() })
     }
 
     fn place(&self) -> OrgPath {
@@ -322,7 +331,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     } else {
         tokio::spawn(renewal.clone().remind());
     }
-    let invites = CoreInvites::new(sender.clone(), transport.clone());
+    let invites = CoreInvites::new(sender.clone(), transport.clone(), numbers.clone());
     if config.listen.is_some() {
         let (transport, core, numbers) = (transport.clone(), sender.clone(), numbers.clone());
         tokio::spawn(listen::serve(transport, core, numbers, invites.clone()));

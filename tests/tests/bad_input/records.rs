@@ -44,11 +44,11 @@ fn an_import_takes_the_good_and_names_the_bad() {
     lines[998] = format!(r#"{{"resourceType":"Patient","id":"{CANARY} 999"}}"#);
     let file = before.file("all.ndjson", lines.join("\n"));
     let ran = tuyen(&before.node.dir, &["records", "import", &file], b"").expect(5).says(&[
-        "all.ndjson, line 17: it is not valid JSON",
+        "all.ndjson, line 17: it ends in the middle (line 17, column",
         "all.ndjson, line 500: its resourceType is missing",
         "all.ndjson, line 701 (Pateint/p701): FHIR R4 has no resource type of this name; correct",
         "all.ndjson, line 999: its id is not 1 to 128 of",
-        "correct it, or export it anew",
+        "bring the whole file again",
         "add the resourceType",
         "give it an id that FHIR allows",
     ]);
@@ -73,7 +73,11 @@ fn what_is_no_resource_is_refused_by_file() {
             format!("Patient {CANARY}, born 1980").into(),
             &["text.json", "not valid JSON", "export it anew"],
         ),
-        ("cut.json", patient(1).into_bytes()[..40].to_vec(), &["not valid JSON", "(line 1, column 40)"]),
+        (
+            "cut.json",
+            patient(1).into_bytes()[..40].to_vec(),
+            &["it ends in the middle (line 1, column 40)", "bring the whole file again"],
+        ),
         ("value.json", quoted.into(), &["not a JSON object", "give one FHIR resource"]),
         (
             "no-type.json",
