@@ -94,7 +94,7 @@ pub enum RecordError {
     BadChoice,
     /// A value that does not say which form of a choice element it is.
     #[error(
-        "the element has a name for each data type; give the value with one of them, as in {{\"valueBoolean\": true}}"
+        "the element has a name for each data type; give the value with one of them, as {{\"valueBoolean\": true}} is one of value[x]"
     )]
     BadForm,
 }
