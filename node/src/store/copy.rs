@@ -39,9 +39,16 @@ pub enum CopyError {
     /// It was left off on purpose.
     #[error("the copy of the store was left off")]
     Stopped,
+    /// A page is not what was written to it.
+    #[error(
+        "the store could not be copied: a part of it is damaged, which no restart mends ({0}). Keep a copy of the node's folder, check \
+         the disk, and restore the newest backup, or have the parent let another machine take its place (`tuyen replace`): neighbours \
+         give back what they have"
+    )]
+    Damaged(String),
     /// A page cannot be read or written.
     #[error(
-        "the store could not be copied: {reason}. The node itself goes on; check the disk's space and health"
+        "the store could not be copied: {reason}. Nothing was changed; check the disk's space and health"
     )]
     Sqlite {
         /// What SQLite said.
@@ -89,9 +96,11 @@ impl Reader {
             to.close().map_err(|(_, error)| Fault::from(error))?;
             Ok(Some(copied))
         };
-        let copied = run().map_err(|fault| CopyError::Sqlite {
-            reason: fault.to_string(),
-            of_surroundings: fault.is_of_surroundings(),
+        let copied = run().map_err(|fault| match fault.is_of_a_damaged_page() {
+            true => CopyError::Damaged(fault.to_string()),
+            false => {
+                CopyError::Sqlite { reason: fault.to_string(), of_surroundings: fault.is_of_surroundings() }
+            }
         })?;
         copied.ok_or(CopyError::Stopped)
     }

@@ -147,8 +147,14 @@ impl<I: Identity> Engine<I> {
         if self.audited.is_some() || !self.leaving {
             return Ok(0);
         }
-        let has_ended = |(record, _): &(RecordId, Seq)| !self.unheard.waits_for(record);
-        Ok(store.leaving()?.iter().filter(|one| has_ended(one)).count() as u64)
+        let mut ended = 0;
+        for (record, _) in store.leaving()? {
+            // It may have been opened anew since.
+            let (homes, grants) = (store.homes(&record)?, store.grants(&record)?);
+            let is_open = Self::is_for_us(&self.places, self.info().place.org(), &homes, &grants);
+            ended += u64::from(!is_open && !self.unheard.waits_for(&record));
+        }
+        Ok(ended)
     }
 
     /// The link to the parent, when something waits for an audit with it, to be forgotten or to count: the host says
