@@ -15,6 +15,9 @@ pub enum Problem {
     /// The bytes are not UTF-8.
     #[error("it is not UTF-8 text")]
     NotUtf8,
+    /// Nothing but white space.
+    #[error("there is nothing in it")]
+    Empty,
     /// Not JSON. The position is the one in the file.
     #[error("it is not valid JSON: {what} (line {line}, column {column})")]
     InvalidJson {
@@ -85,6 +88,7 @@ impl Problem {
             Self::Unreadable(_) => "check that it exists and that this user may read it, then import again",
             Self::NotUtf8 => "save it as UTF-8 and import it again",
             Self::InvalidJson { .. } => "correct it, or export it anew from where it came",
+            Self::Empty => "if it should have held something, bring it again from where it came",
             Self::CutOff { .. } | Self::LostEntry => {
                 "bring the whole file again from where it came, and import that"
             }

@@ -91,12 +91,15 @@ fn open(reader: Box<dyn Read + Send>, format: Format) -> Result<State, Problem> 
         known => (stream, known),
     };
     if format == Format::Ndjson {
-        return Ok(State::Lines(Lines { stream, number: 0 }));
+        return Ok(State::Lines(Lines { stream, number: 0, is_empty: true }));
     }
     let mut bytes = Vec::new();
     stream.take(FILE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
     if bytes.len() > FILE_MAX_BYTES {
         return Err(Problem::FileTooLarge);
+    }
+    if bytes.trim_ascii().is_empty() {
+        return Err(Problem::Empty);
     }
     let pieces = pieces(&bytes);
     let alone = matches!(pieces.as_slice(), [Piece { problem: None, full_url: None, range, .. }]
@@ -139,6 +142,7 @@ fn more_follows(stream: &mut Stream, head: &mut Vec<u8>) -> Result<bool, Problem
 struct Lines {
     stream: Stream,
     number: u64,
+    is_empty: bool,
 }
 
 impl Lines {
@@ -147,6 +151,9 @@ impl Lines {
             self.number += 1;
             let place = Place::Line(self.number);
             let found = match read_line(&mut self.stream) {
+                Ok(None) if std::mem::take(&mut self.is_empty) => {
+                    return Some((Place::Whole, Err(Problem::Empty)));
+                }
                 Ok(None) => return None,
                 Ok(Some(Line::TooLong)) => Err(Problem::LineTooLong),
                 Ok(Some(Line::Whole(bytes))) => {
@@ -155,10 +162,11 @@ impl Lines {
                         continue;
                     }
                     named(line, None, &Entries::default())
-                        .map_err(|problem| below(problem, self.number as usize - 1))
+                        .map_err(|problem| in_line(problem, self.number as usize))
                 }
                 Err(error) => Err(unreadable(&error)),
             };
+            self.is_empty = false;
             return Some((place, found));
         }
     }
@@ -191,20 +199,27 @@ impl Document {
         let full_url = piece.full_url.map(|range| &self.bytes[range]);
         let text = self.bytes[piece.range.clone()].trim_ascii();
         let found = piece.problem.map_or_else(|| named(text, full_url, &piece.entries), Err);
-        let lines_before = || self.bytes[..piece.range.start].iter().filter(|b| **b == b'\n').count();
-        Some((place, found.map_err(|problem| below(problem, lines_before()))))
+        Some((place, found.map_err(|problem| below(problem, &self.bytes[..piece.range.start]))))
     }
 }
 
-/// Places a problem in the file, which has this many lines before the record.
-fn below(problem: Problem, lines: usize) -> Problem {
-    match problem {
-        Problem::InvalidJson { what, line, column } => {
-            Problem::InvalidJson { what, line: line + lines, column }
+/// Places a problem in the file, in which this stands before the record.
+fn below(mut problem: Problem, before: &[u8]) -> Problem {
+    if let Problem::InvalidJson { line, column, .. } | Problem::CutOff { line, column } = &mut problem {
+        if *line == 1 {
+            *column += before.iter().rev().take_while(|b| **b != b'\n').count();
         }
-        Problem::CutOff { line, column } => Problem::CutOff { line: line + lines, column },
-        other => other,
+        *line += before.iter().filter(|b| **b == b'\n').count();
     }
+    problem
+}
+
+/// Places a problem in this line of a file.
+fn in_line(mut problem: Problem, number: usize) -> Problem {
+    if let Problem::InvalidJson { line, .. } | Problem::CutOff { line, .. } = &mut problem {
+        *line = number;
+    }
+    problem
 }
 
 fn unreadable(error: &io::Error) -> Problem {

@@ -193,20 +193,34 @@ fn no_reference_leads_out_of_its_bundle() {
     assert_eq!(found[0].as_ref().unwrap().unresolved, 0, "a Bundle that is kept knows its own entries");
 }
 
+/// An export that has become empty is no success.
+#[test]
+fn a_file_with_nothing_in_it_is_told() {
+    for nothing in ["", " \n\t", "\u{feff}", "\n\n"] {
+        for format in [Format::Json, Format::Ndjson, Format::Unknown] {
+            let told = problems(&read(nothing, format).0);
+            assert_eq!(told, [(Place::Whole, Problem::Empty)], "{nothing:?} {format:?}");
+        }
+    }
+    assert!(read("[]", Format::Json).0.is_empty());
+}
+
 /// What is cut off is told once: by the entry in which the file ends, or else by the file.
 #[test]
 fn a_bundle_that_is_cut_off_is_one_problem() {
     let resource = |n: usize| json!({"resource": {"resourceType": "Location", "id": format!("l{n}")}});
     let entries = Value::from_iter((1..=3).map(resource));
     for kind in ["transaction", "history"] {
-        let whole = format!("{{\"resourceType\":\"Bundle\",\"type\":\"{kind}\",\n\"entry\":{entries}}}");
+        let head = format!("{{\"resourceType\":\"Bundle\",\"type\":\"{kind}\",\n");
+        let whole = format!("{head}\"entry\":{entries}}}");
         let (mut before, mut between) = (0, 0);
         for cut in whole.find('[').unwrap()..whole.len() {
             let (found, counts) = read(&whole[..cut], Format::Json);
             let told = problems(&found);
-            let &[(place, Problem::CutOff { line: 2, .. })] = told.as_slice() else {
+            let &[(place, Problem::CutOff { line: 2, column })] = told.as_slice() else {
                 panic!("{cut}: {told:?}");
             };
+            assert_eq!(column, cut - head.len(), "{cut}: of the file");
             let records = counts.records;
             match place {
                 Place::Entry(n) => {
@@ -322,7 +336,6 @@ fn limits_hold_and_do_not_stop_the_rest() {
     for format in [Format::Ndjson, Format::Json, Format::Unknown] {
         assert_eq!(problems(&read(utf16.clone(), format).0), [(Place::Whole, Problem::NotUtf8)]);
     }
-    assert!(read("", Format::Unknown).0.is_empty() && read(" \n", Format::Json).0.is_empty());
 }
 
 #[test]
