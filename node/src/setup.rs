@@ -4,8 +4,9 @@ use std::{net::SocketAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
 use sync_core::{
-    id::{NodeId, OrgId, OrgPath},
+    id::{Lane, NodeId, OrgId, OrgPath},
     identity::{NodeInfo, Role},
+    store::{Frontier, Op, Store, StoreError, StoreMut},
 };
 
 use crate::{
@@ -226,11 +227,22 @@ fn become_node(
     let mut store = open_or_create(dir, &config)?;
     daemon::keep_neighbour(&mut store, parent, parent_chain).map_err(failed)?;
     if changes {
+        forget_the_parent(&mut store).map_err(failed)?;
         // Last: a folder with settings is a node.
         config.save(dir).map_err(failed)?;
     }
     IdentityFolder::of_node(dir).forget_enrolment().map_err(failed)?;
     info_of(identity)
+}
+
+/// Another machine may be the parent now: until it has said what it has, nothing counts as there that is not at the root.
+fn forget_the_parent(store: &mut SqliteStore) -> Result<(), StoreError> {
+    let mut batch = Vec::new();
+    for lane in Lane::ALL {
+        let both = (store.frontier(Frontier::Hub, lane)?, store.frontier(Frontier::Root, lane)?);
+        batch.push(Op::Reach(Frontier::Hub, lane, both.0.min(both.1)));
+    }
+    store.commit(&batch)
 }
 
 /// Who an identity is, by its certificates.

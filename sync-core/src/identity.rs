@@ -475,8 +475,9 @@ pub enum Refusal {
     },
     /// A node that was revoked lets nobody in below it: what it takes reaches nobody.
     #[error(
-        "{who} was itself revoked, and takes nothing any more: enrol this node, in the folder that it has, at the machine that \
-         stands for {who} now, with a token from there (`tuyen invite` there, `tuyen enrol TOKEN` here). No record is lost"
+        "{who} was itself revoked, and takes nothing any more. Stop tuyend here, and enrol this node, in the folder that it has, at \
+         the machine that stands for {who} now, with a token from there (`tuyen invite` there, `tuyen enrol TOKEN` here). What was \
+         written here goes there then"
     )]
     IsRevoked {
         /// The place of the node that speaks.
@@ -534,7 +535,8 @@ fn way_on(ca: bool) -> &'static str {
              stop its daemon and run `tuyen enrol TOKEN` on the folder that it has. No record is lost"
         }
         false => {
-            "if that machine is to work again, enrol it as a new node, in an empty folder, with a token from its parent"
+            "if that machine is to work again, enrol it as a new node, in an empty folder, with a token from its parent; what it has \
+             not sent goes no other way than by `tuyen records export` there and `tuyen records import` at the new one"
         }
     }
 }
@@ -542,6 +544,8 @@ fn way_on(ca: bool) -> &'static str {
 impl Refusal {
     /// The number of [`Refusal::Revoked`], of a node itself.
     pub const REVOKED: u16 = 4;
+    /// The number of [`Refusal::IsRevoked`].
+    pub const IS_REVOKED: u16 = 12;
     /// The number of [`Refusal::OutsideSubtree`].
     pub const OUTSIDE: u16 = 5;
 
@@ -553,7 +557,7 @@ impl Refusal {
             Refusal::BadSignature { .. } => 3,
             Refusal::Revoked { ca: false, .. } => Self::REVOKED,
             Refusal::Revoked { ca: true, .. } => 11,
-            Refusal::IsRevoked { .. } => 12,
+            Refusal::IsRevoked { .. } => Self::IS_REVOKED,
             Refusal::OutsideSubtree { .. } => Self::OUTSIDE,
             Refusal::OtherNode { .. } => 6,
             Refusal::WrongRole { .. } => 7,

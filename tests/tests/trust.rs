@@ -29,7 +29,10 @@ use sync_core::{
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tuyen_tests::cluster::{Country, Node, has_alert, org, record, wait_equal};
+use tuyen_tests::{
+    cluster::{Country, Node, has_alert, org, record, wait_equal},
+    run::tuyen,
+};
 
 fn listens(node: &Node) -> SocketAddr {
     node.config().listen.unwrap()
@@ -407,16 +410,22 @@ fn a_revoked_node_loses_its_live_session_and_gets_no_other() {
     assert_eq!(country.hub.status().entries, 1);
 }
 
-/// A hub's machine was switched off when another took its place, and is switched on again where its clinics dial. What a clinic
-/// brought it would reach nobody, so nothing is taken, also from who has not heard of the other.
-#[test]
-fn a_revoked_hub_that_is_switched_on_again_takes_nothing() {
+fn basic(id: &str) -> [String; 1] {
+    [format!(r#"{{"resourceType":"Basic","id":"{id}"}}"#)]
+}
+
+/// A country whose hub alone has what the clinic wrote last, and is switched off; another machine that has taken its place at another
+/// address; and a token of the old one.
+fn replaced() -> (Country, Node, String) {
     let mut country = Country::new();
-    let basic = |id: &str| [format!(r#"{{"resourceType":"Basic","id":"{id}"}}"#)];
     country.leaf.put(basic("before"));
-    wait_equal(&country.all(), 1);
+    country.leaf.wait_safe();
     let astray = country.hub.invite(Role::Leaf, "meo-vac").token;
+    country.root.kill();
+    country.leaf.put(basic("held"));
+    country.leaf.wait("the hub has it", |s| s.not_at_hub.entries == 0 && s.not_at_root.entries == 1);
     country.hub.kill();
+    country.root.start();
     let replace = Request::Replace {
         org: org("ha-giang"),
         node: None,
@@ -425,8 +434,24 @@ fn a_revoked_hub_that_is_switched_on_again_takes_nothing() {
         address: None,
     };
     let replaced: Replaced = country.root.ask(&replace);
+    let fresh = country.dir.path().join("fresh");
+    setup::enrol(&fresh, &replaced.invited.token, Some(tuyen_tests::cluster::free_address())).unwrap();
+    let mut fresh = Node::at(&fresh);
+    fresh.start();
+    (country, fresh, astray)
+}
+
+fn dial(leaf: &Node) {
+    let _ = leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false, bulk: false });
+}
+
+/// A hub's machine was switched off when another took its place, and is switched on again where its clinics dial. What a clinic
+/// brought it would reach nobody, so nothing is taken, also from who has not heard of the other.
+#[test]
+fn a_revoked_hub_that_is_switched_on_again_takes_nothing() {
+    let (mut country, fresh, astray) = replaced();
     country.hub.start();
-    let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false, bulk: false });
+    dial(&country.leaf);
     let words = "ha-giang was itself revoked, and takes nothing any more";
     let refused = |s: &node::admin::Status| {
         s.up.as_ref().is_some_and(|up| up.state == "refused" && up.problem.as_ref().unwrap().contains(words))
@@ -436,21 +461,45 @@ fn a_revoked_hub_that_is_switched_on_again_takes_nothing() {
     assert!(told.problem.unwrap().contains("was revoked"));
     country.leaf.put(basic("after"));
     for _ in 0..20 {
-        let _ = country.leaf.try_ask::<node::admin::Synced>(&Request::SyncNow { wait: false, bulk: false });
+        dial(&country.leaf);
         let status = country.leaf.status();
-        assert!(refused(&status) && status.not_at_hub.entries == 1, "{status:?}");
+        // What it alone has is nowhere as far as the tree goes.
+        assert!(refused(&status) && status.not_at_hub.entries == 2, "{status:?}");
     }
-    assert_eq!(country.hub.status().entries, taken);
+    assert_eq!((country.hub.status().entries, taken), (2, 2));
     let enrolled = setup::enrol(&country.dir.path().join("mv"), &astray, None).unwrap_err();
     assert!(enrolled.to_string().contains(words), "{enrolled}");
+    let stick = country.dir.path().join("stick");
+    let stick = stick.to_str().unwrap();
+    tuyen(&country.leaf.dir, &["bundle", "export", "--for", "ha-giang", "--out", stick], b"").expect(0);
+    let refused: [&[&str]; 3] = [
+        &["bundle", "import", stick],
+        &["bundle", "export", "--for", "dong-van", "--out", "none"],
+        &["invite", "--role", "leaf", "--org", "yen-minh"],
+    ];
+    for words in refused {
+        tuyen(&country.hub.dir, words, b"").expect(4).says(&["this machine was revoked", "records export"]);
+    }
     // What people are told to do.
-    let fresh = country.dir.path().join("fresh");
-    setup::enrol(&fresh, &replaced.invited.token, Some(tuyen_tests::cluster::free_address())).unwrap();
-    let mut fresh = Node::at(&fresh);
-    fresh.start();
     country.leaf.stop();
     setup::enrol(&country.leaf.dir, &fresh.invite(Role::Leaf, "dong-van").token, None).unwrap();
     country.leaf.start();
+    wait_equal(&[&country.leaf, &fresh, &country.root], 3);
+    country.leaf.wait_safe();
+}
+
+/// The clinic has not heard that the old machine is out when it enrols at the new one, and then no line stands.
+#[test]
+fn what_only_a_replaced_hub_has_is_not_called_safe() {
+    let (mut country, mut fresh, _) = replaced();
+    assert_eq!(country.leaf.status().not_at_hub.entries, 0);
+    country.leaf.stop();
+    setup::enrol(&country.leaf.dir, &fresh.invite(Role::Leaf, "dong-van").token, None).unwrap();
+    fresh.kill();
+    country.leaf.start();
+    let status = country.leaf.status();
+    assert_eq!((status.not_at_hub.entries, status.not_at_root.entries), (1, 1));
+    fresh.start();
     wait_equal(&[&country.leaf, &fresh, &country.root], 2);
     country.leaf.wait_safe();
 }

@@ -598,12 +598,19 @@ impl Core {
             self.alerts.end(&About::Parent);
             self.numbers.greeted.notify_one();
         }
-        // Before HELLO it is of this node's own certificate, and both sides have proven who they are.
-        let is_revoked = matches!(frame, Frame::Refuse { code: Refusal::REVOKED, .. }) && !was_greeted;
-        if is_revoked && self.config.place.parent() == Some(place) {
-            self.numbers.revoked.store(true, Ordering::Relaxed);
-            let down = self.peers.values().filter(|peer| peer.direction == Direction::Down);
-            down.for_each(|peer| self.turn_away_if_revoked(&peer.connection));
+        let Frame::Refuse { code, .. } = frame else { return };
+        if self.config.place.parent() != Some(place) {
+            return;
+        }
+        match *code {
+            // Before HELLO it is of this node's own certificate, and both sides have proven who they are.
+            Refusal::REVOKED if !was_greeted => {
+                self.numbers.revoked.store(true, Ordering::Relaxed);
+                let down = self.peers.values().filter(|peer| peer.direction == Direction::Down);
+                down.for_each(|peer| self.turn_away_if_revoked(&peer.connection));
+            }
+            Refusal::IS_REVOKED => self.engine.parent_is_put_out(),
+            _ => {}
         }
     }
 

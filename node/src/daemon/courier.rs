@@ -427,6 +427,9 @@ impl Core {
         org: &OrgId,
         since: BundleSince,
     ) -> Result<Result<Started, Failure>, StoreError> {
+        if let Err(failure) = self.numbers.must_not_be_revoked() {
+            return Ok(Err(failure));
+        }
         if let Some(problem) = self.is_no_neighbour(org) {
             return Ok(Err(Failure::new(FailureKind::Refused, problem)));
         }
@@ -654,6 +657,7 @@ impl Couriers {
         let Summary { head, tail, sender, attachment_bytes, .. } =
             courier::check(incoming.read()?, incoming.bytes, &self.identity)?;
         let mut reading = courier::open(incoming.read()?, incoming.bytes, &self.identity.files().key)?;
+        self.numbers.must_not_be_revoked()?;
         let peer = sender.clone();
         let begun = head.clone();
         let link = self.ask(|answer| Ask::Begin(peer, begun, answer))?;

@@ -87,6 +87,7 @@ impl Core {
         if info.role == Role::Leaf {
             return refuse(FailureKind::Usage, "a leaf has no children; ask its hub for the token");
         }
+        self.numbers.must_not_be_revoked()?;
         if let Some(heir) = self.engine.places().successor(self.config.place.org()) {
             let text = format!(
                 "this organization is closed by an order of the root, and takes nobody in any more; ask {heir} for the token"

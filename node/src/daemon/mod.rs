@@ -190,6 +190,19 @@ impl Numbers {
         is_revoked.then(|| Refusal::IsRevoked { who: self.place().to_string() })
     }
 
+    /// Refuses what would count for nobody.
+    fn must_not_be_revoked(&self) -> Result<(), Failure> {
+        if !self.revoked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let text = format!(
+            "this machine was revoked by its parent, and gives and takes nothing any more as {} (`tuyen status`). What it has not sent \
+             goes by `tuyen records export` here and `tuyen records import` at the machine that has taken its place",
+            self.place()
+        );
+        Err(Failure::new(FailureKind::Refused, text))
+    }
+
     fn place(&self) -> OrgPath {
         self.stand.borrow().place.clone()
     }

@@ -148,6 +148,14 @@ impl<I: Identity> Engine<I> {
         }
     }
 
+    /// The parent's machine is put out of the tree: what it has, and the root has not, counts for nothing, as far as is known here.
+    pub fn parent_is_put_out(&mut self) {
+        for lane in Lane::ALL {
+            let both = [Frontier::Hub, Frontier::Root].map(|which| self.claims.heard(which, lane));
+            self.reach(Frontier::Hub, lane, both[0].min(both[1]));
+        }
+    }
+
     /// The parent has read what this node never wrote. Where nothing has to go up there is nothing to doubt.
     pub(super) fn doubt(&mut self, now: Now) {
         if self.last == [0; 3] {
