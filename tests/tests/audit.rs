@@ -195,6 +195,16 @@ fn a_damaged_page_of_the_database_is_told_first() {
     let at = whole.len() / PAGE / 2 * PAGE + PAGE / 2;
     let damaged = [&whole[..at], &[whole[at] ^ 1], &whole[at + 1..]].concat();
     std::fs::write(&file, damaged).unwrap();
+    // Before anybody has met it, and by a program that has only to copy the pages.
+    let key = BackupKey::new(&country.dir.path().join("key"));
+    let backed_up = |country: &Country, name: &str, code| {
+        let made = country.leaf.back_up(&key, &country.dir.path().join(name)).expect(code).json();
+        (made["online"].clone(), made["damage_found"].clone())
+    };
+    assert_eq!(backed_up(&country, "stopped", 5), (false.into(), true.into()));
+    country.leaf.start();
+    assert_eq!(backed_up(&country, "running", 5), (true.into(), true.into()));
+    assert_eq!(country.leaf.stop(), Some(0));
     for _ in 0..2 {
         country.leaf.start();
         let said = tuyen(&country.leaf.dir, &["verify"], b"").expect(6);
@@ -207,6 +217,7 @@ fn a_damaged_page_of_the_database_is_told_first() {
     std::fs::write(&file, whole).unwrap();
     country.leaf.start();
     country.leaf.wait("it is whole again", |status| !status.unsound);
+    assert_eq!(backed_up(&country, "whole", 0), (true.into(), false.into()));
     tuyen(&country.leaf.dir, &["verify"], b"").expect(0);
 }
 

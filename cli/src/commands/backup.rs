@@ -147,7 +147,7 @@ struct Created {
     bytes: u64,
     /// Whether the daemon made it.
     online: bool,
-    /// See [`BackupKept::damage_found`].
+    /// See [`BackupKept::damage_found`] and [`Manifest::damaged`](node::backup::Manifest).
     damage_found: bool,
 }
 
@@ -209,8 +209,8 @@ impl Create {
         };
         if created.damage_found {
             context.output.note(
-                "this node has found damage in its store (see `tuyen status` when it runs), which the backup may hold as well: check it, and keep the \
-                 older ones",
+                "there is damage in the store of this node (see `tuyen status` when it runs, and `tuyen verify`), which the backup may hold as well: \
+                 check it (`tuyen backup verify`), keep the older ones and a copy of the node's folder, and look at the disk",
             );
         }
         let Created { made, bytes, online, damage_found } = &created;
@@ -232,7 +232,8 @@ impl Create {
         partial.keep().map_err(stop)?;
         let kept: BackupKept =
             client.call(&Request::BackupKept { made_at: made.made_at }, |_| {}).map_err(noted)?;
-        Ok(Created { made, bytes, online: true, damage_found: kept.damage_found })
+        let damage_found = kept.damage_found || made.damaged;
+        Ok(Created { made, bytes, online: true, damage_found })
     }
 
     fn offline(&self, dir: &Path, to: &Recipients, mut partial: Partial) -> Result<Created, Stop> {
@@ -248,7 +249,8 @@ impl Create {
         let bytes = partial.bytes();
         partial.keep().map_err(stop)?;
         let kept = node.kept(made.made_at).map_err(noted)?;
-        Ok(Created { made, bytes, online: false, damage_found: kept.damage_found })
+        let damage_found = kept.damage_found || made.damaged;
+        Ok(Created { made, bytes, online: false, damage_found })
     }
 
     fn in_words(&self, made: &Made, bytes: u64) -> String {

@@ -74,6 +74,9 @@ pub struct Manifest {
     pub entries: u64,
     /// The version of the store's layout.
     pub store_layout: i64,
+    /// Whether a page of the store was damaged on the disk already.
+    #[serde(default)]
+    pub damaged: bool,
     /// The parts, in their order.
     pub parts: Vec<Part>,
 }
@@ -314,6 +317,7 @@ pub(super) mod tests {
             deleted: 1,
             entries: 9,
             store_layout: 1,
+            damaged: false,
             parts: names.iter().map(part).collect(),
         }
     }

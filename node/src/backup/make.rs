@@ -73,6 +73,7 @@ pub fn make(
         deleted: copied.counts.deleted,
         entries: copied.counts.entries,
         store_layout: copied.layout,
+        damaged: copied.damaged,
         parts: describe(&small, &copy, step).map_err(|error| told(error, &copy))?,
     };
     belongs(&small, &manifest).map_err(|what| BackupError::NotWhole { dir: source.dir.to_owned(), what })?;

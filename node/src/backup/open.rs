@@ -378,6 +378,7 @@ mod tests {
                 deleted: 0,
                 entries: 0,
                 store_layout: 1,
+                damaged: false,
                 parts: Vec::new(),
             };
             Self { key: PrivateKey::read(&path).unwrap(), to, parts, manifest, dir }

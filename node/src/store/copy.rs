@@ -3,12 +3,16 @@
 //! One read transaction holds one moment of the store from the first page to the last: commits go on beside it and
 //! neither wait for it nor change what it sees, so the copy never has to begin again. What always holds: the copy is
 //! encrypted with the store's own key, page by page, and nothing of it lies anywhere in the clear; a copy that failed
-//! or was left off says nothing against the store. Meanwhile the write-ahead log keeps what is committed, as with an
+//! or was left off says nothing against the store; and a page of it that is damaged is told, because it is copied as if it were
+//! not. Meanwhile the write-ahead log keeps what is committed, as with an
 //! export. Not here: where the copy lies, making it durable, and removing it (`backup`).
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
-use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{
+    Connection,
+    backup::{Backup, StepResult},
+};
 
 use super::{
     Counts, Fallible, Fault, Key, OpenError, broken,
@@ -28,6 +32,8 @@ pub struct Copied {
     pub counts: Counts,
     /// The version of its layout.
     pub layout: i64,
+    /// Whether a page of the store does not read as it was written. The copy has it as zeros.
+    pub damaged: bool,
 }
 
 /// Why there is no copy.
@@ -72,7 +78,7 @@ impl Reader {
         let run = || -> Fallible<Option<Copied>> {
             let moment = self.conn.unchecked_transaction()?;
             // The first read fixes the moment.
-            let copied = Copied { counts: listing::counts(&moment)?, layout: schema::version(&moment)? };
+            let (counts, layout) = (listing::counts(&moment)?, schema::version(&moment)?);
             {
                 let backup = Backup::new(&moment, &mut to)?;
                 loop {
@@ -94,7 +100,7 @@ impl Reader {
             }
             set_setting(&to, name, value)?;
             to.close().map_err(|(_, error)| Fault::from(error))?;
-            Ok(Some(copied))
+            Ok(Some(Copied { counts, layout, damaged: is_damaged(&moment)? }))
         };
         let copied = run().map_err(|fault| match fault.is_of_a_damaged_page() {
             true => CopyError::Damaged(fault.to_string()),
@@ -104,4 +110,17 @@ impl Reader {
         })?;
         copied.ok_or(CopyError::Stopped)
     }
+}
+
+/// Whether the seal of a page of the file does not hold: SQLCipher gives such a page out as zeros, and a copy is sealed anew.
+fn is_damaged(conn: &Connection) -> Fallible<bool> {
+    let first = broken_seals(conn)?;
+    // The file is read as it lies on the disk. A page that was just being written from the log holds the second time.
+    Ok(!first.is_empty() && !first.is_disjoint(&broken_seals(conn)?))
+}
+
+fn broken_seals(conn: &Connection) -> Fallible<BTreeSet<String>> {
+    let mut statement = conn.prepare("PRAGMA cipher_integrity_check")?;
+    let pages = statement.query_map([], |row| row.get(0))?;
+    Ok(pages.collect::<Result<_, _>>()?)
 }
